@@ -1,0 +1,63 @@
+"""thumbnet trains, judges and ships classifiers of small images.
+
+    data = thumbnet.load_dataset("fashion-mini")
+    run = thumbnet.train(thumbnet.recipe("general"), data, out="runs/first")
+    scores = thumbnet.evaluate(run, split="validation")
+    classifier = thumbnet.load(run)
+
+The names below are loaded when first used, so that importing thumbnet costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset as Dataset
+    from thumbnet.data.datasets import list_datasets as list_datasets
+    from thumbnet.data.datasets import load_dataset as load_dataset
+    from thumbnet.errors import ThumbnetError as ThumbnetError
+    from thumbnet.errors import UserError as UserError
+    from thumbnet.evaluation import Scores as Scores
+    from thumbnet.evaluation import evaluate as evaluate
+    from thumbnet.machine import Machine as Machine
+    from thumbnet.models.registry import create_model as create_model
+    from thumbnet.models.registry import list_models as list_models
+    from thumbnet.prediction import Classifier as Classifier
+    from thumbnet.prediction import load as load
+    from thumbnet.recipes import Recipe as Recipe
+    from thumbnet.recipes import list_recipes as list_recipes
+    from thumbnet.recipes import recipe as recipe
+    from thumbnet.runs import Run as Run
+    from thumbnet.training import train as train
+
+HOME_OF = {
+    "Classifier": "thumbnet.prediction",
+    "Dataset": "thumbnet.data.datasets",
+    "Machine": "thumbnet.machine",
+    "Recipe": "thumbnet.recipes",
+    "Run": "thumbnet.runs",
+    "Scores": "thumbnet.evaluation",
+    "ThumbnetError": "thumbnet.errors",
+    "UserError": "thumbnet.errors",
+    "create_model": "thumbnet.models.registry",
+    "evaluate": "thumbnet.evaluation",
+    "list_datasets": "thumbnet.data.datasets",
+    "list_models": "thumbnet.models.registry",
+    "list_recipes": "thumbnet.recipes",
+    "load": "thumbnet.prediction",
+    "load_dataset": "thumbnet.data.datasets",
+    "recipe": "thumbnet.recipes",
+    "train": "thumbnet.training",
+}
+
+__all__ = list(HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOME_OF:
+        raise AttributeError(f"module 'thumbnet' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOME_OF})

@@ -1,0 +1,148 @@
+"""A machine made ready for computing: device, precision, threads and memory settled, and what to record of them."""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from thumbnet.errors import UserError
+from thumbnet.machine import Device, Machine, Precision
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A machine made ready: every choice settled, so that it can be recorded."""
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute convolutions and matrix products in bf16 where that is the precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def describe(self) -> str:
+        """For people: `cpu, 2 threads, bf16`."""
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device.type == "cpu" else ""
+        return f"{self.device}{threads}, {self.precision}"
+
+
+def prepare(machine: Machine) -> Backend:
+    """Settle device, precision and threads for this process. Raises `UserError` for a device that is not there."""
+    if machine.threads is not None and machine.threads < 1:
+        raise UserError(f"threads is {machine.threads}; give 1 or more")
+    device = choose_device(machine.device)
+    precision = choose_precision(machine.precision, device)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if machine.gpu_memory is not None:
+        limit_gpu_memory(machine.gpu_memory, device)
+    return Backend(device, precision, torch.get_num_threads())
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """The device asked for, or the best there is."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[wanted]:
+        found = ", ".join(name for name, present in there.items() if present)
+        raise UserError(f"device {wanted} is not available here (torch {torch.__version__} finds: {found}); use --device cpu")
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """bf16 where the hardware multiplies it natively; emulated it would be slower than fp32."""
+    if wanted == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    return wanted
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 instructions (AVX-512 BF16 on x86, tensor cores on CUDA)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # younger than the oldest torch we accept
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+    return False
+
+
+def limit_gpu_memory(mebibytes: int, device: torch.device) -> None:
+    """Let this process take at most so much of the GPU's memory; more raises torch's out-of-memory error."""
+    if device.type != "cuda":
+        raise UserError(f"--gpu-memory {mebibytes} needs a CUDA device, and the run is on {device}; leave it out")
+    total = torch.cuda.get_device_properties(device).total_memory
+    if not 0 < mebibytes * 2**20 <= total:
+        raise UserError(f"--gpu-memory {mebibytes} MiB; the GPU has {total // 2**20} MiB, give 1 to that")
+    torch.cuda.set_per_process_memory_fraction(mebibytes * 2**20 / total, device)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+
+
+def keep_freed_memory() -> None:
+    """Tell the GNU C library to keep freed memory for reuse instead of giving it back to the system.
+
+    By default every large tensor is mapped afresh and each of its pages faults once, which costs a training step of the
+    classic network up to half its time. Elsewhere (macOS, musl) this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def environment(backend: Backend) -> dict[str, Any]:
+    """What a reader needs to judge or repeat a run: versions, hardware, settings, the command. JSON."""
+    return {
+        "command": sys.argv,
+        "thumbnet": version("thumbnet"),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "device": str(backend.device),
+        "gpu": torch.cuda.get_device_name(backend.device) if backend.device.type == "cuda" else None,
+        "threads": backend.threads,
+        "precision": backend.precision,
+    }
+
+
+def processor_name() -> str:
+    """The CPU's model as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree thumbnet runs from, `+` appended where files differ from it; None when installed."""
+    here = Path(__file__).parent
+    if not (here.parent.parent / ".git").exists():
+        return None
+    try:
+        run = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: E731
+        dirty = bool(run("status", "--porcelain", "--untracked-files=no").stdout.strip())
+        return run("rev-parse", "HEAD").stdout.strip() + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

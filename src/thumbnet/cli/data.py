@@ -1,0 +1,83 @@
+"""Fetch, verify, convert once and describe a data set."""
+
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.cli.options import Data, DataFlags, Json, given, print_json
+from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+
+def data(
+    dataset: str,
+    /,
+    *,
+    options: Data = DataFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Fetch, verify and convert a data set, and tell its classes, counts, licence and where it lies.
+
+    Example: thumbnet data cifar10 --data-dir ~/Downloads
+
+    Parameters
+    ----------
+    dataset
+        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+    """
+    check_dataset_name(dataset)
+
+    from thumbnet.progress import reporter_for_terminal
+
+    with reporter_for_terminal() as reporter:
+        loaded = load_dataset(dataset, validation=0, progress=reporter.loading, **given(options))
+    described = describe(loaded)
+    if json:
+        print_json(described)
+    else:
+        print("\n".join(lines(described)))
+
+
+def describe(loaded: "Dataset") -> dict[str, Any]:
+    """What there is to know, as JSON."""
+    import torch
+
+    labels = loaded.development.labels
+    counts = torch.bincount(labels, minlength=len(loaded.classes)).tolist()
+    return {
+        "name": loaded.name,
+        "title": SPECS[loaded.name].title if loaded.name in SPECS else "a folder of images",
+        "images": {
+            "train": len(loaded.development),
+            "validation": len(loaded.own_validation or ()),
+            "test": len(loaded.test or ()),
+        },
+        "channels": loaded.channels,
+        "image_size": list(loaded.image_size),
+        "classes": dict(zip(loaded.classes, counts, strict=True)),
+        "fingerprint": loaded.fingerprint,
+        **loaded.facts,
+    }
+
+
+def lines(described: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    images, (height, width) = described["images"], described["image_size"]
+    kinds = {1: "grey", 3: "RGB"}[described["channels"]]
+    validation = f", {images['validation']:,} validation" if images["validation"] else " (validation is cut from them)"
+    text = [
+        f"{described['name']}: {described['title']}",
+        f"images       {images['train']:,} training{validation}, {images['test']:,} test; {height} x {width} {kinds}",
+        f"licence      {described['licence']}",
+        f"lies in      {described['location']}",
+    ]
+    if "pack" in described:
+        text.append(f"converted    {described['pack']}")
+    text.append(f"fingerprint  {described['fingerprint']}")
+    for what in ("ignored", "broken"):
+        if names := described.get(what):
+            text.append(f"{what:11}  {len(names)}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
+    text.append(f"{len(described['classes'])} classes, training images each")
+    width = max(len(name) for name in described["classes"])
+    text += [f"  {name:{width}}  {count:>7,}" for name, count in described["classes"].items()]
+    return text

@@ -1,0 +1,75 @@
+"""Measure a finished run on images it was not trained on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, given, print_json
+from thumbnet.errors import UserError
+
+if TYPE_CHECKING:
+    from thumbnet.evaluation import Scores
+    from thumbnet.runs import Run
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    split: Literal["validation", "test"] = "validation",
+    views: Whole = 1,
+    data_dir: Path | None = None,
+    machine: Machines = MachineFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Measure a finished run: accuracy with its interval, top-5, loss, and accuracy by class.
+
+    The test split is locked: opening it is counted in the run folder. Example: thumbnet evaluate runs/latest
+
+    Parameters
+    ----------
+    run
+        folder written by `thumbnet train`
+    split
+        the images held out from training, or the test set
+    views
+        average over the image (1), its mirror image (2), and both shifted by one pixel (6)
+    data_dir
+        where the data lie now, if not where they lay in training
+    """
+    if views not in (1, 2, 6):
+        raise UserError(f"views is {views}; choose 1, 2 or 6")
+
+    from thumbnet.evaluation import evaluate as measure
+    from thumbnet.machine import Machine
+    from thumbnet.runs import Run
+
+    opened = Run.open(run)
+    scores = measure(
+        opened, split=split, views=views, machine=Machine(**given(machine)), data_dir=data_dir and str(data_dir)
+    )
+    if json:
+        measured = {"run": str(run), **scores.to_json()}
+        print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)
+    else:
+        print("\n".join(lines(opened, scores)))
+
+
+def lines(run: "Run", scores: "Scores") -> list[str]:
+    """The scores for people."""
+    low, high = scores.interval95
+    width = max(len(name) for name in scores.classes)
+    counted = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
+    text = [
+        f"{run.recipe.name} on {scores.images:,} {scores.split} images of {run.data['name']}{counted}",
+        f"accuracy  {scores.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f}; {scores.views} view{'s'[: scores.views > 1]})",
+        f"top-5     {scores.top5:.4f}",
+        f"loss      {scores.loss:.4f}",
+    ]
+    if penalty := run.summary["l2_penalty"]:
+        text.append(f"          {scores.loss + penalty:.4f} with the L2 penalty, as Keras reports it")
+    text.append("by class")
+    rows = zip(scores.classes, scores.per_class, scores.support, strict=True)
+    text += [f"  {name:{width}}  {accuracy:.4f}  of {count:,}" for name, accuracy, count in rows]
+    return text

@@ -1,0 +1,86 @@
+"""Show what there is: recipes, models, data sets, augmentations, with measured results."""
+
+from typing import Any, Literal
+
+from thumbnet.cli.options import Json, print_json
+
+Kind = Literal["recipes", "models", "datasets", "augmentations"]
+
+
+def list_(what: Kind, /, *, json: Json = False) -> None:
+    """List recipes, models, datasets or augmentations.
+
+    Results are those measured and recorded with the package. Example: thumbnet list recipes
+
+    Parameters
+    ----------
+    what
+        what to list
+    """
+    rows = {"recipes": recipes, "models": models, "datasets": datasets, "augmentations": augmentations}[what]()
+    if json:
+        print_json({what: rows})
+        return
+    for row in rows:
+        print(f"{row['name']}\n    {row['about']}")
+        for result in row.get("results", []):
+            print(f"    measured: {result}")
+
+
+def recipes() -> list[dict[str, Any]]:
+    """Every recipe in a line, with the results recorded for it."""
+    from thumbnet.recipes import RECIPES
+    from thumbnet.results import recorded_for
+
+    rows = []
+    for name, make in RECIPES.items():
+        recipe = make()
+        about = (
+            f"{recipe.model}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}, "
+            f"{recipe.schedule} learning rate from {recipe.learning_rate:g}"
+        )
+        rows.append({"name": name, "about": f"{summary_of(make)} {about}", "results": recorded_for(name)})
+    return rows
+
+
+def summary_of(function: Any) -> str:
+    """The first sentence of a docstring."""
+    return (function.__doc__ or "").strip().split("`")[0].split("\n")[0].strip()
+
+
+def models() -> list[dict[str, Any]]:
+    """Every architecture with its size for ten classes."""
+    from thumbnet.models.registry import create_model, describe_model, list_models
+
+    rows = []
+    for name in list_models():
+        parameters = sum(parameter.numel() for parameter in create_model(name, classes=10).parameters())
+        rows.append({"name": name, "about": f"{describe_model(name)} ({parameters:,} trained numbers for 10 classes)"})
+    return rows
+
+
+def datasets() -> list[dict[str, Any]]:
+    """Every published set that is known by name."""
+    from thumbnet.data.datasets import SPECS
+
+    return [
+        {
+            "name": spec.name,
+            "about": (
+                f"{spec.title}: {spec.train:,} training and {spec.test:,} test images of {spec.classes} classes, "
+                f"{spec.shape[1]} x {spec.shape[2]} {'RGB' if spec.shape[0] == 3 else 'grey'}; licence: {spec.licence}"
+            ),
+        }
+        for spec in SPECS.values()
+    ]
+
+
+def augmentations() -> list[dict[str, Any]]:
+    """The recipe fields that change training images."""
+    import dataclasses
+
+    from thumbnet.recipes.recipe import Recipe
+
+    names = ("flip", "zoom", "shift", "crop", "cutout")
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    return [{"name": name, "about": f"{fields[name].metadata['help']} (--{name})"} for name in names]

@@ -1,0 +1,90 @@
+"""The `thumbnet` command: finds the subcommand, and turns errors into one line and an exit code."""
+
+import time
+
+STARTED = time.time()  # before everything else is imported: wall time is counted from here
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import tomllib  # noqa: E402
+from importlib.metadata import version  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated, Any  # noqa: E402
+
+from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
+
+from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
+
+USER_ERROR, KILLED_BY_SIGINT = 2, 130
+
+app = App(
+    name="thumbnet",
+    help="Train, judge and use classifiers of small images.",
+    version=lambda: version("thumbnet"),
+    help_epilogue="First steps: `thumbnet train fashion-mini`, then `thumbnet evaluate runs/latest`.",
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+)
+app.command("thumbnet.cli.data:data", name="data", help="Fetch, verify and convert a data set, and describe it.")
+app.command("thumbnet.cli.preview:preview", name="preview", help="Draw images as stored and as augmented; estimate the cost of training.")
+app.command("thumbnet.cli.train:train", name="train", help="Train a classifier and write a run folder.")
+app.command("thumbnet.cli.evaluate:evaluate", name="evaluate", help="Measure a finished run on held-out images.")
+app.command("thumbnet.cli.predict:predict", name="predict", help="Name the class of image files.")
+app.command("thumbnet.cli.list:list_", name="list", help="List recipes, models, datasets or augmentations.")
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config_file: Annotated[
+        Path | None, Parameter(name="--config", help="TOML file of options, below flags and above defaults")
+    ] = None,
+) -> Any:
+    """Run a command, with options from a file underneath its flags."""
+    if config_file:
+        check_config(config_file)
+        app.config = config.Toml(config_file, must_exist=True, use_commands_as_keys=False)
+    return app(tokens)
+
+
+def check_config(path: Path) -> None:
+    """Raise `UserError` naming the file where it is missing or not TOML."""
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the config file {path} is not TOML: {error}") from error
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and give the exit code: 0 done, 1 failed, 2 the user can mend it, 75 stopped but resumable."""
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return complain(" ".join(str(error).split()), USER_ERROR)
+    except ThumbnetError as error:
+        return complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return complain("stopped", KILLED_BY_SIGINT)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        return complain("out of memory; try a smaller --batch-size or --image-size", 1)
+    return 0
+
+
+def complain(message: str, code: int) -> int:
+    """One line on stderr."""
+    print(f"thumbnet: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

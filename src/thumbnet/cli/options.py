@@ -1,0 +1,93 @@
+"""Flags that several commands share. The recipe's flags and the machine's are read from their dataclasses."""
+
+import dataclasses
+import json
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+from cyclopts import Group, Parameter, Token
+
+from thumbnet.errors import UserError
+from thumbnet.machine import Machine
+from thumbnet.recipes.recipe import Recipe
+
+
+def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
+    """Strict int: cyclopts would round 1.5 to 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+
+
+def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, None]:
+    """One optional flag for a dataclass field, with the help that stands in the field; None means not given."""
+    whole = field.type is int or field.type == int | None
+    many = get_origin(field.type) is tuple
+    parameter = Parameter(
+        help=field.metadata.get("help", ""),
+        group=group,
+        converter=whole_number if whole else None,
+        consume_multiple=many or None,
+        negative_iterable=() if many else None,
+        show_default=False,
+    )
+    return field.name, Annotated[field.type | None, parameter], None  # type: ignore[operator]
+
+
+def flags_of(dataclass: type, group: Group, *, leave_out: Sequence[str] = ()) -> type:
+    """A dataclass of optional flags, one for each field of `dataclass`."""
+    rows = [as_flag(field, group) for field in dataclasses.fields(dataclass) if field.name not in leave_out]
+    made = dataclasses.make_dataclass(f"{dataclass.__name__}Flags", rows, kw_only=True, frozen=True)
+    made.__module__ = __name__  # cyclopts resolves the annotations in this module
+    return types.new_class(made.__name__, (made,), {}, lambda body: body.update(__module__=__name__, __doc__=None))
+
+
+RecipeFlags = flags_of(Recipe, Group("Recipe", sort_key=2), leave_out=("name",))
+MachineFlags = flags_of(Machine, Group("Machine", sort_key=3))
+
+
+@dataclasses.dataclass(kw_only=True, frozen=True)
+class DataOptions:
+    """Where data come from and how folders are read."""
+
+    data_dir: Path | None = dataclasses.field(
+        default=None, metadata={"help": "folder with the published files; else THUMBNET_DATA, else downloaded"}
+    )
+    image_size: int | None = dataclasses.field(
+        default=None, metadata={"help": "folders: side in pixels that images are resized to (32)"}
+    )
+    skip_broken: bool | None = dataclasses.field(
+        default=None, metadata={"help": "folders: count and list unreadable images instead of stopping"}
+    )
+    offline: bool | None = dataclasses.field(default=None, metadata={"help": "never open a network connection"})
+
+
+DataFlags = flags_of(DataOptions, Group("Data", sort_key=4))
+
+Recipes = Annotated[RecipeFlags, Parameter(name="*")]
+Machines = Annotated[MachineFlags, Parameter(name="*")]
+Data = Annotated[DataFlags, Parameter(name="*")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else there")]
+Whole = Annotated[int, Parameter(converter=whole_number)]
+
+
+def given(flags: Any) -> dict[str, Any]:
+    """The flags that were given, by name."""
+    return {name: value for name, value in vars(flags).items() if value is not None}
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def check_positive(**counts: int) -> None:
+    """Raise `UserError` for a count below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name.replace('_', '-')} is {value}; give 1 or more")

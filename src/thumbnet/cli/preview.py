@@ -1,0 +1,73 @@
+"""Look at the data and the cost before training."""
+
+from pathlib import Path
+
+from thumbnet.cli.options import (
+    Data,
+    DataFlags,
+    Json,
+    MachineFlags,
+    Machines,
+    RecipeFlags,
+    Recipes,
+    Whole,
+    check_positive,
+    given,
+    print_json,
+)
+from thumbnet.cli.train import named
+from thumbnet.data.datasets import check_dataset_name, load_dataset
+
+
+def preview(
+    dataset: str,
+    /,
+    *,
+    recipe: str | None = None,
+    rows: Whole = 5,
+    columns: Whole = 5,
+    out: Path = Path("preview"),
+    fields: Recipes = RecipeFlags(),  # noqa: B008
+    machine: Machines = MachineFlags(),  # noqa: B008
+    data: Data = DataFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Draw the first images as stored and as augmented, and estimate what training would cost.
+
+    Example: thumbnet preview cifar10 --recipe cifar10-classic
+
+    Parameters
+    ----------
+    dataset
+        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+    recipe
+        a name from `thumbnet list recipes`; the fields below change it
+    rows
+        images from top to bottom
+    columns
+        images from left to right
+    out
+        folder for stored.png and augmented.png, written anew each time
+    """
+    check_dataset_name(dataset)
+    chosen = named(dataset, recipe, given(fields))
+    check_positive(rows=rows, columns=columns)
+
+    from thumbnet.machine import Machine
+    from thumbnet.preview import preview as look
+    from thumbnet.progress import duration, reporter_for_terminal
+
+    with reporter_for_terminal() as reporter:
+        loaded = load_dataset(
+            dataset, validation=chosen.validation, seed=chosen.seed, progress=reporter.loading, **given(data)
+        )
+        seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
+    if json:
+        fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}
+        print_json({"dataset": dataset, "recipe": chosen.name, **fields_of})
+        return
+    print(f"as stored    {seen.stored}")
+    print(f"as augmented {seen.augmented}")
+    print(f"model        {chosen.model}, {seen.parameters:,} parameters")
+    print(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
+    print(f"estimated    {duration(seen.total_seconds)} for {chosen.epochs} epochs ({seen.steps:,} steps)")

@@ -1,0 +1,100 @@
+"""Train a classifier; the main job."""
+
+from pathlib import Path
+from typing import Any
+
+from thumbnet.cli.main import STARTED
+from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, RecipeFlags, Recipes, given, print_json
+from thumbnet.data.datasets import check_dataset_name, load_dataset
+from thumbnet.errors import UserError
+from thumbnet.recipes import Recipe, default_recipe, recipe, vary
+
+
+def train(
+    dataset: str,
+    /,
+    *,
+    recipe: str | None = None,  # noqa: A002
+    out: Path | None = None,
+    resume: bool = False,
+    fields: Recipes = RecipeFlags(),  # noqa: B008
+    machine: Machines = MachineFlags(),  # noqa: B008
+    data: Data = DataFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Train a classifier and write a run folder with its weights, metrics and plots.
+
+    Validation images are cut from the training set; the test set stays closed (`thumbnet evaluate RUN --split test`
+    opens it). Example: thumbnet train cifar10 --recipe cifar10-resnet18 --epochs 10
+
+    Parameters
+    ----------
+    dataset
+        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+    recipe
+        a name from `thumbnet list recipes`; the fields below change it
+    out
+        the run folder; by default runs/DATASET/RECIPE/TIME-sSEED
+    resume
+        continue the interrupted run in --out, or the newest one of this data set
+    """
+    check_dataset_name(dataset)
+    chosen, out = continued(dataset, recipe, out, given(fields)) if resume else (named(dataset, recipe, given(fields)), out)
+    if out is not None and not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is taken; choose another --out, or add --resume to continue the run in it")
+
+    from thumbnet.machine import Machine
+    from thumbnet.progress import reporter_for_terminal
+    from thumbnet.training import train as train_run
+
+    with reporter_for_terminal() as reporter:
+        loaded = load_dataset(
+            dataset, validation=chosen.validation, seed=chosen.seed, progress=reporter.loading, **given(data)
+        )
+        run = train_run(
+            chosen, loaded, out, machine=Machine(**given(machine)), resume=resume, reporter=reporter, started=STARTED
+        )
+    if json:
+        print_json(run.summary)
+    else:
+        print("\n".join(outcome(run.summary)))
+
+
+def named(dataset: str, name: str | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe asked for, or the data set's default, with the flags' changes."""
+    return recipe(name or default_recipe(dataset), **changes)
+
+
+def continued(dataset: str, name: str | None, out: Path | None, changes: dict[str, Any]) -> tuple[Recipe, Path]:
+    """The recipe and folder of the run to continue; where a recipe or fields are given they must be the run's own."""
+    from thumbnet.runs import Run, newest_unfinished
+
+    path = out or newest_unfinished(dataset, name)
+    run = Run.open(path)
+    wanted = vary(recipe(name) if name else run.recipe, **changes) if name or changes else run.recipe
+    if name and name != run.recipe.name:
+        raise UserError(f"{path} was begun with recipe {run.recipe.name!r}, not {name!r}; use the same, or another --out")
+    # Fields not named on the command line are the run's own, so that `--resume` need not repeat them.
+    return vary(run.recipe, **{field: getattr(wanted, field) for field in changes}), path
+
+
+def outcome(summary: dict[str, Any]) -> list[str]:
+    """What a person wants to know at the end: how good, how long, where it lies, what next."""
+    from thumbnet.progress import duration
+
+    run = Path(summary["run"])
+    lines = []
+    if summary["validation_accuracy"] is not None:
+        low, high = summary["validation_interval95"]
+        lines.append(
+            f"validation  accuracy {summary['validation_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
+            f"{summary['validation_images']:,} images), top-5 {summary['validation_top5']:.4f}"
+        )
+    lines += [
+        f"time        {duration(summary['train_seconds'])} training and validation, {summary['images_per_second']:,.0f} images/s",
+        f"run folder  {run}",
+        f"plots       {run / 'plots' / 'curves.png'}",
+        f"summary     {run / 'summary.json'}",
+        f"next        thumbnet evaluate {run}   or   thumbnet predict {run} IMAGE",
+    ]
+    return lines

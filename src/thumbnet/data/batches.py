@@ -1,0 +1,86 @@
+"""Splits of a data set, the order in which training visits one, and the batches cut from it."""
+# Shapes: N images, B batch, C channels, H and W height and width.
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from thumbnet.errors import UserError
+from thumbnet.randomness import generator
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of one pair of tensors. Cutting a split copies no image, so a memory-mapped set stays on disk."""
+
+    images: Tensor  # uint8 M C H W: every stored image, of which `rows` are in the split
+    labels: Tensor  # int64 M
+    rows: Tensor  # int64 N: positions in `images`, in the order of the split
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 B C H W and labels int64 B at `positions` (0 .. N - 1) of the split."""
+        rows = self.rows[positions]
+        return self.images[rows], self.labels[rows]
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image exactly once, in order; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.take(torch.arange(start, min(start + batch_size, len(self)), device=self.rows.device))
+
+    def to(self, device: torch.device) -> "Split":
+        """The split with its images on `device`."""
+        return replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), rows=self.rows.to(device)
+        )
+
+
+def whole(images: Tensor, labels: Tensor) -> Split:
+    """The split of all rows."""
+    return Split(images, labels, torch.arange(len(labels)))
+
+
+def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
+    """int64 N: the order in which `epoch` visits the images; a function of seed and epoch alone."""
+    return torch.randperm(images, generator=generator("cpu", seed, "order", epoch))
+
+
+def hold_out(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split | None]:
+    """Cut `fraction` of every class off at random: (the rest, the part held out), or None for the second if fraction is 0.
+
+    Each class gives its share rounded to whole images, so that the parts have the same balance of classes.
+    """
+    if fraction == 0:
+        return split, None
+    labels = split.labels[split.rows]
+    random = generator("cpu", seed, "validation")
+    held = torch.zeros(len(split), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        shuffled = members[torch.randperm(len(members), generator=random)]
+        held[shuffled[: round(fraction * len(members))]] = True
+    if not held.any() or held.all():
+        raise UserError(f"validation {fraction} of {len(split)} images leaves one part empty; choose another or 0")
+    return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
+
+
+class LockedSplit:
+    """A test split that is opened on purpose only: `unlock` is called by evaluation, which counts it in the run folder."""
+
+    def __init__(self, size: int, open_split: Callable[[], Split]):
+        self._size = size
+        self._open_split = open_split
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __repr__(self) -> str:
+        return f"LockedSplit of {self._size} images; thumbnet.evaluate(run, split='test') opens and counts it"
+
+    def unlock(self) -> Split:
+        """The images themselves. Training, previews and studies never call this."""
+        return self._open_split()

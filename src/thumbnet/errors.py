@@ -1,0 +1,39 @@
+"""The errors that a user meets. Each carries one line: what was received, and what to do. `exit_code` is the command's."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ThumbnetError(Exception):
+    """Base of all errors that thumbnet raises on purpose; the command line prints them without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(ThumbnetError, ValueError):
+    """Something the user can mend: a wrong name, value, file or folder."""
+
+    exit_code = 2
+
+
+class TrainingFailed(ThumbnetError):
+    """The run itself failed, for instance because the loss left the finite numbers."""
+
+    exit_code = 1
+
+
+class Interrupted(ThumbnetError):
+    """Stopped by a signal after a checkpoint was written; `--resume` continues. 75 is EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
+
+
+def unknown_name(kind: str, received: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, offering the nearest one that does, or all where none is near.
+
+    `kind` is a singular noun such as "recipe".
+    """
+    known = list(known)
+    near = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return UserError(f"unknown {kind} {received!r}; {hint}")

@@ -1,0 +1,152 @@
+"""Measuring a network: the logits of a split, each image exactly once, and the scores that follow from them."""
+# Shapes: N images, B batch, C channels, H and W height and width, K classes.
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thumbnet.augment import to_float
+from thumbnet.data.batches import Split
+from thumbnet.errors import UserError
+from thumbnet.backend import Backend
+from thumbnet.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+    from thumbnet.machine import Machine
+    from thumbnet.runs import Run
+
+Views = Literal[1, 2, 6]
+BATCH_SIZE = 500  # large enough to fill two cores, small enough to stay in their caches; no result depends on it
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured on `images` images. Accuracies are fractions in [0, 1]; `confusion[i][j]` counts class i taken for j."""
+
+    split: str
+    images: int
+    views: int
+    accuracy: float
+    top5: float  # the right class is among the five likeliest
+    loss: float  # mean cross-entropy in nats, without any penalty
+    interval95: tuple[float, float]  # Wilson's, of the accuracy
+    classes: tuple[str, ...]
+    per_class: tuple[float, ...]  # accuracy on the images of each class (recall); nan-free: 0 images give 0
+    support: tuple[int, ...]  # images of each class
+    confusion: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `json.dumps` takes them."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def evaluate(
+    run: "Run | str",
+    *,
+    split: Literal["validation", "test"] = "validation",
+    views: Views = 1,
+    machine: "Machine | None" = None,
+    data: "Dataset | None" = None,
+    data_dir: str | None = None,
+) -> Scores:
+    """Measure a finished run on its validation images, or on the test images, which is counted in the run folder.
+
+    `views` averages the logits over the image (1), its mirror image too (2), and both shifted by a pixel too (6).
+    Raises `UserError` where the run is unfinished, the data has changed since, or the split does not exist.
+    """
+    from thumbnet.backend import prepare
+    from thumbnet.machine import Machine
+    from thumbnet.runs import Run
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    run.require_finished()
+    data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
+    chosen = open_split(run, data, split)
+    backend = prepare(machine or Machine())
+    model = run.model().to(backend.device, memory_format=torch.channels_last)
+    logits = predict_logits(model, chosen.to(backend.device), backend, views=views)
+    scores = score(logits, chosen.labels[chosen.rows], data.classes, split=split, views=views)
+    run.record_evaluation(scores)
+    return scores
+
+
+def open_split(run: "Run", data: "Dataset", split: str) -> Split:
+    """The images to measure on; opening the test split leaves a line in the run folder first."""
+    if split == "test":
+        if data.test is None:
+            raise UserError(f"{data.name} has no test split; put its images into {data.name}/test/<class>/")
+        run.count_test_opening(data)
+        return data.test.unlock()
+    if split != "validation":
+        raise UserError(f"unknown split {split!r}; choose validation or test")
+    if data.validation is None:
+        raise UserError(f"{run.path} was trained on all its images (validation 0), so there is no validation split")
+    return data.validation
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, split: Split, backend: Backend, *, views: Views = 1, poll: Callable[[], None] = lambda: None
+) -> Tensor:
+    """float32 N K on the CPU, in the order of the split. `poll` is called between batches and may raise to stop."""
+    model.eval()
+    parts = []
+    for images, _ in split.in_order(BATCH_SIZE):
+        poll()
+        x = to_float(images).contiguous(memory_format=torch.channels_last)
+        with backend.autocast():
+            parts.append(average_over_views(model, x, views).float().cpu())
+    return torch.cat(parts)
+
+
+def average_over_views(model: nn.Module, images: Tensor, views: Views) -> Tensor:
+    """Logits B K averaged over views of float images B C H W.
+
+    Six views as in airbench (Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.5): half the weight on the image
+    and its mirror image, half on the two shifted by one pixel up-left and down-right.
+    """
+    if views == 1:
+        return model(images)
+    if views not in (2, 6):
+        raise UserError(f"views is {views}; choose 1, 2 or 6")
+    mirrored = images.flip(3)
+    plain = (model(images) + model(mirrored)) / 2
+    if views == 2:
+        return plain
+    height, width = images.shape[2:]
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    corners = (padded[:, :, 0:height, 0:width], padded[:, :, 2 : height + 2, 2 : width + 2])
+    shifted = sum((model(corner) + model(corner.flip(3))) / 4 for corner in corners)
+    return (plain + shifted) / 2
+
+
+def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, split: str, views: int = 1) -> Scores:
+    """Scores of logits N K against labels N. Raises `UserError` on an empty split."""
+    if len(labels) == 0:
+        raise UserError(f"the {split} split has no images")
+    labels = labels.cpu()
+    kinds = len(classes)
+    predicted = logits.argmax(1)
+    likeliest = logits.topk(min(5, kinds), dim=1).indices  # N 5
+    confusion = torch.bincount(labels * kinds + predicted, minlength=kinds * kinds).view(kinds, kinds)
+    support = confusion.sum(1)
+    hits = int(confusion.trace())
+    return Scores(
+        split=split,
+        images=len(labels),
+        views=views,
+        accuracy=hits / len(labels),
+        top5=(likeliest == labels[:, None]).any(1).sum().item() / len(labels),
+        loss=F.cross_entropy(logits.double(), labels).item(),
+        interval95=wilson_interval(hits, len(labels)),
+        classes=classes,
+        per_class=tuple((confusion.diagonal() / support.clamp(min=1)).tolist()),
+        support=tuple(support.tolist()),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )

@@ -1,0 +1,1 @@
+"""Network architectures, one complete file each; `registry.py` finds them by name."""

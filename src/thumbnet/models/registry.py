@@ -1,0 +1,59 @@
+"""Every architecture by name. The name is that of a function in the module given here; nothing is imported until asked for."""
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from thumbnet.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = {
+    "preact_resnet50_classic": "thumbnet.models.classic",
+    "resnet50_classic": "thumbnet.models.classic",
+    "resnet8": "thumbnet.models.resnet",
+    "resnet18": "thumbnet.models.resnet",
+    "preact_resnet18": "thumbnet.models.preact_resnet",
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows."""
+    return list(MODELS)
+
+
+def check_model_name(name: str) -> None:
+    """Raise `UserError` naming the nearest model where `name` is none."""
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+
+
+def create_model(
+    name: str, *, classes: int, channels: int = 3, dropout: Sequence[float] = (), seed: int = 0
+) -> "nn.Module":
+    """A plain network: float B C H W in, logits B K out. The same seed gives the same initial weights.
+
+    `dropout` is passed on to the architecture; the classic networks take three rates, the others one. Raises `UserError`
+    on an unknown name or a wrong number of rates.
+    """
+    check_model_name(name)
+    from thumbnet.randomness import global_draws
+
+    build = getattr(importlib.import_module(MODELS[name]), name)
+    rates = {"dropout": tuple(dropout)} if dropout else {}
+    if dropout and len(dropout) != dropout_rates(name):
+        raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {dropout_rates(name)}")
+    with global_draws("cpu", seed, "weights"):
+        return build(classes=classes, channels=channels, **rates)
+
+
+def dropout_rates(name: str) -> int:
+    """How many dropout rates a model takes: the classic ones after stage 2, after stage 3 and before the dense layer."""
+    return 3 if name.endswith("_classic") else 1
+
+
+def describe_model(name: str) -> str:
+    """First line of the architecture's docstring."""
+    function = getattr(importlib.import_module(MODELS[name]), name)
+    return (function.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,120 @@
+"""Using a trained network: images in, classes and probabilities out, prepared exactly as they were for training."""
+# Shapes: N images, C channels, H and W height and width, K classes.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from thumbnet.data.batches import whole
+from thumbnet.data.images import decode_image
+from thumbnet.errors import UserError
+from thumbnet.evaluation import Views, predict_logits
+from thumbnet.backend import Backend, prepare
+from thumbnet.machine import Machine
+from thumbnet.runs import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ImageSource = "str | Path | Image.Image"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one image is taken for: classes and their probabilities, likeliest first."""
+
+    file: str
+    ranking: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.ranking[0][1]
+
+
+def load(run: "Run | str | Path", *, machine: Machine | None = None) -> "Classifier":
+    """The classifier of a finished run. Raises `UserError` where the folder is none, or unfinished."""
+    run = run if isinstance(run, Run) else Run.open(run)
+    backend = prepare(machine or Machine())
+    model = run.model().to(backend.device, memory_format=torch.channels_last)
+    return Classifier(model, run.classes, run.data["channels"], tuple(run.data["image_size"]), backend)
+
+
+class Classifier:
+    """A trained network with scikit-learn's verbs. `classes` holds the names in the order of the columns."""
+
+    def __init__(
+        self, model: "nn.Module", classes: tuple[str, ...], channels: int, image_size: tuple[int, int], backend: Backend
+    ):
+        self.model = model
+        self.classes = classes
+        self.channels = channels
+        self.image_size = image_size
+        self.backend = backend
+
+    def predict_proba(self, images: "NDArray[np.uint8] | Sequence[ImageSource]", *, views: Views = 1) -> NDArray[np.float32]:
+        """float32 N K, rows summing to 1.
+
+        `images` is a uint8 array N H W 3 (or N H W for grey), or a sequence of paths or PIL images; what has another size
+        or mode than the training images is converted as they were. `views` averages over mirrored and shifted copies.
+        Raises `UserError` on files that are no images and on arrays of another type or shape.
+        """
+        pixels = self.prepare_images(images)
+        if len(pixels) == 0:
+            return np.zeros((0, len(self.classes)), np.float32)
+        split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
+        return predict_logits(self.model, split, self.backend, views=views).softmax(1).numpy()
+
+    def predict(self, images: "NDArray[np.uint8] | Sequence[ImageSource]", *, views: Views = 1) -> NDArray[np.str_]:
+        """The name of the likeliest class of each image; takes what `predict_proba` takes."""
+        return np.array(self.classes)[self.predict_proba(images, views=views).argmax(1)]
+
+    def prepare_images(self, images: "NDArray[np.uint8] | Sequence[ImageSource]") -> NDArray[np.uint8]:
+        """uint8 N C H W in the size and channels of the training images."""
+        if isinstance(images, np.ndarray):
+            if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+                raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
+            images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
+        elif isinstance(images, str | Path | Image.Image):
+            raise UserError("give a sequence of images, for one image a list of one")
+        sources = [Path(image) if isinstance(image, str) else image for image in images]
+        rows = [decode_image(source, channels=self.channels, size=self.image_size) for source in sources]
+        return np.stack(rows) if rows else np.zeros((0, self.channels, *self.image_size), np.uint8)
+
+
+def predict_files(
+    classifier: Classifier, files: Sequence[Path], *, top: int = 1, views: Views = 1, skip_broken: bool = False
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions for image files, and the complaints about those that could not be read.
+
+    A file that cannot be read raises `UserError` naming it, unless `skip_broken`.
+    """
+    pixels, readable, broken = [], [], []
+    for file in files:
+        try:
+            pixels.append(decode_image(file, channels=classifier.channels, size=classifier.image_size))
+            readable.append(file)
+        except UserError as error:
+            if not skip_broken:
+                raise
+            broken.append(str(error))
+    if not readable:
+        raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")
+    split = whole(torch.from_numpy(np.stack(pixels)), torch.zeros(len(pixels), dtype=torch.int64))
+    logits = predict_logits(classifier.model, split.to(classifier.backend.device), classifier.backend, views=views)
+    best = logits.softmax(1).topk(min(top, len(classifier.classes)), dim=1)
+    rows = zip(readable, best.indices.tolist(), best.values.tolist(), strict=True)
+    predictions = [
+        Prediction(str(file), tuple((classifier.classes[i], value) for i, value in zip(indices, values, strict=True)))
+        for file, indices, values in rows
+    ]
+    return predictions, broken

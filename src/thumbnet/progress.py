@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere. Written to stderr, never to stdout."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Reporter(AbstractContextManager["Reporter"]):
+    """Says nothing. The other reporters extend this; the training loop calls these four methods."""
+
+    def say(self, line: str) -> None:
+        """One line of prose."""
+
+    def loading(self, what: str, done: int, total: int) -> None:
+        """Progress of a download or a conversion, in bytes or images."""
+
+    def step(self, done: int, total: int, line: str) -> None:
+        """`done` of `total` training steps lie behind; `line` tells epoch, loss, accuracy, speed and time left."""
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        """An epoch ended with this row of metrics."""
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+class Lines(Reporter):
+    """Plain lines: one an epoch, and one every ten seconds within long epochs."""
+
+    every = 10.0  # seconds
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+        self.what = ""
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def loading(self, what: str, done: int, total: int) -> None:
+        if what != self.what:
+            self.what = what
+            self.say(what)
+
+    def step(self, done: int, total: int, line: str) -> None:
+        if time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self.say(f"{done / total:4.0%}  {line}")
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self.last = time.monotonic()
+        self.say(epoch_line(row, epochs))
+
+
+class Bar(Reporter):
+    """A progress bar with the current figures, and one line an epoch above it."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.task = self.progress.add_task("", total=None, visible=False)
+        self.progress.start()
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, markup=False)
+
+    def loading(self, what: str, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total or None, description=what, visible=done < total)
+
+    def step(self, done: int, total: int, line: str) -> None:
+        self.progress.update(self.task, completed=done, total=total, description=line, visible=True)
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self.say(epoch_line(row, epochs))
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+
+def reporter_for_terminal() -> Reporter:
+    """A bar where a person watches, lines where a file or another program does."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch in one line of text."""
+    line = f"epoch {row['epoch']:>3}/{epochs}  train loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+    if row.get("validation_accuracy") is not None:
+        line += f"  |  validation loss {row['validation_loss']:.4f}  accuracy {row['validation_accuracy']:.4f}"
+    return line + f"  |  {row['images_per_second']:,.0f} images/s"
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3:05` or `2:03:09`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

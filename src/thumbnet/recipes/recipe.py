@@ -1,0 +1,119 @@
+"""A recipe: everything that changes the result of a run, and nothing that does not. Flat, frozen, checked when made.
+
+Each field states its meaning, unit and range once, here; the command line's flags and help, the documentation and the
+checks are read from it. This module imports nothing heavy, so that a misspelt flag is answered at once.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from thumbnet.errors import UserError, unknown_name
+from thumbnet.models.registry import check_model_name
+
+
+def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None, below: float | None = None) -> Any:
+    """A dataclass field with its meaning and range: low <= value <= high, and value < below."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "below": below})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: network, augmentation, optimiser, schedule, and the seed that all randomness derives from."""
+
+    name: str = dataclasses.field(metadata={"help": "the named recipe this one is or started from"})
+    model: str = setting("resnet8", "architecture; `thumbnet list models` shows them")
+    dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
+    epochs: int = setting(20, "passes over the training images", low=1)
+    batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2)
+    optimizer: Literal["adam", "adamw", "sgd"] = setting("sgd", "update rule")
+    learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
+    schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "course of the learning rate")
+    warmup: float = setting(0.0, "part of the run over which cosine and linear rise from 0", low=0, below=1)
+    drop_after: tuple[float, ...] = setting((), "steps: fractions of the run after whose epoch the rate drops", low=0)
+    drop_factors: tuple[float, ...] = setting((), "steps: what the rate is multiplied by from there on", low=0, high=1)
+    momentum: float = setting(0.9, "sgd: Nesterov momentum", low=0, below=1)
+    beta1: float = setting(0.9, "adam, adamw: decay of the mean of the gradients", low=0, below=1)
+    beta2: float = setting(0.999, "adam, adamw: decay of the mean of their squares", low=0, below=1)
+    epsilon: float = setting(1e-8, "adam, adamw: added to the denominator", low=0)
+    l2: float = setting(0.0, "adam, sgd: factor of the sum of squared kernels in the loss", low=0)
+    weight_decay: float = setting(0.0, "adamw: decoupled decay, per step weights shrink by rate * this", low=0)
+    penalize: Literal["kernels", "stages"] = setting("kernels", "what l2 and weight_decay reach: every kernel, or the stages'")
+    label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0, below=1)
+    normalize: Literal["dataset", "none"] = setting("dataset", "subtract mean and divide by std of the training images, or not")
+    flip: bool = setting(True, "mirror left to right with probability one half")
+    zoom: float = setting(0.0, "height and width zoomed independently by 1 - zoom to 1 + zoom", low=0, below=1)
+    shift: float = setting(0.0, "shift by up to this part of the side", low=0, below=1)
+    crop: int = setting(0, "pixels of reflected border within which the picture is shifted", low=0)
+    cutout: int = setting(0, "side in pixels of a square blanked at a random place", low=0)
+    validation: float = setting(0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1)
+    seed: int = setting(0, "weights, order, augmentation, dropout and the held-out part derive from it", low=0)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        check_model_name(self.model)
+        if len(self.drop_after) != len(self.drop_factors):
+            raise UserError(
+                f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give as many"
+            )
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UserError(f"weight_decay {self.weight_decay} is for adamw; with {self.optimizer} set l2 instead")
+        if self.l2 and self.optimizer == "adamw":
+            raise UserError(f"l2 {self.l2} is for adam and sgd; with adamw set weight_decay instead")
+
+
+def vary(recipe: Recipe, **changes: Any) -> Recipe:
+    """A copy with some fields changed. Raises `UserError` on an unknown field, naming the nearest, and on a bad value."""
+    known = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
+    for name in changes:
+        if name not in known:
+            raise unknown_name("recipe field", name, known)
+    return dataclasses.replace(recipe, **changes)
+
+
+def differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two recipes differ, as name -> (value in the first, value in the second)."""
+    pairs = {field.name: (getattr(recipe, field.name), getattr(other, field.name)) for field in dataclasses.fields(Recipe)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """The value in the field's type, or a `UserError` that says what was received and what is wanted."""
+    if get_origin(field.type) is Literal:
+        if value not in get_args(field.type):
+            raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(get_args(field.type))}")
+        return value
+    if get_origin(field.type) is tuple:
+        if not isinstance(value, tuple | list):
+            raise UserError(f"{field.name} is {value!r}; give a list of numbers")
+        return tuple(in_range(field, number_of_type(float, field, item)) for item in value)
+    if field.type in (int, float):
+        return in_range(field, number_of_type(field.type, field, value))
+    if not isinstance(value, field.type):  # type: ignore[arg-type]
+        raise UserError(f"{field.name} is {value!r}; give a value of type {field.type.__name__}")  # type: ignore[union-attr]
+    return value
+
+
+def number_of_type(kind: Any, field: "dataclasses.Field[Any]", value: Any) -> int | float:
+    """`value` as int or float; refuses booleans, text and fractions where a whole number is wanted."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
+        raise UserError(f"{field.name} is {value!r}; give {'a whole number' if kind is int else 'a number'}")
+    return kind(value)
+
+
+def in_range(field: "dataclasses.Field[Any]", value: int | float) -> int | float:
+    """`value` if it lies in the field's range, else a `UserError` naming the range."""
+    low, high, below = (field.metadata.get(key) for key in ("low", "high", "below"))
+    parts = []
+    if low is not None:
+        parts.append(f"{low} or more")
+    if high is not None:
+        parts.append(f"at most {high}")
+    if below is not None:
+        parts.append(f"below {below}")
+    fits = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+    if not fits or (below is not None and value >= below):
+        raise UserError(f"{field.name} is {value}; it must be {' and '.join(parts) or 'finite'}")
+    return value

@@ -1,0 +1,40 @@
+"""The learning rate as a pure function of the position in training. No state, so nothing to restore."""
+
+import math
+
+from thumbnet.recipes.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """The rate for `step` (from 0) of `epoch` (from 0) where an epoch has `steps` steps."""
+    progress = (epoch + step / steps) / recipe.epochs
+    factors = {
+        "constant": lambda: 1.0,
+        "steps": lambda: step_factor(recipe, epoch),
+        "cosine": lambda: cosine_factor(progress, recipe.warmup),
+        "linear": lambda: linear_factor(progress, recipe.warmup),
+    }
+    return recipe.learning_rate * factors[recipe.schedule]()
+
+
+def step_factor(recipe: Recipe, epoch: int) -> float:
+    """The last of `drop_factors` whose place in `drop_after` (a fraction of the run) lies before this epoch's index."""
+    factor = 1.0
+    for place, value in zip(recipe.drop_after, recipe.drop_factors, strict=True):
+        if epoch > place * recipe.epochs:
+            factor = value
+    return factor
+
+
+def cosine_factor(progress: float, warmup: float) -> float:
+    """Linear from 0 over the first `warmup` of the run, then half a cosine to 0. https://arxiv.org/abs/1608.03983"""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def linear_factor(progress: float, warmup: float) -> float:
+    """Linear from 0 over the first `warmup` of the run, then linear to 0."""
+    if progress < warmup:
+        return progress / warmup
+    return (1 - progress) / (1 - warmup)
