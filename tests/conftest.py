@@ -1,0 +1,66 @@
+"""Data and helpers that several test files share. Small, real, seeded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from thumbnet.data.datasets import Dataset, assemble
+from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.data.pack import Pack
+from thumbnet.machine import Machine
+from thumbnet.recipes import Recipe, recipe
+
+CPU = Machine(device="cpu", threads=1, precision="fp32")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Tests never touch the user's cache."""
+    os.environ["THUMBNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Some tests ask for one thread; the next one starts with all again."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """240 training and 100 test images of fashion-mini: ten classes, real pictures."""
+    pack = read_fashion_mini()
+    arrays = {name: array[: 240 if name.startswith("train") else 100] for name, array in pack.arrays.items()}
+    return assemble("tiny", Pack(arrays, pack.description), {"location": "memory"})
+
+
+@pytest.fixture
+def quick() -> Recipe:
+    """Seconds of training with everything that draws at random switched on."""
+    return recipe("general", epochs=3, batch_size=32, dropout=(0.2,), zoom=0.1, shift=0.1, cutout=6, crop=1)
+
+
+@pytest.fixture
+def cifar_folder() -> Path:
+    """The folder with the real CIFAR sets; tests that need it are skipped without it."""
+    folder = os.environ.get("THUMBNET_DATA")
+    if not folder or not (Path(folder) / "cifar-10-batches-py").is_dir():
+        pytest.skip("real CIFAR is needed: set THUMBNET_DATA to the folder that holds cifar-10-batches-py")
+    return Path(folder)
+
+
+def thumbnet(*words: object, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in its own process."""
+    return subprocess.run(
+        [sys.executable, "-m", "thumbnet.cli.main", *map(str, words)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

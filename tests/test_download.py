@@ -310,7 +310,7 @@ def test_each_failed_mirror_is_reported(server: Server, tmp_path: Path) -> None:
         message = refusal(remote(missing, page, closed), tmp_path)
     assert f"{missing}: answered HTTP 404" in message
     assert f"{page}: sent a web page instead of the file" in message
-    assert f"{closed}: cannot connect ([Errno 111] Connection refused)" in message or "refused" in message
+    assert re.search(rf"{closed}: cannot connect \(.*Connection refused\)", message)
     assert len(server.requests) == 2
 
 

@@ -43,15 +43,18 @@ def affine(images: Tensor, random: Generator, *, zoom: float, shift: float, flip
     Height and width are zoomed independently by factors from U(1 - zoom, 1 + zoom), where a factor above one shrinks the
     picture as in Keras; shifts are U(-shift, shift) of the side; mirrored with probability one half where `flip`.
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     draws = torch.rand(batch, 5, generator=random, device=images.device)
     scale = 1 + zoom * (2 * draws[:, 0:2] - 1)  # B 2, for rows and columns
     offset = shift * (2 * draws[:, 2:4] - 1) * torch.tensor([height, width], device=images.device)
     sign = torch.where(draws[:, 4] < 0.5, -1.0, 1.0) if flip else torch.ones(batch, device=images.device)
     rows = resampling_matrix(scale[:, 0], offset[:, 0], height)
     columns = resampling_matrix(scale[:, 1] * sign, offset[:, 1], width)
-    # No rotation, so the two-dimensional map is a product of two one-dimensional ones: far faster than gathering pixels.
-    return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(2, 3)
+    # Without rotation the map is a product of two one-dimensional ones: matrix products are faster than gathering pixels.
+    x = images.permute(0, 3, 2, 1).reshape(batch, width, height * channels)
+    x = (columns @ x).view(batch, width, height, channels)
+    x = x.transpose(1, 2).reshape(batch, height, width * channels)
+    return (rows @ x).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def resampling_matrix(scale: Tensor, offset: Tensor, side: int) -> Tensor:

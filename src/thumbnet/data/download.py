@@ -265,7 +265,7 @@ def _refusal(status: int) -> str:
 
 
 def _opener() -> OpenerDirector:
-    """An opener of our own for http and https alone: no files, no ftp, and no state shared with others."""
+    """An opener of our own for http and https alone: no files, no ftp, and nothing installed globally."""
     opener = OpenerDirector()
     for handler in (
         ProxyHandler(),

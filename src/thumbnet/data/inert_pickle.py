@@ -22,7 +22,7 @@ from thumbnet.errors import UserError
 # An opcode may create an object of up to 232 bytes (a dict of one item, CPython 3.11). A batch needs under ten opcodes
 # for an image of 3,072 bytes, so one for 64 bytes is ample, and memory stays within a few times the file's size.
 FREE_OPCODES, BYTES_PER_OPCODE = 100_000, 64
-LONGEST_TUPLE = 16  # numpy's records have up to 9 items
+LONGEST_TUPLE = 16  # tuples are arguments and shapes only; numpy's records have up to 9 items
 LONGEST_NUMBER = 20  # decimal digits with sign of a 64-bit integer
 
 # Everything that numpy writes for arrays, dtypes and scalars, and Python 3 for bytes in protocols 0 to 2.
@@ -192,10 +192,8 @@ def _stack_global(reader: _Reader) -> None:
 
 
 def _push_tuple(reader: _Reader, items: list[Any]) -> None:
-    """Tuples occur as arguments only, so they are short, and a tuple inside a tuple (a shape) holds no third one."""
-    inner = [item for outer in items if type(outer) is tuple for item in outer]
-    if len(items) > LONGEST_TUPLE or any(type(item) is tuple for item in inner):
-        reader.refuse("a tuple that is long or deeply nested is not allowed")
+    if len(items) > LONGEST_TUPLE:
+        reader.refuse(f"a tuple of {len(items)} items is not allowed")
     reader.stack.append(tuple(items))
 
 

@@ -1,0 +1,130 @@
+"""Augmentation against independent references, and the distribution of its draws."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from thumbnet.augment import affine, augment, crop, cutout, flip, resampling_matrix, to_float
+from thumbnet.recipes import recipe
+
+BATCH = 64
+
+
+def random(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(batch=BATCH, height=32, width=32):
+    return torch.rand(batch, 3, height, width, generator=random(9))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 20)])
+def test_affine_equals_scipys_affine_transform_with_nearest_borders(height, width):
+    images = pictures(16, height, width)
+
+    result = affine(images, random(3), zoom=0.2, shift=0.15, flip=True)
+
+    draws = torch.rand(16, 5, generator=random(3)).double().numpy()  # the same numbers, read as the docstring says
+    for index in range(16):
+        zoom = 1 + 0.2 * (2 * draws[index, 0:2] - 1)
+        offset = 0.15 * (2 * draws[index, 2:4] - 1) * [height, width]
+        mirror = np.array([1.0, -1.0 if draws[index, 4] < 0.5 else 1.0])
+        centre = (np.array([height, width]) - 1) / 2
+        matrix = zoom * mirror  # output -> input, as SciPy wants it
+        for channel in range(3):
+            expected = ndimage.affine_transform(
+                images[index, channel].double().numpy(), matrix, centre - matrix * centre + offset, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(result[index, channel].numpy(), expected, atol=1e-5)
+
+
+def test_affine_without_zoom_shift_or_flip_changes_nothing():
+    torch.testing.assert_close(affine(pictures(), random(), zoom=0, shift=0, flip=False), pictures())
+
+
+def test_affine_zooms_height_and_width_independently_within_the_range():
+    """The slopes of a ramp tell the zoom of each side."""
+    size = 101
+    ramp = torch.linspace(0, 1, size)
+    images = torch.stack((ramp[:, None].expand(size, size), ramp[None, :].expand(size, size)))[None].expand(400, 2, size, size)
+    result = affine(images, random(1), zoom=0.2, shift=0.1, flip=False)
+    middle = slice(40, 60)  # away from the borders, which repeat
+    rows = result[:, 0, middle, 50].diff(dim=1).mean(1) * (size - 1)
+    columns = result[:, 1, 50, middle].diff(dim=1).mean(1) * (size - 1)
+    for zoom in (rows, columns):
+        assert 0.8 <= zoom.min() < 0.82
+        assert 1.18 < zoom.max() <= 1.2001
+        assert zoom.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert abs(torch.corrcoef(torch.stack((rows, columns)))[0, 1]) < 0.15
+
+
+def test_affine_shifts_up_to_the_given_part_of_the_side():
+    size = 100
+    ramp = torch.arange(size).float()[None, None, :, None].expand(500, 1, size, size)
+    result = affine(ramp, random(2), zoom=0, shift=0.15, flip=False)
+    moved = result[:, 0, 50, 50] - 50
+    assert -15 <= moved.min() < -14
+    assert 14 < moved.max() <= 15
+
+
+def test_the_middle_of_a_resampling_matrix_sums_to_one_for_any_draw():
+    rows = resampling_matrix(torch.tensor([0.8, -1.2, 1.0]), torch.tensor([4.8, -3.3, 100.0]), 32).sum(2)
+    torch.testing.assert_close(rows, torch.ones(3, 32), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mirror", [flip, lambda x, g: affine(x, g, zoom=0, shift=0, flip=True)])
+def test_about_half_of_the_images_are_mirrored_left_to_right_and_the_others_untouched(mirror):
+    images = pictures(1000, 4, 4)
+    result = mirror(images, random(5))
+    same = torch.isclose(result, images, atol=1e-6).flatten(1).all(1)
+    mirrored = torch.isclose(result, images.flip(3), atol=1e-6).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    assert 440 < mirrored.sum() < 560  # 4 standard deviations
+
+
+def test_crop_reaches_every_offset_equally_and_reflects_the_border():
+    padding, size = 2, 8
+    images = torch.arange(size * size).float().view(1, 1, size, size).expand(5000, 1, size, size)
+    result = crop(images, random(6), padding=padding)
+    padded = torch.nn.functional.pad(images[:1], (padding,) * 4, mode="reflect")[0, 0]
+    windows = {tuple(padded[i : i + size, j : j + size].flatten().tolist()): (i, j) for i in range(5) for j in range(5)}
+    counts = {}
+    for image in result:
+        place = windows[tuple(image.flatten().tolist())]  # KeyError: not a window of the padded picture
+        counts[place] = counts.get(place, 0) + 1
+    assert len(counts) == 25
+    assert 140 < min(counts.values()) and max(counts.values()) < 265  # 200 expected, sd 14
+
+
+def test_cutout_blanks_one_square_and_nothing_else():
+    images = pictures(200)
+    result = cutout(images, random(7), side=8)
+    changed = (result != images).any(1)  # B H W
+    assert changed.flatten(1).any(1).all()
+    for mask in changed:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert len(rows) <= 8 and len(columns) <= 8
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float().mean() > 0.99  # filled
+    assert (changed.sum(dim=(1, 2)) == 64).float().mean() > 0.4  # most squares lie inside
+
+
+@pytest.mark.parametrize("name", ["general", "cifar10-classic", "cifar10-resnet18"])
+def test_augmented_images_are_floats_in_the_unit_range_and_a_function_of_the_generator(name):
+    images = (pictures() * 255).byte()
+    first, same, other = (augment(images, recipe(name), random(seed)) for seed in (1, 1, 2))
+    assert first.dtype == torch.float32
+    assert first.shape == images.shape
+    assert first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_every_image_of_a_batch_is_changed_by_draws_of_its_own():
+    images = (pictures(1).expand(BATCH, 3, 32, 32) * 255).byte()
+    result = augment(images, recipe("cifar10-classic"), random())
+    assert len({tuple(image.flatten().tolist()) for image in result}) == BATCH
+
+
+def test_pixels_become_numbers_by_dividing_by_255():
+    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])

@@ -1,0 +1,83 @@
+"""Splits, orders and the part held out for validation."""
+
+import pytest
+import torch
+
+from thumbnet.data.batches import LockedSplit, epoch_order, hold_out, whole
+from thumbnet.errors import UserError
+from thumbnet.randomness import generator, global_draws, seed_of
+
+
+def numbered(size=100, classes=4):
+    """Images whose only pixel is their number."""
+    images = torch.arange(size, dtype=torch.uint8).view(size, 1, 1, 1)
+    return whole(images, torch.arange(size) % classes)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64, 100, 1000])
+def test_going_through_in_order_gives_each_image_exactly_once(batch_size):
+    batches = list(numbered().in_order(batch_size))
+    assert torch.cat([images.flatten() for images, _ in batches]).tolist() == list(range(100))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [number % 4 for number in range(100)]
+
+
+def test_holding_out_cuts_every_class_by_the_same_part():
+    train, held = hold_out(numbered(), 0.2, seed=0)
+    assert torch.bincount(held.labels[held.rows]).tolist() == [5, 5, 5, 5]
+    assert sorted(train.rows.tolist() + held.rows.tolist()) == list(range(100))
+
+
+def test_the_part_held_out_follows_from_the_seed():
+    rows = [hold_out(numbered(), 0.2, seed=seed)[1].rows.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_holding_out_nothing_leaves_all_images_in_training():
+    train, held = hold_out(numbered(), 0, seed=0)
+    assert len(train) == 100
+    assert held is None
+
+
+def test_a_part_too_small_to_hold_an_image_is_refused():
+    with pytest.raises(UserError, match=r"validation 0\.001 of 100 images leaves one part empty"):
+        hold_out(numbered(), 0.001, seed=0)
+
+
+def test_each_epoch_visits_every_image_once_in_an_order_of_its_own():
+    orders = [epoch_order(50, seed=3, epoch=epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert epoch_order(50, seed=3, epoch=1).tolist() == orders[1]
+    assert epoch_order(50, seed=4, epoch=1).tolist() != orders[1]
+
+
+def test_a_locked_split_is_opened_by_unlock_alone():
+    opened = []
+    locked = LockedSplit(100, lambda: opened.append(1) or numbered())
+    assert len(locked) == 100
+    assert "100 images" in repr(locked)
+    assert opened == []
+    assert len(locked.unlock()) == 100
+    assert opened == [1]
+
+
+def test_seeds_of_neighbouring_keys_differ_and_repeat():
+    keys = [(seed, purpose, epoch, step) for seed in range(3) for purpose in ("a", "b") for epoch in range(5) for step in range(5)]
+    assert len({seed_of(*key) for key in keys}) == len(keys)
+    assert seed_of(0, "a", 1, 11) != seed_of(0, "a", 11, 1)
+    draws = [torch.rand(4, generator=generator("cpu", 1, "x")) for _ in range(2)]
+    assert torch.equal(draws[0], draws[1])
+
+
+def test_global_draws_are_a_function_of_the_key_and_leave_no_trace():
+    before = torch.random.get_rng_state()
+    results = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        with global_draws("cpu", 7, "dropout"):
+            results.append(torch.nn.functional.dropout(torch.ones(50), 0.5))
+    torch.random.set_rng_state(before)
+    assert torch.equal(*results)
+    with global_draws("cpu", 7, "dropout"):
+        torch.rand(3)
+    assert torch.equal(torch.random.get_rng_state(), before)

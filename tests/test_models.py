@@ -1,0 +1,162 @@
+"""One battery for every architecture, and the classic networks against the sizes of the report."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thumbnet.errors import UserError
+from thumbnet.models.convolution import Conv2d
+from thumbnet.models.registry import MODELS, create_model, list_models
+
+
+def images(channels=3, side=32, batch=2):
+    return torch.rand(batch, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 28), (3, 48)])
+def test_a_model_gives_one_logit_per_class_for_any_channels_and_size(name, channels, side):
+    model = create_model(name, classes=7, channels=channels).eval()
+    assert model(images(channels, side)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_parameter_of_every_model_receives_a_gradient(name):
+    model = create_model(name, classes=7).train()
+
+    F.cross_entropy(model(images(batch=4)), torch.tensor([0, 1, 2, 3])).backward()
+
+    # A bias in front of a normalisation is subtracted again: its gradient is zero but for rounding.
+    missing = [key for key, p in model.named_parameters() if p.grad is None or (p.ndim > 1 and not p.grad.any())]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):
+    one, same, other = (create_model(name, classes=3, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_making_a_model_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    create_model("resnet8", classes=3, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_name_of_a_model_is_that_of_a_function_with_a_docstring(name):
+    module = __import__(MODELS[name], fromlist=[name])
+    assert getattr(module, name).__name__ == name
+    assert getattr(module, name).__doc__
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_no_batch_norm_or_layer_knows_the_batch_in_evaluation(name):
+    model = create_model(name, classes=5).eval()
+    batch = images(batch=5)
+    together, alone = model(batch), torch.cat([model(image[None]) for image in batch])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- the classic networks
+
+
+def numbers_with_statistics(model: nn.Module) -> int:
+    """Parameters and running statistics, as Keras counts them."""
+    statistics = sum(b.numel() for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return sum(p.numel() for p in model.parameters()) + statistics
+
+
+@pytest.mark.parametrize(("classes", "numbers"), [(10, 23_592_330), (100, 23_776_740)])
+def test_the_preactivation_network_has_the_size_of_the_report(classes, numbers):
+    assert numbers_with_statistics(create_model("preact_resnet50_classic", classes=classes)) == numbers
+
+
+def test_the_postactivation_network_has_the_size_of_keras_resnet50():
+    # Keras's own ResNet50 with 1000 classes has 25,636,712 numbers and a 2048 x 1000 dense layer; the body is the same.
+    body = 25_636_712 - (2048 * 1000 + 1000)
+    assert numbers_with_statistics(create_model("resnet50_classic", classes=10)) == body + 2048 * 10 + 10
+
+
+@pytest.mark.parametrize("name", ["preact_resnet50_classic", "resnet50_classic"])
+def test_the_classic_stages_have_the_sides_of_the_report(name):
+    model, sides = create_model(name, classes=10).eval(), []
+    for stage in model.stages:
+        stage.register_forward_hook(lambda layer, inputs, output: sides.append(tuple(output.shape[1:])))
+    model(images())
+    assert sides == [(256, 7, 7), (512, 4, 4), (1024, 2, 2), (2048, 1, 1)]
+
+
+def test_the_classic_networks_use_the_defaults_of_keras():
+    model = create_model("preact_resnet50_classic", classes=10)
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 1 + 16 * 3 + 4
+    assert all(layer.bias is not None and not layer.bias.any() for layer in convolutions)
+    wide = model.stages[3][1].conv2.weight  # 512 512 3 3
+    limit = math.sqrt(6 / (512 * 9 + 512 * 9))  # Glorot & Bengio 2010
+    assert limit * 0.999 < wide.abs().max() <= limit
+    assert wide.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.01)
+    assert model.head.weight.std().item() == pytest.approx(math.sqrt(2 / 2048), rel=0.02)  # He normal
+
+
+def test_the_preactivation_block_is_the_one_of_the_report():
+    """Written out with torch's own functions: leaky slopes of 0.2 twice, then a plain ReLU; a shortcut with its own norm."""
+    block = create_model("preact_resnet50_classic", classes=10).stages[1][0].train()
+    x = torch.randn(4, 256, 7, 7, generator=torch.Generator().manual_seed(1))
+
+    def norm(x, layer):
+        return F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=1e-3)
+
+    def convolve(x, layer, **options):
+        return F.conv2d(x, layer.weight, layer.bias, **options)
+
+    y = convolve(F.leaky_relu(norm(x, block.norm1), 0.2), block.conv1, stride=2)
+    y = convolve(F.leaky_relu(norm(y, block.norm2), 0.2), block.conv2, padding=1)
+    y = convolve(F.relu(norm(y, block.norm3)), block.conv3)
+    shortcut = convolve(F.relu(norm(x, block.shortcut[0])), block.shortcut[2], stride=2)
+    torch.testing.assert_close(block(x), y + shortcut, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_acts_in_the_three_places_of_the_report():
+    model = create_model("preact_resnet50_classic", classes=100, dropout=(0.15, 0.2, 0.25))
+    assert [layer.p for layer in model.dropouts] == [0, 0.15, 0.2, 0]
+    assert model.head_dropout.p == 0.25
+
+
+def test_a_wrong_number_of_dropout_rates_is_refused():
+    with pytest.raises(UserError, match=r"dropout has 1 rates .*preact_resnet50_classic.* takes 3"):
+        create_model("preact_resnet50_classic", classes=10, dropout=(0.5,))
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        create_model("resnet-18", classes=10)
+
+
+# ------------------------------------------------------------------------------------- convolutions as products
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize(("kernel", "padding", "stride"), [(1, 0, 1), (1, 0, 2), (3, 1, 1), (3, 1, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_equals_torchs_in_value_and_gradients(side, kernel, padding, stride, bias):
+    random = torch.Generator().manual_seed(side)
+    ours = Conv2d(5, 6, kernel, padding=padding, stride=stride, bias=bias).double()
+    theirs = nn.Conv2d(5, 6, kernel, padding=padding, stride=stride, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 5, side, side, dtype=torch.double, generator=random)
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+
+    outputs = [layer(value) for layer, value in zip((ours, theirs), inputs, strict=True)]
+    for output in outputs:
+        (output * torch.arange(output.numel(), dtype=torch.double).view(output.shape)).sum().backward()
+
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
