@@ -51,10 +51,9 @@ def affine(images: Tensor, random: Generator, *, zoom: float, shift: float, flip
     rows = resampling_matrix(scale[:, 0], offset[:, 0], height)
     columns = resampling_matrix(scale[:, 1] * sign, offset[:, 1], width)
     # Without rotation the map is a product of two one-dimensional ones: matrix products are faster than gathering pixels.
-    x = images.permute(0, 3, 2, 1).reshape(batch, width, height * channels)
-    x = (columns @ x).view(batch, width, height, channels)
-    x = x.transpose(1, 2).reshape(batch, height, width * channels)
-    return (rows @ x).view(batch, height, width, channels).permute(0, 3, 1, 2)
+    x = images.reshape(batch, channels * height, width) @ columns.transpose(1, 2)  # B CH W
+    x = x.view(batch, channels, height, width).transpose(1, 2).reshape(batch, height, channels * width)
+    return (rows @ x).view(batch, height, channels, width).transpose(1, 2)  # B C H W
 
 
 def resampling_matrix(scale: Tensor, offset: Tensor, side: int) -> Tensor:

@@ -83,16 +83,16 @@ def fit(
 ) -> tuple[nn.Module, Scores | None, float]:
     """The loop. Gives the model after the last epoch, its validation scores, and the seconds on the training clock."""
     recipe, device = run.recipe, backend.device
-    clock = time.perf_counter()
+    began = time.perf_counter()
     images_to_train, images_to_validate = data.train.to(device), data.validation and data.validation.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, recipe)
-    position = restore(run, model, optimizer, device)
+    position = restore(run, model, optimizer, device, began)
     steps = len(images_to_train) // recipe.batch_size  # per epoch; the ragged last batch is left out
     scores = None
 
-    with saving_when_stopped(run, model, optimizer, position, clock):
+    with saving_when_stopped(run, model, optimizer, position):
         for epoch in range(position.epoch, recipe.epochs):
             order = epoch_order(len(images_to_train), seed=recipe.seed, epoch=epoch).to(device)
             epoch_clock = time.perf_counter()
@@ -130,7 +130,7 @@ def fit(
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
 
-    return model, scores, position.seconds_before + time.perf_counter() - clock
+    return model, scores, position.seconds_before + time.perf_counter() - position.began
 
 
 @dataclass
@@ -237,10 +237,11 @@ def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position:
     position.saved = time.perf_counter()
 
 
-def restore(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
+def restore(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, began: float
+) -> Position:
     """Put the last checkpoint into model and optimiser; a run without one begins at the beginning."""
-    now = time.perf_counter()
-    position = Position(torch.zeros(4, dtype=torch.float64, device=device), saved=now, began=now)
+    position = Position(torch.zeros(4, dtype=torch.float64, device=device), saved=began, began=began)
     if (checkpoint := run.load_checkpoint()) is None:
         return position
     tensors, place = checkpoint
@@ -265,7 +266,7 @@ def restore(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device
 
 @contextmanager
 def saving_when_stopped(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, clock: float
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
 ) -> Iterator[None]:
     """Turn a stop between two steps into a checkpoint and an `Interrupted` that says how to go on."""
     try:

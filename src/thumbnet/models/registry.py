@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODELS = {
+    "small_resnet": "thumbnet.models.small_resnet",
     "preact_resnet50_classic": "thumbnet.models.classic",
     "resnet50_classic": "thumbnet.models.classic",
-    "resnet8": "thumbnet.models.resnet",
     "resnet18": "thumbnet.models.resnet",
     "preact_resnet18": "thumbnet.models.preact_resnet",
 }

@@ -65,11 +65,6 @@ def initialize(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-def resnet8(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0,)) -> ResNet:
-    """Section 4.2's smallest (6n + 2 layers, n = 1) at twice its width: a small network for a CPU. 0.3 million."""
-    return ResNet(classes=classes, channels=channels, widths=(32, 64, 128), blocks=1, dropout=dropout[-1])
-
-
 def resnet18(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0,)) -> ResNet:
     """Four stages of two blocks, 64 to 512 channels, with the stem for 32-pixel images. 11.2 million parameters."""
     return ResNet(classes=classes, channels=channels, widths=(64, 128, 256, 512), blocks=2, dropout=dropout[-1])

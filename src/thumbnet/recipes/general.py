@@ -7,14 +7,13 @@ def general() -> Recipe:
     """A small residual network, SGD, linear decay. `thumbnet train fashion-mini`, `thumbnet train path/to/folder`."""
     return Recipe(
         name="general",
-        model="resnet8",
-        epochs=16,
+        model="small_resnet",
+        epochs=12,
         batch_size=64,
         optimizer="sgd",
         learning_rate=0.1,
         schedule="linear",
         warmup=0.2,
-        l2=2.5e-4,
-        label_smoothing=0.1,
-        crop=2,
+        l2=5e-4,
+        crop=1,
     )

@@ -23,7 +23,7 @@ class Recipe:
     """How to train: network, augmentation, optimiser, schedule, and the seed that all randomness derives from."""
 
     name: str = dataclasses.field(metadata={"help": "the named recipe this one is or started from"})
-    model: str = setting("resnet8", "architecture; `thumbnet list models` shows them")
+    model: str = setting("small_resnet", "architecture; `thumbnet list models` shows them")
     dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
     epochs: int = setting(20, "passes over the training images", low=1)
     batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2)
