@@ -5,7 +5,8 @@
     data.json          which data, where it lies, its classes and fingerprint
     environment.json   versions, hardware, settings, the command
     metrics.jsonl      one object per epoch
-    checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose replacement makes the new state valid
+    checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose replacement makes the new state valid;
+                       gone when the run is finished
     model.safetensors  the final weights, the normalisation with them
     summary.json       the outcome; present only when the run is finished
     plots/             curves as PNG
@@ -14,6 +15,7 @@
 
 import json
 import os
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -183,8 +185,7 @@ class Run:
         """Write the final weights, then the summary that declares the run finished, then drop the checkpoint."""
         save_tensors(self.path / "model.safetensors", model.state_dict(), {"classes": json.dumps(self.classes)})
         write_json(self.path / "summary.json", summary)
-        for file in (self.path / "checkpoint").glob("*"):
-            file.unlink()
+        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
     def record_evaluation(self, scores: "Scores") -> None:
         """Add what was measured to evaluations.jsonl."""

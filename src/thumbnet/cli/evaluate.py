@@ -67,7 +67,7 @@ def lines(run: "Run", scores: "Scores") -> list[str]:
         f"top-5     {scores.top5:.4f}",
         f"loss      {scores.loss:.4f}",
     ]
-    if penalty := run.summary["l2_penalty"]:
+    if run.recipe.name.endswith("-classic") and (penalty := run.summary["l2_penalty"]):
         text.append(f"          {scores.loss + penalty:.4f} with the L2 penalty, as Keras reports it")
     text.append("by class")
     rows = zip(scores.classes, scores.per_class, scores.support, strict=True)

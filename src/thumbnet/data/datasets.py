@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,13 +160,25 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
 
 
 def load_published(name: str, data_dir: Path | None, offline: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
-    """The pack of a published set and where it was found; converts on first use."""
+    """The pack of a published set and where it was found.
+
+    Where no files are named or found, a set converted earlier is taken from the cache; only then is it downloaded.
+    """
     from thumbnet.data import sources
 
-    source = sources.find(name, data_dir) or sources.fetch(name, cache_folder() / "downloads", offline, progress)
-    pack_path = cache_folder() / "packs" / f"{name}-{signature(source.files)}.safetensors"
-    pack = cached_pack(pack_path, lambda: report(progress, f"converting {source.location}", source.read))
-    return pack, {"location": str(source.location), "pack": str(pack_path)}
+    packs = cache_folder() / "packs"
+    source = sources.find(name, data_dir)
+    if source is None and (converted := newest(packs.glob(f"{name}-*.safetensors"))):
+        return read_pack(converted), {"location": "the cache", "pack": str(converted)}
+    source = source or sources.fetch(name, cache_folder() / "downloads", offline, progress)
+    path = packs / f"{name}-{signature(source.files)}.safetensors"
+    pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read))
+    return pack, {"location": str(source.location), "pack": str(path)}
+
+
+def newest(paths: Iterable[Path]) -> Path | None:
+    """The file changed last, or None where there is none."""
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def load_folder(folder: Path, image_size: int, skip_broken: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:

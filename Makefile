@@ -1,0 +1,55 @@
+# make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
+# make test    sets everything up and runs the tests
+# Both do nothing twice: run again with nothing changed, they only repeat what they found. `make retest` insists.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find src -type f -not -name '*.pyc')
+TESTED := $(SOURCES) README.md $(wildcard tests/*.py results/*.json docs/*.md scripts/*.py benchmarks/*.py)
+PASSED := $(VENV)/passed-$(if $(THUMBNET_DATA),with,without)-cifar
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: train test retest lint clean
+
+train: runs/make-train.txt
+	@cat $<
+
+runs/make-train.txt: $(VENV)/installed $(SOURCES)
+	$(BIN)/thumbnet train fashion-mini
+	@$(BIN)/thumbnet evaluate runs/latest > $@.tmp
+	@echo "run folder $$(cd runs && readlink latest), plots and summary.json in it" >> $@.tmp
+	@mv $@.tmp $@
+
+test: $(PASSED)
+	@cat $<
+
+$(PASSED): $(VENV)/installed-dev $(TESTED)
+	$(BIN)/python -m pytest
+	@echo "the tests have passed for these files; make retest runs them again" > $@
+
+retest:
+	@rm -f $(PASSED)
+	@$(MAKE) --no-print-directory test
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: $(VENV)/made pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/made pyproject.toml
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "thumbnet needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,181 @@
+"""Data sets as a user gets them: found, converted once, mapped, described; real CIFAR where it is there."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from thumbnet.data import datasets
+from thumbnet.data.datasets import cache_folder, is_folder_name, load_dataset
+from thumbnet.data.embedded import FILE
+from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
+from thumbnet.errors import UserError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of ten pictures, one red, one blue."""
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (40, 30), colour).save(tmp_path / "pictures" / name / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def small_pack():
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
+    return Pack({"train_images": images, "train_labels": np.array([0, 1])}, {"classes": ["a", "b"], "note": "é"})
+
+
+def test_a_pack_comes_back_as_it_was_written(tmp_path):
+    write_pack(tmp_path / "x.safetensors", small_pack())
+    found = read_pack(tmp_path / "x.safetensors")
+    for name, array in small_pack().arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+        assert found.arrays[name].dtype == array.dtype
+    assert found.description["note"] == "é"
+
+
+def test_a_pack_with_a_flipped_bit_does_not_verify(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_pack(path, small_pack())
+    verify_pack(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.safetensors: train_\w+ has SHA-256"):
+        verify_pack(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 100])
+def test_a_file_that_is_no_pack_is_refused_by_name(tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.safetensors cannot be read .*; delete it"):
+        read_pack(tmp_path / "x.safetensors")
+
+
+def test_fashion_mini_is_balanced_real_and_small():
+    data = load_dataset("fashion-mini", validation=0)
+    assert FILE.stat().st_size < 4_000_000
+    assert torch.bincount(data.train.labels).tolist() == [600] * 10
+    assert torch.bincount(data.test.unlock().labels).tolist() == [100] * 10
+    assert data.image_size == (28, 28) and data.channels == 1
+    assert data.classes[9] == "Ankle boot"
+    trousers = data.train.images[data.train.labels == 1].float().mean(0)[0]
+    assert trousers[2:26, 14].mean() < trousers[2:26, 11].mean()  # upright: a gap between the legs, below the waist
+    assert trousers[24, 14] < trousers[3, 14]
+
+
+def test_an_unknown_set_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match=r"unknown data set 'cifar-10'; did you mean 'cifar10'\?, or give a folder"):
+        load_dataset("cifar-10")
+    with pytest.raises(UserError, match="there is no folder ./nowhere"):
+        load_dataset("./nowhere")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("cifar10", False), ("a/b", True), ("./x", True), ("nothing", False)])
+def test_a_path_is_told_from_a_name(name, folder):
+    assert is_folder_name(name) is folder
+
+
+def test_a_folder_is_converted_once_and_again_when_a_file_changes(cache, folder, monkeypatch):
+    first = load_dataset(folder, validation=0.2)
+    assert first.classes == ("blue", "red")
+    assert (len(first.train), len(first.validation), first.test) == (16, 4, None)
+    assert first.train.images[first.train.labels == 1][0, :, 0, 0].tolist() == [255, 0, 0]
+
+    from thumbnet.data import folder as reader
+
+    monkeypatch.setattr(reader, "read_folder", lambda *words, **more: pytest.fail("converted again"))
+    assert load_dataset(folder).fingerprint == first.fingerprint
+    monkeypatch.undo()
+    monkeypatch.setenv("THUMBNET_CACHE", str(cache))
+    Image.new("RGB", (40, 30), (0, 255, 0)).save(folder / "red" / "10.png")
+    assert len(load_dataset(folder, validation=0).train) == 21
+
+
+def test_a_sets_own_validation_split_is_kept(cache, folder):
+    for split in ("train", "val"):
+        (folder.parent / "both" / split).mkdir(parents=True)
+        for name in ("red", "blue"):
+            (folder.parent / "both" / split / name).symlink_to(folder / name)
+    data = load_dataset(folder.parent / "both", validation=0.5)
+    assert (len(data.train), len(data.validation)) == (20, 20)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_not_the_run(tmp_path, folder, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "file"))
+    assert len(load_dataset(folder, validation=0).train) == 20
+
+
+def test_without_files_offline_says_how_to_provide_them(cache, tmp_path, monkeypatch):
+    monkeypatch.delenv("THUMBNET_DATA", raising=False)
+    with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz"):
+        load_dataset("cifar10", offline=True)
+    with pytest.raises(UserError, match="the data folder .*absent does not exist"):
+        load_dataset("cifar10", data_dir=tmp_path / "absent")
+    with pytest.raises(UserError, match=r"holds no cifar10: looked for the folder cifar-10-batches-py or cifar-10-python"):
+        load_dataset("cifar10", data_dir=tmp_path)
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch):
+    monkeypatch.delenv("THUMBNET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/thumbnet")
+
+
+# ------------------------------------------------------------------------------------- real CIFAR
+
+# Means and standard deviations of the channels over the 50,000 training images, as the field knows them.
+CIFAR_STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_real_cifar_has_its_counts_classes_and_statistics(cifar_folder, name):
+    data = load_dataset(name, data_dir=cifar_folder, validation=0.2)
+    assert (len(data.train), len(data.validation), len(data.test)) == (40_000, 10_000, 10_000)
+    kinds = len(data.classes)
+    assert torch.bincount(data.development.labels).tolist() == [50_000 // kinds] * kinds
+    assert torch.bincount(data.validation.labels[data.validation.rows]).tolist() == [10_000 // kinds] * kinds
+    from thumbnet.recipes import recipe
+    from thumbnet.training import normalization
+
+    found = normalization(recipe("general"), data.development)
+    mean, std = CIFAR_STATISTICS[name]
+    assert found["mean"] == pytest.approx(mean, abs=1e-4)
+    assert found["std"] == pytest.approx(std, abs=1e-4)
+
+
+def test_real_cifar_is_upright(cifar_folder):
+    """Ships and aeroplanes have sky above: the mean picture is bluer and brighter at the top than at the bottom."""
+    data = load_dataset("cifar10", data_dir=cifar_folder, validation=0)
+    outdoors = (data.train.labels == data.classes.index("ship")) | (data.train.labels == data.classes.index("truck"))
+    picture = data.train.images[outdoors].float().mean(0)  # 3 H W
+    assert picture[2, :8].mean() > picture[2, -8:].mean() + 20
+
+
+def test_a_converted_set_is_mapped_and_found_again_without_its_files(cifar_folder, cache, monkeypatch):
+    load_dataset("cifar10", data_dir=cifar_folder)
+    monkeypatch.delenv("THUMBNET_DATA")
+    start = time.perf_counter()
+    data = load_dataset("cifar10", offline=True, validation=0)
+    print(f"mapped in {time.perf_counter() - start:.3f} s")
+    assert data.facts["location"] == "the cache"
+    assert len(data.train) == 50_000
+    pack = read_pack(Path(data.facts["pack"]))
+    assert json.dumps(pack.description["classes"])
+    assert datasets.fingerprint(pack.description["sha256"]) == data.fingerprint

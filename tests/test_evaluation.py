@@ -1,0 +1,168 @@
+"""Evaluation: exact counts for any batch size, scores against brute force, and the lock on the test images."""
+
+import math
+
+import pytest
+import torch
+
+from conftest import CPU
+from thumbnet import evaluation
+from thumbnet.backend import prepare
+from thumbnet.data.batches import whole
+from thumbnet.data.datasets import assemble
+from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.data.pack import Pack
+from thumbnet.errors import UserError
+from thumbnet.evaluation import average_over_views, evaluate, predict_logits, score
+from thumbnet.recipes import recipe, vary
+from thumbnet.runs import Run
+from thumbnet.statistics import wilson_interval
+from thumbnet.training import train
+
+CLASSES = tuple("abcdefgh")
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    made = recipe("general", epochs=2, batch_size=32, learning_rate=0.02)
+    return train(made, tiny, tmp_path_factory.mktemp("evaluated") / "run", machine=CPU)
+
+
+class Reads(torch.nn.Module):
+    """Logits that are the image's own pixels, so that each row can be recognised."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 32, 66, 67, 68, 1000])
+def test_every_image_is_measured_exactly_once_whatever_the_batch_size(batch_size, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", batch_size)
+    images = torch.arange(67 * 4, dtype=torch.uint8).view(67, 1, 2, 2)
+    model = Reads()
+    logits = predict_logits(model, whole(images, torch.zeros(67, dtype=torch.int64)), prepare(CPU))
+    torch.testing.assert_close(logits * 255, images.flatten(1).float())
+    assert sum(model.seen) == 67
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 67])
+def test_scores_equal_those_counted_one_by_one(count):
+    random = torch.Generator().manual_seed(count)
+    logits = torch.randn(count, 8, generator=random)
+    labels = torch.randint(0, 8, (count,), generator=random)
+
+    scores = score(logits, labels, CLASSES, split="validation")
+
+    hits = top5 = 0
+    loss = 0.0
+    confusion = [[0] * 8 for _ in range(8)]
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        ranked = sorted(range(8), key=lambda k: -row[k])
+        hits += ranked[0] == label
+        top5 += label in ranked[:5]
+        loss += math.log(sum(math.exp(value) for value in row)) - row[label]
+        confusion[label][ranked[0]] += 1
+    assert scores.images == count
+    assert scores.accuracy == pytest.approx(hits / count)
+    assert scores.top5 == pytest.approx(top5 / count)
+    assert scores.loss == pytest.approx(loss / count, rel=1e-6)
+    assert [list(row) for row in scores.confusion] == confusion
+    assert list(scores.support) == [sum(row) for row in confusion]
+    for label in range(8):
+        expected = confusion[label][label] / max(1, sum(confusion[label]))
+        assert scores.per_class[label] == pytest.approx(expected)
+
+
+def test_with_fewer_than_five_classes_top5_counts_all():
+    scores = score(torch.eye(3), torch.tensor([2, 0, 1]), ("a", "b", "c"), split="validation")
+    assert (scores.accuracy, scores.top5) == (0, 1)
+
+
+def test_the_interval_is_wilsons():
+    # Values of scipy.stats.binomtest(k, n).proportion_ci(method="wilson"), checked against it here.
+    from scipy.stats import binomtest
+
+    for hits, trials in ((0, 10), (3, 10), (10, 10), (8340, 10_000)):
+        expected = binomtest(hits, trials).proportion_ci(confidence_level=0.95, method="wilson")
+        assert wilson_interval(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_views_average_the_image_its_mirror_image_and_both_shifted():
+    images = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    identity = torch.nn.Flatten(0, -1)
+
+    def model(x):
+        return identity(x).view(x.shape)
+
+    two = average_over_views(model, images, 2)
+    torch.testing.assert_close(two, (images + images.flip(3)) / 2)
+    six = average_over_views(model, images, 6)
+    centre = 0.25 * (images[0, 0, 2, 2] * 2)
+    corners = 0.125 * (images[0, 0, 1, 1] + images[0, 0, 3, 3] + images[0, 0, 1, 1] + images[0, 0, 3, 3])
+    assert six[0, 0, 2, 2] == pytest.approx((centre + corners).item())
+
+
+def test_evaluating_again_gives_what_training_measured(run, tiny):
+    scores = evaluate(run, data=tiny, machine=CPU)
+    assert scores.accuracy == run.summary["validation_accuracy"]
+    assert scores.loss == pytest.approx(run.summary["validation_loss"])
+    assert scores.images == 24
+
+
+def test_opening_the_test_split_is_counted_each_time_and_before_measuring(run, tiny, monkeypatch):
+    before = run.test_openings
+    scores = evaluate(run, split="test", data=tiny, machine=CPU)
+    assert scores.images == 100
+    assert run.test_openings == before + 1
+    monkeypatch.setattr(evaluation, "predict_logits", lambda *words, **more: pytest.fail("measured"))
+    with pytest.raises(pytest.fail.Exception):
+        evaluate(run, split="test", data=tiny, machine=CPU)
+    assert run.test_openings == before + 2
+
+
+def test_measuring_the_validation_split_opens_no_test_image(run, tiny):
+    before = run.test_openings
+    evaluate(run, data=tiny, machine=CPU)
+    assert run.test_openings == before
+
+
+def test_data_that_changed_since_training_are_refused_for_validation(run, tiny):
+    pack = read_fashion_mini()
+    arrays = {name: array[: 240 if name.startswith("train") else 100].copy() for name, array in pack.arrays.items()}
+    arrays["train_images"][0, 0, 14, 14] ^= 1
+    changed = assemble("tiny", Pack(arrays, pack.description), {})
+    with pytest.raises(UserError, match="has changed since the run"):
+        evaluate(run, data=changed, machine=CPU)
+
+
+def test_other_classes_are_refused(run, tiny):
+    pack = read_fashion_mini()
+    arrays = {name: array[:240] for name, array in pack.arrays.items()}
+    renamed = assemble("tiny", Pack(arrays, {"classes": [*"abcdefghij"]}), {})
+    with pytest.raises(UserError, match="has the classes a, b, c, d, e and 5 more"):
+        evaluate(run, data=renamed, machine=CPU)
+
+
+def test_a_run_without_validation_says_so(tiny, tmp_path):
+    made = recipe("general", epochs=1, batch_size=64, validation=0)
+    whole_run = train(made, tiny, tmp_path / "run", machine=CPU)
+    with pytest.raises(UserError, match=r"was trained on all its images \(validation 0\)"):
+        evaluate(whole_run, data=tiny, machine=CPU)
+
+
+def test_an_unfinished_run_cannot_be_measured(run, tiny, tmp_path):
+    unfinished = Run.create(tmp_path / "run", vary(run.recipe, epochs=3), tiny.with_validation(0.1, seed=0), {})
+    with pytest.raises(UserError, match="is unfinished"):
+        evaluate(unfinished, data=tiny)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run folder: it has no recipe\.toml"):
+        Run.open(tmp_path)
+    with pytest.raises(UserError, match="there is no run folder"):
+        Run.open(tmp_path / "absent")

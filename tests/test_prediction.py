@@ -1,0 +1,105 @@
+"""Prediction: the same preprocessing as training, whatever the form in which an image arrives."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import thumbnet
+from conftest import CPU
+from thumbnet.backend import prepare
+from thumbnet.errors import UserError
+from thumbnet.evaluation import predict_logits
+from thumbnet.prediction import load, predict_files
+from thumbnet.recipes import recipe
+from thumbnet.training import train
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny, tmp_path_factory):
+    made = recipe("general", epochs=2, batch_size=32, learning_rate=0.02)
+    return load(train(made, tiny, tmp_path_factory.mktemp("predicted") / "run", machine=CPU), machine=CPU)
+
+
+@pytest.fixture(scope="module")
+def pixels(tiny):
+    return tiny.development.images[:30]
+
+
+def test_arrays_files_and_pil_images_get_the_probabilities_of_evaluation(classifier, tiny, pixels, tmp_path):
+    split = tiny.development
+    expected = predict_logits(classifier.model, split, prepare(CPU))[:30].softmax(1).numpy()
+    files = []
+    for index, image in enumerate(pixels[:, 0].numpy()):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(image).save(files[-1])
+    forms = {
+        "N H W": pixels[:, 0].numpy(),
+        "N H W 1": pixels.permute(0, 2, 3, 1).numpy(),
+        "N H W 3": pixels.expand(30, 3, 28, 28).permute(0, 2, 3, 1).numpy(),
+        "paths": files,
+        "text": [str(file) for file in files],
+        "PIL": [Image.open(file) for file in files],
+    }
+    for form, images in forms.items():
+        found = classifier.predict_proba(images)
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=form)
+    for image in forms["PIL"]:
+        image.close()
+    assert found.sum(1) == pytest.approx(np.ones(30), abs=1e-5)
+
+
+def test_predict_names_the_likeliest_class(classifier, pixels):
+    images = pixels[:, 0].numpy()
+    names = classifier.predict(images)
+    likeliest = classifier.predict_proba(images).argmax(1)
+    assert names.tolist() == [classifier.classes[index] for index in likeliest]
+
+
+def test_a_colour_picture_of_another_size_is_converted_as_training_images_are(classifier, pixels, tmp_path):
+    big = Image.fromarray(pixels[0, 0].numpy()).resize((112, 112), Image.Resampling.NEAREST).convert("RGB")
+    big.save(tmp_path / "big.png")
+    found = classifier.predict_proba([tmp_path / "big.png"])
+    assert np.abs(found - classifier.predict_proba(pixels[:1, 0].numpy())).max() < 0.2
+
+
+def test_no_image_gives_no_row(classifier):
+    assert classifier.predict_proba([]).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 28, 28), np.float32), "images are float32 .*; give uint8 N H W 3"),
+        (np.zeros((2, 28, 28, 4), np.uint8), r"images are uint8 \(2, 28, 28, 4\)"),
+        ("photo.png", "give a sequence of images"),
+        (["missing.png"], "missing.png"),
+    ],
+)
+def test_what_is_no_image_is_refused(classifier, images, message):
+    with pytest.raises(UserError, match=message):
+        classifier.predict_proba(images)
+
+
+def test_files_are_ranked_and_broken_ones_named_or_counted(classifier, pixels, tmp_path):
+    Image.fromarray(pixels[0, 0].numpy()).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    files = [tmp_path / "bad.png", tmp_path / "good.png"]
+    with pytest.raises(UserError, match=r"bad\.png"):
+        predict_files(classifier, files)
+    predictions, broken = predict_files(classifier, files, top=3, skip_broken=True)
+    assert [row.file for row in predictions] == [str(tmp_path / "good.png")]
+    assert len(broken) == 1 and "bad.png" in broken[0]
+    shares = [share for _, share in predictions[0].ranking]
+    assert len(shares) == 3 and shares == sorted(shares, reverse=True)
+    with pytest.raises(UserError, match="none of the 1 files could be read"):
+        predict_files(classifier, files[:1], skip_broken=True)
+
+
+def test_the_public_names_are_there_and_no_others_are_invented(tiny):
+    assert set(thumbnet.__all__) >= {"load_dataset", "recipe", "train", "evaluate", "load", "create_model"}
+    for name in thumbnet.__all__:
+        assert callable(getattr(thumbnet, name))
+    assert isinstance(thumbnet.create_model("small_resnet", classes=3), torch.nn.Module)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = thumbnet.trian

@@ -1,0 +1,303 @@
+"""The loop: resuming to the bit, stopping, what it writes, and what it must never touch."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import CPU
+from thumbnet import signals, training
+from thumbnet.data.batches import LockedSplit
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.machine import Machine
+from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
+from thumbnet.recipes import recipe, vary
+from thumbnet.runs import Run, build_model
+from thumbnet.training import normalization, train
+
+TIMES = ("training_seconds", "images_per_second")
+
+
+def identity(run: Run):
+    """Everything a run produced except the time it took."""
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in run.metrics]
+    return load_file(run.path / "model.safetensors"), rows
+
+
+def assert_identical(one: Run, other: Run):
+    (weights, rows), (other_weights, other_rows) = identity(one), identity(other)
+    assert rows == other_rows
+    assert weights.keys() == other_weights.keys()
+    differing = [name for name in weights if not torch.equal(weights[name], other_weights[name])]
+    assert differing == []
+
+
+def stop_at(monkeypatch, call):
+    """Let the `call`-th question whether to stop be answered with yes."""
+    asked = []
+
+    def check(self):
+        asked.append(1)
+        if len(asked) == call:
+            raise signals.StopRequested("SIGTERM")
+
+    monkeypatch.setattr(signals.StopSignals, "check", check)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny, tmp_path_factory):
+    """Runs never interrupted, one for each optimiser."""
+    made = {}
+
+    def run(quick):
+        if quick not in made:
+            made[quick] = train(quick, tiny, tmp_path_factory.mktemp("unbroken") / "run", machine=CPU)
+        return made[quick]
+
+    return run
+
+
+OPTIMIZERS = [
+    {},
+    {"optimizer": "adam", "learning_rate": 1e-3},
+    {"optimizer": "adamw", "l2": 0, "weight_decay": 0.01, "learning_rate": 1e-3},
+]
+
+
+# 216 training images of batch 32: 6 steps and 1 check before the validation batch, so an epoch asks 7 times.
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("stops", [[1], [4], [7], [8, 3], [20]], ids=str)
+def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
+    tiny, quick, unbroken, tmp_path, monkeypatch, stops, changes
+):
+    quick = vary(quick, **changes)
+    for call in stops:
+        with monkeypatch.context() as patched:
+            stop_at(patched, call)
+            with pytest.raises(Interrupted, match=r"continue with: thumbnet train tiny --out .*run --resume"):
+                train(quick, tiny, tmp_path / "run", machine=CPU)
+    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
+
+
+def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):
+    """Killed without warning in the last epoch, with the last checkpoint in the first: rows written since are dropped."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every step
+
+    def save_only_in_the_first_epoch(run, model, optimizer, position, keep=training.save):
+        if position.epoch == 0:
+            keep(run, model, optimizer, position)
+
+    class Killed(BaseException):
+        pass
+
+    def epoch(self, row, epochs):
+        if row["epoch"] == 2:
+            raise Killed
+
+    monkeypatch.setattr(training, "save", save_only_in_the_first_epoch)
+    monkeypatch.setattr(training.Reporter, "epoch", epoch)
+    with pytest.raises(Killed):
+        train(quick, tiny, tmp_path / "run", machine=CPU)
+    monkeypatch.undo()
+    assert [row["epoch"] for row in Run.open(tmp_path / "run").metrics] == [1, 2]
+    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
+
+
+def test_training_depends_on_its_seed_and_not_on_the_global_generator(tiny, quick, unbroken, tmp_path):
+    torch.manual_seed(12345)
+    torch.rand(7)
+    before = torch.random.get_rng_state()
+    again = train(quick, tiny, tmp_path / "again", machine=CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_identical(again, unbroken(quick))
+    other = train(vary(quick, seed=1), tiny, tmp_path / "other", machine=CPU)
+    assert not torch.equal(identity(other)[0]["network.stem.weight"], identity(again)[0]["network.stem.weight"])
+
+
+def test_training_never_opens_the_test_split(tiny, quick, tmp_path, monkeypatch):
+    def refuse(self):
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(LockedSplit, "unlock", refuse)
+    run = train(vary(quick, epochs=1), tiny, tmp_path / "run", machine=CPU)
+    assert run.finished
+    assert run.test_openings == 0
+
+
+def test_the_run_folder_holds_what_it_promises(tiny, quick, unbroken):
+    run = unbroken(quick)
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "recipe.toml", "changes.toml", "data.json", "environment.json", "metrics.jsonl",
+        "model.safetensors", "summary.json", "plots",
+    }  # fmt: skip
+    assert {path.name for path in (run.path / "plots").iterdir()} == {"curves.png", "classic.png"}
+    assert not (run.path / "checkpoint").exists()
+    assert Run.open(run.path).recipe == quick
+    changes = (run.path / "changes.toml").read_text()
+    assert "epochs = 3" in changes and "momentum" not in changes
+    assert not [path for path in run.path.rglob("*") if ".tmp-" in path.name]
+
+
+def test_metrics_have_a_row_per_epoch_and_the_summary_repeats_the_last(tiny, quick, unbroken):
+    run = unbroken(quick)
+    assert [row["epoch"] for row in run.metrics] == [1, 2, 3]
+    last = run.metrics[-1]
+    assert run.summary["validation_accuracy"] == last["validation_accuracy"]
+    assert run.summary["train_images"] == 216
+    assert run.summary["validation_images"] == 24
+    assert 0 < last["train_accuracy"] <= last["train_top5"] <= 1
+    assert run.metrics[0]["train_loss"] > last["train_loss"]
+    assert run.summary.keys() >= {
+        "run", "recipe", "seed", "device", "epochs", "validation_accuracy", "train_seconds", "wall_seconds", "images_per_second"
+    }  # fmt: skip
+
+
+def test_training_figures_are_means_over_the_augmented_batches(tiny, tmp_path, monkeypatch):
+    seen = []
+
+    def count(self, loss, logits, labels, keep=training.Position.count):
+        seen.append((loss.item() * len(labels), (logits.argmax(1) == labels).sum().item(), len(labels)))
+        keep(self, loss, logits, labels)
+
+    monkeypatch.setattr(training.Position, "count", count)
+    run = train(recipe("general", epochs=1, batch_size=50), tiny, tmp_path / "run", machine=CPU)
+    losses, hits, images = (sum(column) for column in zip(*seen, strict=True))
+    assert images == 200  # the ragged last batch is left out
+    assert run.metrics[0]["train_loss"] == pytest.approx(losses / images)
+    assert run.metrics[0]["train_accuracy"] == hits / images
+
+
+def test_without_validation_nothing_is_measured_and_all_images_train(tiny, quick, tmp_path):
+    run = train(vary(quick, validation=0, epochs=1), tiny, tmp_path / "run", machine=CPU)
+    assert run.summary["validation_accuracy"] is None
+    assert run.summary["train_images"] == 240
+    assert (run.path / "plots" / "curves.png").stat().st_size > 10_000
+
+
+def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tiny, tmp_path):
+    wild = recipe("general", learning_rate=1e30, warmup=0, momentum=0, epochs=2, batch_size=32)
+    with pytest.raises(TrainingFailed, match=r"the loss is nan in epoch 1, step \d: .* --learning-rate 5e\+29"):
+        train(wild, tiny, tmp_path / "run", machine=CPU)
+    assert not Run.open(tmp_path / "run").finished
+    assert not (tmp_path / "run" / "checkpoint" / "manifest.json").exists()
+
+
+def test_a_taken_folder_is_refused_and_left_as_it_was(tiny, quick, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    for resume in (True, False):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            train(quick, tiny, tmp_path, machine=CPU, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_finished_run_is_returned_rather_than_trained_again(tiny, quick, unbroken):
+    run = unbroken(quick)
+    before = (run.path / "summary.json").stat().st_mtime_ns
+    assert train(quick, tiny, run.path, machine=CPU).summary == run.summary
+    assert (run.path / "summary.json").stat().st_mtime_ns == before
+
+
+def test_resuming_with_another_recipe_is_refused_with_the_difference(tiny, quick, unbroken):
+    with pytest.raises(UserError, match=r"the recipe differs from that of .*: epochs 9 \(there 3\), seed 5 \(there 0\)"):
+        train(vary(quick, epochs=9, seed=5), tiny, unbroken(quick).path, machine=CPU)
+
+
+def test_a_damaged_checkpoint_is_refused_before_it_is_used(tiny, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5)
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    state = next((tmp_path / "run" / "checkpoint").glob("*.safetensors"))
+    bytes_ = bytearray(state.read_bytes())
+    bytes_[-100] ^= 1
+    state.write_bytes(bytes_)
+    with pytest.raises(UserError, match="is not what its manifest says"):
+        train(quick, tiny, tmp_path / "run", machine=CPU)
+
+
+def test_two_processes_cannot_train_in_one_folder(tiny, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(patched, 2)
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    run = Run.open(tmp_path / "run")
+    with run.locked(), pytest.raises(UserError, match="another process is training in"):
+        train(quick, tiny, tmp_path / "run", machine=CPU)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused_before_anything_is_written(tiny, quick, tmp_path):
+    with pytest.raises(UserError, match="batch_size 500 is larger than the 216 training images of tiny"):
+        train(vary(quick, batch_size=500), tiny, tmp_path / "run", machine=CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_and_fp32_learn_alike(tiny, tmp_path):
+    calm = recipe("general", epochs=3, batch_size=32, learning_rate=0.01)
+    bf16 = train(calm, tiny, tmp_path / "bf16", machine=Machine(device="cpu", threads=1, precision="bf16"))
+    fp32 = train(calm, tiny, tmp_path / "fp32", machine=CPU)
+    assert (bf16.summary["precision"], fp32.summary["precision"]) == ("bf16", "fp32")
+    losses, reference = ([row["train_loss"] for row in run.metrics] for run in (bf16, fp32))
+    assert losses == pytest.approx(reference, rel=0.05)
+    assert losses != reference
+    assert {tensor.dtype for tensor in load_file(bf16.path / "model.safetensors").values()} == {torch.float32, torch.int64}
+
+
+def test_a_resumed_run_keeps_the_precision_and_threads_it_began_with(tiny, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5)
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    run = train(quick, tiny, tmp_path / "run")
+    assert (run.summary["precision"], torch.get_num_threads()) == ("fp32", 1)
+
+
+# ------------------------------------------------------------------------------------- penalties and normalisation
+
+
+def test_the_classic_l2_reaches_the_kernels_of_the_stages_and_nothing_else():
+    classic = recipe("cifar10-classic")
+    model = build_model(classic, channels=3, classes=10)
+    names = [name for name, _ in penalized_parameters(model, classic)]
+    assert len(names) == 16 * 3 + 4
+    assert all(".stages." in name and name.endswith(".weight") for name in names)
+    assert not any("norm" in name or "shortcut.0" in name for name in names)
+    expected = 1e-3 * sum((dict(model.named_parameters())[name].double() ** 2).sum().item() for name in names)
+    assert l2_penalty(model, classic) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_coupled_l2_is_the_penalty_added_to_the_loss(optimizer):
+    """One step by build_optimizer against one where autograd differentiates the penalised loss."""
+    changed = recipe("general", optimizer=optimizer, l2=0.03, learning_rate=0.01, epsilon=1e-4)
+    ours, theirs = (build_model(changed, channels=1, classes=10).double() for _ in range(2))
+    images = torch.rand(8, 1, 28, 28, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8)
+    kernels = [parameter for parameter in theirs.parameters() if parameter.ndim > 1]
+    plain = {"adam": lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-4), "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True)}  # fmt: skip
+    pairs = ((ours, build_optimizer(ours, changed), 0), (theirs, plain[optimizer](theirs.parameters()), 0.03))
+    for model, stepper, factor in pairs:
+        for _ in range(3):
+            penalty = sum((kernel**2).sum() for kernel in kernels) if factor else 0
+            loss = torch.nn.functional.cross_entropy(model(images), labels) + factor * penalty
+            stepper.zero_grad()
+            loss.backward()
+            stepper.step()
+    torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=1e-9, atol=1e-12)
+
+
+def test_normalisation_is_the_mean_and_deviation_of_the_training_images(tiny):
+    split = tiny.with_validation(0.1, seed=0).train
+    pixels = split.images[split.rows].double() / 255
+    found = normalization(recipe("general"), split)
+    assert found["mean"][0] == pytest.approx(pixels.mean().item())
+    assert found["std"][0] == pytest.approx(pixels.std(correction=0).item())
+    assert normalization(recipe("cifar10-classic"), split) == {"mean": [0.0], "std": [1.0]}
+
+
+def test_metrics_are_plain_json_without_nan(unbroken, quick):
+    for line in (unbroken(quick).path / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in metrics.jsonl"))
+        assert all(value is None or math.isfinite(value) for value in row.values())
