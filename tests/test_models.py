@@ -142,6 +142,18 @@ def test_an_unknown_model_is_refused_with_the_nearest_name():
 # ------------------------------------------------------------------------------------- convolutions as products
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_1x1_convolution_is_one_matrix_product_and_not_one_per_image(stride, gradients):
+    layer = Conv2d(8, 6, 1, stride=stride)
+    x = torch.rand(5, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(gradients), torch.profiler.profile() as profile:
+        layer(x)
+    called = {event.key: event.count for event in profile.key_averages()}
+    assert called.get("aten::addmm") == 1
+    assert "aten::bmm" not in called
+
+
 @pytest.mark.parametrize("side", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize(("kernel", "padding", "stride"), [(1, 0, 1), (1, 0, 2), (3, 1, 1), (3, 1, 2)])
 @pytest.mark.parametrize("bias", [True, False])

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from thumbnet.errors import ThumbnetError, UserError
 
@@ -29,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_failed(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written, or it was renamed
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,6 +45,26 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace the file by one JSON value, indented for people."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> None:
+    """Replace the file by named arrays in the safetensors format, which can hold no code."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        try:
+            save_file({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, temporary, metadata)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(str(error)) from error
+        temporary.chmod(0o666 & ~umask())  # the library makes its files unreadable for others
+
+
+def umask() -> int:
+    """The permissions that new files of this process lack; there is no way to ask without setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def append_line(path: Path, line: str) -> None:

@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from thumbnet.files import replacing
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.schedule import learning_rate
 
 if TYPE_CHECKING:
     from thumbnet.runs import Run
 
 TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's palette, safe for colour-blind readers
 DPI = 120
+RATE_POINTS = 50  # of the learning rate's curve in an epoch
 
 
 def save_run_plots(run: "Run") -> list[Path]:
@@ -23,7 +26,7 @@ def save_run_plots(run: "Run") -> list[Path]:
     folder, rows = run.path / "plots", run.metrics
     top5 = run.recipe.name == "cifar100-classic"  # the report shows top-5 accuracy for CIFAR-100
     figures = {
-        folder / "curves.png": curves(rows, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"),
+        folder / "curves.png": curves(rows, run.recipe, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"),
         folder / "classic.png": classic_figure(rows, top5=top5),
     }
     for path, figure in figures.items():
@@ -37,8 +40,11 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=DPI)
 
 
-def curves(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
-    """Accuracy, loss and learning rate by epoch, training and validation, the best epoch marked."""
+def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Figure:
+    """Accuracy, loss and learning rate by epoch, training and validation, the best epoch marked.
+
+    Figures stand at the end of their epoch; the learning rate is drawn step by step.
+    """
     figure = Figure(figsize=(12, 4), layout="constrained")
     figure.suptitle(title)
     accuracy, loss, rate = figure.subplots(1, 3)
@@ -49,9 +55,12 @@ def curves(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
     draw_pair(loss, rows, "loss")
     loss.set_ylim(bottom=0)
     loss.legend(loc="upper right", frameon=False)
-    rate.plot([row["epoch"] for row in rows], [row["learning_rate"] for row in rows], color=RATE, marker=marker(rows))
+    fractions = np.arange(RATE_POINTS) / RATE_POINTS
+    epochs = range(rows[0]["epoch"] - 1, rows[-1]["epoch"])
+    rates = [learning_rate(recipe, epoch, step, RATE_POINTS) for epoch in epochs for step in range(RATE_POINTS)]
+    rate.plot([epoch + fraction for epoch in epochs for fraction in fractions], rates, color=RATE)
     rate.set_ylim(bottom=0)
-    for axes, label in ((accuracy, "accuracy"), (loss, "loss (cross-entropy)"), (rate, "learning rate at the epoch's start")):
+    for axes, label in ((accuracy, "accuracy"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
         axes.set(title=label, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)

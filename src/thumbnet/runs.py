@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError
-from thumbnet.files import append_line, replacing, sha256_of, write_failed, write_json, write_text
+from thumbnet.files import append_line, sha256_of, write_arrays, write_failed, write_json, write_text
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
@@ -140,16 +140,18 @@ class Run:
         """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says."""
         from thumbnet.data.datasets import SPECS, load_dataset
 
-        name = self.data["name"]
+        name, before = self.data["name"], Path(self.data["location"])
         if name not in SPECS:
-            name, data_dir = data_dir or self.data["location"], None
+            name, data_dir = data_dir or str(before), None
+        elif data_dir is None and before.exists():
+            data_dir = str(before if before.is_dir() else before.parent)
         return load_dataset(
             name,
-            data_dir=data_dir or self.data.get("data_dir"),
+            data_dir=data_dir,
             validation=self.recipe.validation,
             seed=self.recipe.seed,
             image_size=self.data["image_size"][0],
-            skip_broken=self.data.get("skip_broken", False),
+            skip_broken=bool(self.data.get("broken")),
             **options,
         )
 
@@ -253,11 +255,8 @@ def build_model(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file in one step."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    """Write tensors of any device to a safetensors file in one step."""
+    write_arrays(path, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}, metadata)
 
 
 def describe_data(data: "Dataset") -> dict[str, Any]:

@@ -17,35 +17,40 @@ from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 
 USER_ERROR, KILLED_BY_SIGINT = 2, 130
 
-app = App(
-    name="thumbnet",
-    help="Train, judge and use classifiers of small images.",
-    version=lambda: version("thumbnet"),
-    help_epilogue="First steps: `thumbnet train fashion-mini`, then `thumbnet evaluate runs/latest`.",
-    exit_on_error=False,
-    print_error=False,
-    result_action="return_value",
-)
-app.command("thumbnet.cli.data:data", name="data", help="Fetch, verify and convert a data set, and describe it.")
-app.command("thumbnet.cli.preview:preview", name="preview", help="Draw images as stored and as augmented; estimate the cost of training.")
-app.command("thumbnet.cli.train:train", name="train", help="Train a classifier and write a run folder.")
-app.command("thumbnet.cli.evaluate:evaluate", name="evaluate", help="Measure a finished run on held-out images.")
-app.command("thumbnet.cli.predict:predict", name="predict", help="Name the class of image files.")
-app.command("thumbnet.cli.list:list_", name="list", help="List recipes, models, datasets or augmentations.")
+COMMANDS = {
+    "data": "Fetch, verify and convert a data set, and describe it.",
+    "preview": "Draw images as stored and as augmented; estimate the cost of training.",
+    "train": "Train a classifier and write a run folder.",
+    "evaluate": "Measure a finished run on held-out images.",
+    "predict": "Name the class of image files.",
+    "list": "List recipes, models, datasets or augmentations.",
+}
 
 
-@app.meta.default
-def launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config_file: Annotated[
-        Path | None, Parameter(name="--config", help="TOML file of options, below flags and above defaults")
-    ] = None,
-) -> Any:
-    """Run a command, with options from a file underneath its flags."""
-    if config_file:
-        check_config(config_file)
-        app.config = config.Toml(config_file, must_exist=True, use_commands_as_keys=False)
-    return app(tokens)
+def make_app() -> App:
+    """The parser. Commands are imported when they run or show their help, so that the rest answers at once."""
+    app = App(
+        name="thumbnet",
+        help="Train, judge and use classifiers of small images.",
+        version=lambda: version("thumbnet"),
+        help_epilogue="First steps: `thumbnet train fashion-mini`, then `thumbnet evaluate runs/latest`.",
+    )
+    for name, purpose in COMMANDS.items():
+        app.command(f"thumbnet.cli.{name}:{name}{'_' if name == 'list' else ''}", name=name, help=purpose)
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config_file: Annotated[
+            Path | None, Parameter(name="--config", help="TOML file of options, below flags and above defaults")
+        ] = None,
+    ) -> Any:
+        if config_file:
+            check_config(config_file)
+            app.config = (config.Toml(config_file, must_exist=True, use_commands_as_keys=False),)
+        return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+    return app
 
 
 def check_config(path: Path) -> None:
@@ -66,7 +71,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line and give the exit code: 0 done, 1 failed, 2 the user can mend it, 75 stopped but resumable."""
     try:
-        app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        make_app().meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return complain(" ".join(str(error).split()), USER_ERROR)
     except ThumbnetError as error:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
-from thumbnet.files import replacing
+from thumbnet.files import write_arrays
 
 FORMAT = "thumbnet-pack-1"
 
@@ -33,15 +33,16 @@ class Pack:
 
 
 def write_pack(path: Path, pack: Pack) -> None:
-    """Write the pack and read it back; the file appears only if every array came back with the same SHA-256."""
-    from safetensors.numpy import save_file
-
+    """Write the pack and read it back. Raises `UserError` where it cannot be written or does not come back as it was."""
     sums = {name: array_sha256(array) for name, array in pack.arrays.items()}
     description = pack.description | {"sha256": sums}
     metadata = {"format": FORMAT, "description": json.dumps(description, ensure_ascii=False)}
-    with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in pack.arrays.items()}, temporary, metadata)
-        verify_pack(temporary)
+    write_arrays(path, pack.arrays, metadata)
+    try:
+        verify_pack(path)
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_pack(path: Path) -> Pack:

@@ -33,8 +33,11 @@ class Conv2d(nn.Conv2d):
         """A 1x1 kernel: every pixel the kernel visits is multiplied by the same matrix."""
         if self.stride != (1, 1):
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
-        y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)  # B H W D
-        return y.permute(0, 3, 1, 2)  # B D H W, channels last in memory
+        batch, channels, height, width = x.shape
+        # As rows: given four dimensions and strides, torch multiplies each image by a copy of the matrix of its own.
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # B*H*W C
+        y = F.linear(rows, self.weight.flatten(1), self.bias)  # B*H*W D
+        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)  # B D H W, channels last in memory
 
     def as_dense_layer(self, x: Tensor) -> Tensor:
         """A 3x3 kernel on a map no larger than 2x2: each output pixel sees each input pixel through one tap."""

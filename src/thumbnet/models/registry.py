@@ -23,10 +23,13 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def check_model_name(name: str) -> None:
-    """Raise `UserError` naming the nearest model where `name` is none."""
+def check_model(name: str, dropout: Sequence[float] = ()) -> None:
+    """Raise `UserError` where `name` is no model, naming the nearest, or takes another number of dropout rates."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
+    places = 3 if name.endswith("_classic") else 1  # after stage 2, after stage 3, before the dense layer; or the last
+    if dropout and len(dropout) != places:
+        raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {places}")
 
 
 def create_model(
@@ -37,20 +40,13 @@ def create_model(
     `dropout` is passed on to the architecture; the classic networks take three rates, the others one. Raises `UserError`
     on an unknown name or a wrong number of rates.
     """
-    check_model_name(name)
+    check_model(name, dropout)
     from thumbnet.randomness import global_draws
 
     build = getattr(importlib.import_module(MODELS[name]), name)
     rates = {"dropout": tuple(dropout)} if dropout else {}
-    if dropout and len(dropout) != dropout_rates(name):
-        raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {dropout_rates(name)}")
     with global_draws("cpu", seed, "weights"):
         return build(classes=classes, channels=channels, **rates)
-
-
-def dropout_rates(name: str) -> int:
-    """How many dropout rates a model takes: the classic ones after stage 2, after stage 3 and before the dense layer."""
-    return 3 if name.endswith("_classic") else 1
 
 
 def describe_model(name: str) -> str:

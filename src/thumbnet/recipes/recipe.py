@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.models.registry import check_model_name
+from thumbnet.models.registry import check_model
 
 
 def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None, below: float | None = None) -> Any:
@@ -53,7 +53,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
-        check_model_name(self.model)
+        check_model(self.model, self.dropout)
         if len(self.drop_after) != len(self.drop_factors):
             raise UserError(
                 f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give as many"

@@ -1,0 +1,386 @@
+"""The command line as its users meet it: what it prints, where, and how it ends."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from conftest import thumbnet
+from thumbnet.cli.main import run as command_line
+from thumbnet.runs import Run
+
+SHORT = ("--epochs", "1", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with one finished run, made by the real command."""
+    place = tmp_path_factory.mktemp("cli")
+    result = thumbnet("train", "fashion-mini", *SHORT, "--out", "runs/first", "--json", cwd=place)
+    assert result.returncode == 0, result.stderr
+    return place, result
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pictures(folder: Path, classes=("a", "b"), count=12):
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (32, 32), (index * 90, number * 10, 50)).save(folder / name / f"{number}.png")
+
+
+# ------------------------------------------------------------------------------------- what it prints
+
+
+def test_help_names_every_command_and_what_it_does(tmp_path):
+    result = thumbnet("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for command in ("data", "preview", "train", "evaluate", "predict", "list"):
+        assert f" {command} " in result.stdout
+    assert "Train a classifier" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["data", "preview", "train", "evaluate", "predict", "list"])
+def test_the_help_of_each_command_ends_well_and_shows_an_example(command, capsys):
+    assert command_line([command, "--help"]) == 0
+    assert f"thumbnet {command}" in capsys.readouterr().out
+
+
+def test_every_recipe_field_is_a_flag(capsys):
+    import dataclasses
+
+    from thumbnet.recipes import Recipe
+
+    command_line(["train", "--help"])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(Recipe):
+        if field.name != "name":
+            assert f"--{field.name.replace('_', '-')}" in shown
+
+
+def test_train_json_is_one_object_on_stdout_and_prose_goes_to_stderr(trained):
+    place, result = trained
+    summary = json.loads(result.stdout)
+    assert summary.keys() >= {
+        "run", "recipe", "seed", "device", "epochs", "validation_accuracy", "train_seconds", "wall_seconds", "images_per_second"
+    }  # fmt: skip
+    assert summary["run"] == "runs/first"
+    assert 0.5 < summary["validation_accuracy"] <= 1
+    assert "epoch   1/1" in result.stderr
+    assert "\r" not in result.stderr and "\x1b" not in result.stderr
+    assert (place / "runs" / "latest").resolve() == (place / "runs" / "first").resolve()
+
+
+def test_evaluate_json_has_the_promised_keys(trained):
+    place, _ = trained
+    result = thumbnet("evaluate", "runs/latest", "--json", "--threads", "1", cwd=place)
+    scores = json.loads(result.stdout)
+    assert scores.keys() >= {"run", "split", "images", "accuracy", "top5", "loss", "views", "interval95"}
+    assert (scores["split"], scores["images"], scores["views"]) == ("validation", 600, 1)
+    low, high = scores["interval95"]
+    assert low < scores["accuracy"] < high
+
+
+def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
+    place, _ = trained
+    for count in (1, 2):
+        result = thumbnet("evaluate", "runs/first", "--split", "test", "--threads", "1", cwd=place)
+        assert result.returncode == 0
+        assert f"on 1,000 test images of fashion-mini (test set opened {count} x for this run)" in result.stdout
+    assert len((place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()) == 2
+
+
+def test_predict_prints_tables_csv_and_json_for_files_and_folders(trained, tmp_path):
+    place, _ = trained
+    with np.load(Path(sys.modules["thumbnet.data.embedded"].__file__).parent / "fashion-mini.npz") as stored:
+        for index in range(3):
+            Image.fromarray(stored["test_images"][index, 0]).save(tmp_path / f"{index}, {index}.png")
+    run = str(place / "runs" / "first")
+    table = thumbnet("predict", run, tmp_path, "--top", "2", cwd=place).stdout.splitlines()
+    assert len(table) == 3 and all("%" in line for line in table)
+    csv = thumbnet("predict", run, tmp_path, "--format", "csv", "--output", tmp_path / "out.csv", cwd=place)
+    assert csv.stdout == ""
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "file,class,probability" and lines[1].startswith('"')
+    found = json.loads(thumbnet("predict", run, tmp_path / "1, 1.png", "--json", "--top", "3", cwd=place).stdout)
+    assert len(found["images"]) == 1 and len(found["images"][0]["ranking"]) == 3
+
+
+def test_preview_draws_both_pages_and_estimates(here, capsys):
+    words = ["preview", "fashion-mini", "--rows", "2", "--columns", "3", "--threads", "1", "--json"]
+    assert command_line(words) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["parameters"] == 611_690 and seen["step_seconds"] > 0 and seen["steps"] == 84 * 12
+    sizes = []
+    for page in ("stored", "augmented"):
+        with Image.open(seen[page]) as picture:
+            sizes.append(picture.size)
+            assert len(picture.convert("L").getcolors(10_000)) > 50  # not an empty page
+    assert sizes[0] == sizes[1]
+    assert Path(seen["stored"]).read_bytes() != Path(seen["augmented"]).read_bytes()
+
+
+@pytest.mark.parametrize("what", ["recipes", "models", "datasets", "augmentations"])
+def test_list_shows_every_name(what, capsys):
+    from thumbnet import list_datasets, list_models, list_recipes
+
+    assert command_line(["list", what, "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)[what]]
+    known = {"recipes": list_recipes, "models": list_models, "datasets": list_datasets}
+    assert names == known.get(what, lambda: ["flip", "zoom", "shift", "crop", "cutout"])()
+    assert command_line(["list", what]) == 0
+    assert all(name in capsys.readouterr().out for name in [names[0]])
+
+
+def test_data_describes_a_folder_and_names_what_it_ignored(here, capsys):
+    pictures(here / "pics")
+    (here / "pics" / "notes.txt").write_text("hello")
+    assert command_line(["data", "pics", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["classes"] == {"a": 12, "b": 12}
+    assert described["ignored"] == ["notes.txt"]
+
+
+def test_a_folder_of_pictures_is_trained_evaluated_and_predicted(here, capsys):
+    pictures(here / "pics" / "train")
+    pictures(here / "pics" / "test", classes=("b", "a"), count=3)
+    words = ["train", "pics", "--batch-size", "8", "--out", "run", "--validation", "0.25", *SHORT]
+    assert command_line(words) == 0
+    assert command_line(["evaluate", "run", "--split", "test", "--json", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index("{") :])["support"] == [3, 3]
+    assert command_line(["predict", "run", "pics/test", "--threads", "1"]) == 0
+
+
+# ------------------------------------------------------------------------------------- configuration
+
+
+def test_a_config_file_lies_below_flags_and_above_defaults(here):
+    (here / "c.toml").write_text('epochs = 1\nlearning_rate = 0.02\nflip = false\ndropout = [0.1]\nthreads = 1\n')
+    for words in (["--config", "c.toml", "train", "fashion-mini"], ["train", "fashion-mini", "--config", "c.toml"]):
+        out = f"run{len(words[0])}"
+        assert command_line([*words, "--learning-rate", "0.05", "--out", out]) == 0
+        recipe = Run.open(out).recipe
+        assert (recipe.epochs, recipe.learning_rate, recipe.flip, recipe.dropout) == (1, 0.05, False, (0.1,))
+
+
+def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
+    place, _ = trained
+    monkeypatch.chdir(place)
+    words = ["train", "fashion-mini", "--config", "runs/first/recipe.toml", "--threads", "1", "--out", "runs/again"]
+    assert command_line(words) == 0
+    first, again = (load_file(place / "runs" / name / "model.safetensors") for name in ("first", "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+# ------------------------------------------------------------------------------------- what the user can mend
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("train cifar-10", ["unknown data set 'cifar-10'", "did you mean 'cifar10'"]),
+        ("trian cifar10", ['Unknown command "trian"', 'Did you mean "train"']),
+        ("train fashion-mini --recipe generel", ["unknown recipe 'generel'", "did you mean 'general'"]),
+        ("train fashion-mini --model resnet81", ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
+        ("train fashion-mini --epoch 3", ["Unknown option: --epoch", "Did you mean --epochs"]),
+        ("train fashion-mini --epochs 0", ["epochs is 0", "1 or more"]),
+        ("train fashion-mini --epochs 1.5", ["--epochs", "'1.5' is not a whole number"]),
+        ("train fashion-mini --epochs ten", ["--epochs", "'ten' is not a whole number"]),
+        ("train fashion-mini --learning-rate fast", ["--learning-rate", '"fast"']),
+        ("train fashion-mini --optimizer adamm", ["--optimizer", '"adamm"', '"adam"']),
+        ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5400 training images"]),
+        ("train fashion-mini --device cuda", ["device cuda is not available here", "--device cpu"]),
+        ("train fashion-mini --threads 0", ["threads is 0", "1 or more"]),
+        ("train fashion-mini --gpu-memory 3072 --device cpu", ["--gpu-memory 3072 needs a CUDA device"]),
+        ("train fashion-mini --dropout 0.1 0.2", ["dropout has 2 rates for model 'small_resnet', which takes 1"]),
+        ("train fashion-mini --config absent.toml", ["cannot read the config file absent.toml"]),
+        ("train fashion-mini --config broken.toml", ["broken.toml is not TOML"]),
+        ("train fashion-mini --config unknown.toml", ["epohs", "unknown.toml", "Did you mean --epochs"]),
+        ("train fashion-mini --config fraction.toml", ["epochs", "'1.5' is not a whole number"]),
+        ("train fashion-mini --out taken", ["taken is taken; choose another --out, or add --resume"]),
+        ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
+        ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
+        ("train fashion-mini --resume", ["nothing to resume", "--out"]),
+        ("train", ["train", "DATASET"]),
+        ("train ./nowhere", ["there is no folder ./nowhere"]),
+        ("train empty/", ["empty"]),
+        ("train one/", ["one", "class"]),
+        ("train hollow/", ["hollow/b"]),
+        ("train spoilt/", ["spoilt/b/bad.png", "--skip-broken"]),
+        ("train fashion-mini --validation 1", ["validation is 1.0", "below 1"]),
+        ("evaluate nowhere", ["there is no run folder nowhere", "thumbnet train"]),
+        ("evaluate taken", ["taken is not a run folder"]),
+        ("evaluate taken --views 3", ["views is 3; choose 1, 2 or 6"]),
+        ("evaluate taken --split train", ['"train"', '"validation"', '"test"']),
+        ("predict taken absent.png", ["absent.png"]),
+        ("predict taken", ["IMAGES"]),
+        ("preview fashion-mini --rows 0", ["rows is 0"]),
+        ("list recipe", ['"recipe"', '"recipes"']),
+        ("data cifar10 --data-dir absent", ["the data folder absent does not exist"]),
+        ("data cifar10 --data-dir taken", ["taken holds no cifar10"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(words, parts, here, capsys):
+    (here / "taken").mkdir()
+    (here / "taken" / "file.txt").write_text("mine")
+    (here / "empty").mkdir()
+    pictures(here / "one", classes=("a",))
+    pictures(here / "hollow")
+    for picture in (here / "hollow" / "b").iterdir():
+        picture.unlink()
+    pictures(here / "spoilt")
+    (here / "spoilt" / "b" / "bad.png").write_bytes(b"not a picture")
+    (here / "broken.toml").write_text("epochs = = 3\n")
+    (here / "unknown.toml").write_text("epohs = 3\n")
+    (here / "fraction.toml").write_text("epochs = 1.5\n")
+    before = sorted(here.rglob("*"))
+
+    code = command_line(words.split())
+
+    printed = capsys.readouterr()
+    assert code == 2, printed.err
+    complaint = [line for line in printed.err.splitlines() if line.startswith("thumbnet: ")]
+    assert len(complaint) == 1
+    assert "Traceback" not in printed.err
+    assert [part for part in parts if part not in complaint[0]] == [], complaint[0]
+    assert printed.out == ""
+    assert sorted(here.rglob("*")) == before
+    assert (here / "taken" / "file.txt").read_text() == "mine"
+
+
+def test_broken_pictures_are_counted_and_listed_when_asked_for(here, capsys):
+    pictures(here / "pics")
+    (here / "pics" / "b" / "bad.png").write_bytes(b"not a picture")
+    assert command_line(["data", "pics", "--skip-broken"]) == 0
+    assert "broken       1: b/bad.png" in capsys.readouterr().out
+
+
+def cifar_like(folder: Path, **changes):
+    """A small set in CIFAR-10's layout, with parts replaced: real structure, invented pixels."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    content = {"data": random.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [k % 10 for k in range(20)]}
+    content |= changes
+    for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
+        (folder / name).write_bytes(pickle.dumps({key.encode(): value for key, value in content.items()}, protocol=2))
+    meta = {b"label_names": [letter.encode() for letter in "abcdefghij"]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "spoil", "part"),
+    [
+        ({}, lambda folder: (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-999]), "data_batch_3"),
+        ({}, lambda folder: (folder / "test_batch").rename(folder / "test_batch.bak"), "test_batch"),
+        ({"data": np.zeros((20, 3071), np.uint8)}, None, "3072"),
+        ({"labels": [10] * 20}, None, "label"),
+        ({"labels": [1] * 19}, None, "19"),
+        ({"labels": Payload()}, None, "system"),
+    ],
+    ids=["truncated", "renamed", "shape", "label", "count", "code"],
+)
+def test_a_damaged_or_hostile_cifar_file_is_refused_by_name(changes, spoil, part, here, capsys):
+    cifar_like(here / "cifar-10-batches-py", **changes)
+    if spoil:
+        spoil(here / "cifar-10-batches-py")
+    assert command_line(["train", "cifar10", "--data-dir", str(here), *SHORT]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("thumbnet: ") and part in complaint
+    assert not (here / "executed").exists()
+    assert not (here / "runs").exists()
+
+
+def test_resuming_with_another_recipe_or_field_is_refused(trained, capsys, monkeypatch):
+    place, _ = trained
+    monkeypatch.chdir(place)
+    assert command_line(["train", "fashion-mini", "--out", "runs/first", "--resume", "--seed", "4"]) == 2
+    assert "seed 4 (there 0)" in capsys.readouterr().err
+    words = ["train", "fashion-mini", "--out", "runs/first", "--resume", "--recipe", "cifar10-resnet18"]
+    assert command_line(words) == 2
+    assert "was begun with recipe 'general', not 'cifar10-resnet18'" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
+    """A limit on the size of files stands in for the disk: it ends in the same error of the same call."""
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); "
+        "from thumbnet.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", limited, "train", "fashion-mini", *SHORT, "--out", "run"]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("thumbnet: cannot write run/model.safetensors") and "run again" in last
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert not [path for path in (tmp_path / "run").rglob("*.tmp-*")]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_folder_of_another_user_is_refused_in_one_line(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    # A first run loads every module, since nobody may not be allowed to read the interpreter's.
+    as_nobody = (
+        "import os, sys; from thumbnet.cli.main import run; words = sys.argv[1:]; run([*words, '--out', 'first']); "
+        "os.setgid(65534); os.setuid(65534); sys.exit(run([*words, '--out', 'closed/run']))"
+    )
+    words = [sys.executable, "-c", as_nobody, "train", "fashion-mini", *SHORT]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2, result.stderr
+    assert "cannot write closed/run: Permission denied" in result.stderr.splitlines()[-1]
+
+
+# ------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_in_a_checkpoint_exit_75_and_a_resume_to_the_same_bits(number, tmp_path):
+    words = ["train", "fashion-mini", "--epochs", "2", "--threads", "1", "--dropout", "0.1", "--zoom", "0.1"]
+    whole = thumbnet(*words, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0
+    command = [sys.executable, "-m", "thumbnet.cli.main", *words, "--out", "cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while "epoch   1/2" not in process.stderr.readline():
+        pass
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"stopped by {number.name} in epoch 2" in told
+    assert "continue with: thumbnet train fashion-mini --out cut --resume" in told
+
+    resumed = thumbnet("train", "fashion-mini", "--out", "cut", "--resume", cwd=tmp_path)
+
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_output_cut_off_by_its_reader_is_no_error(trained):
+    place, _ = trained
+    shell = f"{sys.executable} -m thumbnet.cli.main list models | head -1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=place, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr

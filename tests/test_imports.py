@@ -1,0 +1,96 @@
+"""The architecture as rules: imports go one way, the command line starts light, randomness has a key."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "thumbnet"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Each module or package may import those before it, and itself. The README's tree follows the same order.
+ORDER = [
+    "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
+    "data", "models", "recipes", "augment", "schedule", "optimize",
+    "runs", "evaluation", "plots", "training", "prediction", "preview", "results", "cli",
+]  # fmt: skip
+
+
+def part_of(path: Path) -> str:
+    """`data` for data/cifar.py, `training` for training.py."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> list[str]:
+    """The modules of thumbnet that a file imports at run time: what stands under `if TYPE_CHECKING` is left out."""
+    names = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "thumbnet":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("thumbnet."):
+            names.append(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names += [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("thumbnet.")]
+        names += imported(node)
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path):
+    if path == SOURCE / "__init__.py":
+        return  # gathers the public names of all
+    mine = ORDER.index(part_of(path))
+    wrong = [name for name in imported(ast.parse(path.read_text())) if ORDER.index(name) > mine]
+    assert wrong == []
+
+
+def test_models_know_nothing_of_training():
+    for path in (SOURCE / "models").glob("*.py"):
+        names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        ours = {name for name in names if name and name.startswith("thumbnet")}
+        assert ours <= {"thumbnet.models.convolution", "thumbnet.errors", "thumbnet.randomness"}, path
+
+
+@pytest.mark.parametrize("words", ["import thumbnet", "import thumbnet.cli.main", "import thumbnet.cli.train, thumbnet.cli.predict"])
+def test_nothing_heavy_is_imported_before_it_is_needed(words):
+    code = f"{words}; import sys; print([name for name in ('torch', 'matplotlib', 'PIL', 'safetensors') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def calls(path: Path):
+    """(name, keywords) of every call in a file, the name with its dots."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+
+
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "rand_like", "randn_like"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_every_draw_names_its_generator_and_nothing_seeds_the_global_one(path):
+    for name, keywords in calls(path):
+        if name.startswith("torch.") and name.removeprefix("torch.") in DRAWS:
+            assert "generator" in keywords, f"{path}: {name}"
+        assert not name.startswith(("np.random.", "numpy.random.", "random.")), f"{path}: {name}"
+        assert name != "torch.manual_seed" or path.name == "randomness.py", path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_file_that_is_read_can_run_code(path):
+    names = {name for name, _ in calls(path)}
+    assert not names & {"torch.load", "pickle.load", "pickle.loads", "eval", "exec", "yaml.load", "joblib.load"}
+    assert "allow_pickle=True" not in path.read_text()
+
+
+def test_the_loop_is_one_visible_function_and_no_function_is_long():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines <= (150 if node.name == "fit" else 80), f"{path}:{node.lineno} {node.name} has {lines} lines"
