@@ -42,7 +42,9 @@ def tiny() -> Dataset:
 @pytest.fixture
 def quick() -> Recipe:
     """Seconds of training with everything that draws at random switched on."""
-    return recipe("general", epochs=3, batch_size=32, learning_rate=0.02, dropout=(0.2,), zoom=0.1, shift=0.1, cutout=6, crop=1)
+    return recipe(
+        "general", epochs=3, batch_size=32, learning_rate=0.02, dropout=(0.2,), zoom=0.1, shift=0.1, cutout=6, crop=1
+    )
 
 
 @pytest.fixture

@@ -62,7 +62,13 @@ def test_a_locked_split_is_opened_by_unlock_alone():
 
 
 def test_seeds_of_neighbouring_keys_differ_and_repeat():
-    keys = [(seed, purpose, epoch, step) for seed in range(3) for purpose in ("a", "b") for epoch in range(5) for step in range(5)]
+    keys = [
+        (seed, purpose, epoch, step)
+        for seed in range(3)
+        for purpose in ("a", "b")
+        for epoch in range(5)
+        for step in range(5)
+    ]
     assert len({seed_of(*key) for key in keys}) == len(keys)
     assert seed_of(0, "a", 1, 11) != seed_of(0, "a", 11, 1)
     draws = [torch.rand(4, generator=generator("cpu", 1, "x")) for _ in range(2)]

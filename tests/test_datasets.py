@@ -125,7 +125,9 @@ def test_without_files_offline_says_how_to_provide_them(cache, tmp_path, monkeyp
         load_dataset("cifar10", offline=True)
     with pytest.raises(UserError, match="the data folder .*absent does not exist"):
         load_dataset("cifar10", data_dir=tmp_path / "absent")
-    with pytest.raises(UserError, match=r"holds no cifar10: looked for the folder cifar-10-batches-py or cifar-10-python"):
+    with pytest.raises(
+        UserError, match=r"holds no cifar10: looked for the folder cifar-10-batches-py or cifar-10-python"
+    ):
         load_dataset("cifar10", data_dir=tmp_path)
 
 

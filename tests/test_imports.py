@@ -55,7 +55,9 @@ def test_models_know_nothing_of_training():
         assert ours <= {"thumbnet.models.convolution", "thumbnet.errors", "thumbnet.randomness"}, path
 
 
-@pytest.mark.parametrize("words", ["import thumbnet", "import thumbnet.cli.main", "import thumbnet.cli.train, thumbnet.cli.predict"])
+@pytest.mark.parametrize(
+    "words", ["import thumbnet", "import thumbnet.cli.main", "import thumbnet.cli.train, thumbnet.cli.predict"]
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(words):
     code = f"{words}; import sys; print([name for name in ('torch', 'matplotlib', 'PIL', 'safetensors') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -93,4 +95,6 @@ def test_the_loop_is_one_visible_function_and_no_function_is_long():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
-                assert lines <= (150 if node.name == "fit" else 80), f"{path}:{node.lineno} {node.name} has {lines} lines"
+                assert lines <= (150 if node.name == "fit" else 80), (
+                    f"{path}:{node.lineno} {node.name} has {lines} lines"
+                )

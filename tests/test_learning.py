@@ -22,6 +22,7 @@ def test_the_default_recipe_reaches_its_floor_on_fashion_mini(tmp_path):
 
 
 STEPS = 60  # of batch 64, seed 0: about ten seconds on two cores
+BAND = (2.4, 3.5)  # seen: 2.99 in fp32 and 2.91 in bf16 with this seed, 2.87 with another; the first ten mean 13.7
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -41,6 +42,4 @@ def test_the_classic_recipe_learns_real_cifar10_along_its_known_course(cifar_fol
         train(recipe("cifar10-classic"), data, tmp_path / "run", machine=Machine(device="cpu", precision=precision))
     late = sum(losses[30:]) / 30
     assert BAND[0] < late < BAND[1], f"mean loss of steps 31 to 60: {late:.4f}"
-
-
-BAND = (2.2, 4.2)
+    assert late < sum(losses[:10]) / 10 / 2

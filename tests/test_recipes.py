@@ -48,7 +48,9 @@ def report_rate(epoch):
 @pytest.mark.parametrize("name", ["cifar10-classic", "cifar100-classic"])
 def test_the_classic_learning_rate_is_the_reports_in_every_epoch(name):
     made = recipe(name)
-    assert [learning_rate(made, epoch, 0, 1) for epoch in range(160)] == pytest.approx([report_rate(epoch) for epoch in range(160)])
+    assert [learning_rate(made, epoch, 0, 1) for epoch in range(160)] == pytest.approx(
+        [report_rate(epoch) for epoch in range(160)]
+    )
 
 
 def test_a_shorter_classic_run_scales_the_drops_with_it():

@@ -201,7 +201,9 @@ def test_a_finished_run_is_returned_rather_than_trained_again(tiny, quick, unbro
 
 
 def test_resuming_with_another_recipe_is_refused_with_the_difference(tiny, quick, unbroken):
-    with pytest.raises(UserError, match=r"the recipe differs from that of .*: epochs 9 \(there 3\), seed 5 \(there 0\)"):
+    with pytest.raises(
+        UserError, match=r"the recipe differs from that of .*: epochs 9 \(there 3\), seed 5 \(there 0\)"
+    ):
         train(vary(quick, epochs=9, seed=5), tiny, unbroken(quick).path, machine=CPU)
 
 
@@ -242,7 +244,10 @@ def test_bf16_and_fp32_learn_alike(tiny, tmp_path):
     losses, reference = ([row["train_loss"] for row in run.metrics] for run in (bf16, fp32))
     assert losses == pytest.approx(reference, rel=0.05)
     assert losses != reference
-    assert {tensor.dtype for tensor in load_file(bf16.path / "model.safetensors").values()} == {torch.float32, torch.int64}
+    assert {tensor.dtype for tensor in load_file(bf16.path / "model.safetensors").values()} == {
+        torch.float32,
+        torch.int64,
+    }
 
 
 def test_a_resumed_run_keeps_the_precision_and_threads_it_began_with(tiny, quick, tmp_path, monkeypatch):

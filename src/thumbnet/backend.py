@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Device, Machine, Precision
@@ -52,6 +53,11 @@ def prepare(machine: Machine) -> Backend:
     return Backend(device, precision, torch.get_num_threads())
 
 
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, its kernels channels last, which is how convolutions are fastest on CPU and GPU."""
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def choose_device(wanted: Device) -> torch.device:
     """The device asked for, or the best there is."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -59,7 +65,9 @@ def choose_device(wanted: Device) -> torch.device:
         wanted = next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[wanted]:
         found = ", ".join(name for name, present in there.items() if present)
-        raise UserError(f"device {wanted} is not available here (torch {torch.__version__} finds: {found}); use --device cpu")
+        raise UserError(
+            f"device {wanted} is not available here (torch {torch.__version__} finds: {found}); use --device cpu"
+        )
     return torch.device(wanted)
 
 
@@ -75,7 +83,9 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # younger than the oldest torch we accept
+        capabilities: dict[str, Any] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # younger than the oldest torch we accept
         return bool(capabilities.get("avx512_bf16") or capabilities.get("bf16"))
     return False
 
@@ -141,7 +151,9 @@ def git_commit() -> str | None:
     if not (here.parent.parent / ".git").exists():
         return None
     try:
-        run = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: E731
+        run = lambda *words: subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )  # noqa: E731
         dirty = bool(run("status", "--porcelain", "--untracked-files=no").stdout.strip())
         return run("rev-parse", "HEAD").stdout.strip() + ("+" if dirty else "")
     except (OSError, subprocess.SubprocessError):

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import to_float
+from thumbnet.backend import Backend
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
-from thumbnet.backend import Backend
 from thumbnet.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from thumbnet.machine import Machine
     from thumbnet.runs import Run
 
-Views = Literal[1, 2, 6]
+VIEWS = (1, 2, 6)  # what `average_over_views` knows
 BATCH_SIZE = 500  # large enough to fill two cores, small enough to stay in their caches; no result depends on it
 
 
@@ -47,29 +48,30 @@ class Scores:
 
 
 def evaluate(
-    run: "Run | str",
+    run: "Run | str | Path",
     *,
     split: Literal["validation", "test"] = "validation",
-    views: Views = 1,
+    views: int = 1,
     machine: "Machine | None" = None,
     data: "Dataset | None" = None,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
 ) -> Scores:
     """Measure a finished run on its validation images, or on the test images, which is counted in the run folder.
 
     `views` averages the logits over the image (1), its mirror image too (2), and both shifted by a pixel too (6).
     Raises `UserError` where the run is unfinished, the data has changed since, or the split does not exist.
     """
-    from thumbnet.backend import prepare
+    from thumbnet.backend import place, prepare
     from thumbnet.machine import Machine
     from thumbnet.runs import Run
 
+    check_views(views)
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     chosen = open_split(run, data, split)
     backend = prepare(machine or Machine())
-    model = run.model().to(backend.device, memory_format=torch.channels_last)
+    model = place(run.model(), backend.device)
     logits = predict_logits(model, chosen.to(backend.device), backend, views=views)
     scores = score(logits, chosen.labels[chosen.rows], data.classes, split=split, views=views)
     run.record_evaluation(scores)
@@ -92,7 +94,7 @@ def open_split(run: "Run", data: "Dataset", split: str) -> Split:
 
 @torch.no_grad()
 def predict_logits(
-    model: nn.Module, split: Split, backend: Backend, *, views: Views = 1, poll: Callable[[], None] = lambda: None
+    model: nn.Module, split: Split, backend: Backend, *, views: int = 1, poll: Callable[[], None] = lambda: None
 ) -> Tensor:
     """float32 N K on the CPU, in the order of the split. `poll` is called between batches and may raise to stop."""
     model.eval()
@@ -105,16 +107,21 @@ def predict_logits(
     return torch.cat(parts)
 
 
-def average_over_views(model: nn.Module, images: Tensor, views: Views) -> Tensor:
+def check_views(views: int) -> None:
+    """Raise `UserError` for a number of views that there is not."""
+    if views not in VIEWS:
+        raise UserError(f"views is {views}; choose 1, 2 or 6")
+
+
+def average_over_views(model: nn.Module, images: Tensor, views: int) -> Tensor:
     """Logits B K averaged over views of float images B C H W.
 
     Six views as in airbench (Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.5): half the weight on the image
     and its mirror image, half on the two shifted by one pixel up-left and down-right.
     """
+    check_views(views)
     if views == 1:
         return model(images)
-    if views not in (2, 6):
-        raise UserError(f"views is {views}; choose 1, 2 or 6")
     mirrored = images.flip(3)
     plain = (model(images) + model(mirrored)) / 2
     if views == 2:

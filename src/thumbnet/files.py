@@ -54,7 +54,11 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[
 
     with replacing(path) as temporary:
         try:
-            save_file({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, temporary, metadata)
+            save_file(
+                {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()},
+                temporary,
+                metadata,
+            )
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
         temporary.chmod(0o666 & ~umask())  # the library makes its files unreadable for others

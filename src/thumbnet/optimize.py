@@ -10,14 +10,19 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with two groups: parameters with a penalty, and those without (biases, normalisation, the rest)."""
     penalized = dict(penalized_parameters(model, recipe))
     free = [parameter for name, parameter in model.named_parameters() if name not in penalized]
-    groups = [{"params": list(penalized.values()), "weight_decay": decay_of(recipe)}, {"params": free, "weight_decay": 0.0}]
+    groups = [
+        {"params": list(penalized.values()), "weight_decay": decay_of(recipe)},
+        {"params": free, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     betas = (recipe.beta1, recipe.beta2)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
+    )
 
 
 def decay_of(recipe: Recipe) -> float:

@@ -26,7 +26,9 @@ def save_run_plots(run: "Run") -> list[Path]:
     folder, rows = run.path / "plots", run.metrics
     top5 = run.recipe.name == "cifar100-classic"  # the report shows top-5 accuracy for CIFAR-100
     figures = {
-        folder / "curves.png": curves(rows, run.recipe, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"),
+        folder / "curves.png": curves(
+            rows, run.recipe, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"
+        ),
         folder / "classic.png": classic_figure(rows, top5=top5),
     }
     for path, figure in figures.items():

@@ -4,25 +4,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from thumbnet.backend import Backend, place, prepare
 from thumbnet.data.batches import whole
 from thumbnet.data.images import decode_image
 from thumbnet.errors import UserError
-from thumbnet.evaluation import Views, predict_logits
-from thumbnet.backend import Backend, prepare
+from thumbnet.evaluation import predict_logits
 from thumbnet.machine import Machine
 from thumbnet.runs import Run
 
 if TYPE_CHECKING:
     from torch import nn
 
-ImageSource = "str | Path | Image.Image"
+ImageSource: TypeAlias = str | Path | Image.Image
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load(run: "Run | str | Path", *, machine: Machine | None = None) -> "Classif
     """The classifier of a finished run. Raises `UserError` where the folder is none, or unfinished."""
     run = run if isinstance(run, Run) else Run.open(run)
     backend = prepare(machine or Machine())
-    model = run.model().to(backend.device, memory_format=torch.channels_last)
+    model = place(run.model(), backend.device)
     return Classifier(model, run.classes, run.data["channels"], tuple(run.data["image_size"]), backend)
 
 
@@ -61,7 +61,9 @@ class Classifier:
         self.image_size = image_size
         self.backend = backend
 
-    def predict_proba(self, images: "NDArray[np.uint8] | Sequence[ImageSource]", *, views: Views = 1) -> NDArray[np.float32]:
+    def predict_proba(
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
+    ) -> NDArray[np.float32]:
         """float32 N K, rows summing to 1.
 
         `images` is a uint8 array N H W 3 (or N H W for grey), or a sequence of paths or PIL images; what has another size
@@ -74,14 +76,18 @@ class Classifier:
         split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
         return predict_logits(self.model, split, self.backend, views=views).softmax(1).numpy()
 
-    def predict(self, images: "NDArray[np.uint8] | Sequence[ImageSource]", *, views: Views = 1) -> NDArray[np.str_]:
+    def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
         """The name of the likeliest class of each image; takes what `predict_proba` takes."""
         return np.array(self.classes)[self.predict_proba(images, views=views).argmax(1)]
 
-    def prepare_images(self, images: "NDArray[np.uint8] | Sequence[ImageSource]") -> NDArray[np.uint8]:
+    def prepare_images(self, images: NDArray[np.uint8] | Sequence[ImageSource]) -> NDArray[np.uint8]:
         """uint8 N C H W in the size and channels of the training images."""
         if isinstance(images, np.ndarray):
-            if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+            if (
+                images.dtype != np.uint8
+                or images.ndim not in (3, 4)
+                or (images.ndim == 4 and images.shape[3] not in (1, 3))
+            ):
                 raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
             images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
         elif isinstance(images, str | Path | Image.Image):
@@ -92,7 +98,7 @@ class Classifier:
 
 
 def predict_files(
-    classifier: Classifier, files: Sequence[Path], *, top: int = 1, views: Views = 1, skip_broken: bool = False
+    classifier: Classifier, files: Sequence[Path], *, top: int = 1, views: int = 1, skip_broken: bool = False
 ) -> tuple[list[Prediction], list[str]]:
     """Predictions for image files, and the complaints about those that could not be read.
 

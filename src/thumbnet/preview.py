@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from thumbnet.augment import augment
+from thumbnet.backend import Backend, place, prepare
 from thumbnet.data.batches import epoch_order
 from thumbnet.errors import UserError
-from thumbnet.backend import Backend, prepare
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer
 from thumbnet.plots import image_grid, save
@@ -51,14 +51,19 @@ def preview(
         raise UserError(f"a grid of {rows} x {columns}; give 1 to 50 rows and columns")
     data = data.with_validation(recipe.validation, seed=recipe.seed)
     if recipe.batch_size > len(data.train):
-        raise UserError(f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}")
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
+        )
     order = epoch_order(len(data.train), seed=recipe.seed, epoch=0)
     images, labels = data.train.take(order[: rows * columns])
     names = [data.classes[label] for label in labels]
     changed = augment(images, recipe, generator("cpu", recipe.seed, "augment", 0, 0))
     pages = {
         folder / "stored.png": (images, f"{data.name}: as stored"),
-        folder / "augmented.png": ((changed * 255).round().clamp(0, 255).byte(), f"{data.name}: as {recipe.name} augments"),
+        folder / "augmented.png": (
+            (changed * 255).round().clamp(0, 255).byte(),
+            f"{data.name}: as {recipe.name} augments",
+        ),
     }
     for path, (pictures, title) in pages.items():
         save(image_grid(pictures.numpy(), names, rows=rows, columns=columns, title=title), path)
@@ -75,7 +80,7 @@ def preview(
 def time_step(recipe: Recipe, data: "Dataset", backend: Backend) -> tuple[int, float]:
     """Parameters of the recipe's network, and the median seconds of a training step on this machine."""
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    model.to(backend.device, memory_format=torch.channels_last).train()
+    model = place(model, backend.device).train()
     optimizer = build_optimizer(model, recipe)
     images, labels = (tensor.to(backend.device) for tensor in data.train.take(torch.arange(recipe.batch_size)))
     seconds = []

@@ -26,7 +26,9 @@ def in_words(result: dict[str, Any]) -> str:
     """`83.40 % test accuracy (n = 1) after 16 epochs in 12:30, processor`."""
     from thumbnet.progress import duration
 
-    changed = f" with {', '.join(f'{key} {value}' for key, value in result['changes'].items())}" if result["changes"] else ""
+    changed = (
+        f" with {', '.join(f'{key} {value}' for key, value in result['changes'].items())}" if result["changes"] else ""
+    )
     return (
         f"{result['test_accuracy']:.2%} test accuracy, {result['test_top5']:.2%} top-5 (n = {result['n']}){changed}, "
         f"{duration(result['train_seconds'])} on {result['processor']}, {result['threads']} threads, {result['precision']}"

@@ -1,16 +1,16 @@
 """The run folder: everything that went into a run and came out of it, in files that a person can read.
 
-    recipe.toml        the complete recipe; `--config recipe.toml` repeats it
-    changes.toml       what differs from the named recipe
-    data.json          which data, where it lies, its classes and fingerprint
-    environment.json   versions, hardware, settings, the command
-    metrics.jsonl      one object per epoch
-    checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose replacement makes the new state valid;
-                       gone when the run is finished
-    model.safetensors  the final weights, the normalisation with them
-    summary.json       the outcome; present only when the run is finished
-    plots/             curves as PNG
-    evaluations.jsonl, test-openings.jsonl   what was measured later, and how often the test images were looked at
+recipe.toml        the complete recipe; `--config recipe.toml` repeats it
+changes.toml       what differs from the named recipe
+data.json          which data, where it lies, its classes and fingerprint
+environment.json   versions, hardware, settings, the command
+metrics.jsonl      one object per epoch
+checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose replacement makes the new state valid;
+                   gone when the run is finished
+model.safetensors  the final weights, the normalisation with them
+summary.json       the outcome; present only when the run is finished
+plots/             curves as PNG
+evaluations.jsonl, test-openings.jsonl   what was measured later, and how often the test images were looked at
 """
 
 import json
@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,9 @@ class Run:
     def require_finished(self) -> None:
         """Raise `UserError` unless the final weights are there."""
         if not self.finished:
-            raise UserError(f"the run {self.path} is unfinished; continue it with `thumbnet train --resume {self.path}`")
+            raise UserError(
+                f"the run {self.path} is unfinished; continue it with `thumbnet train --resume {self.path}`"
+            )
 
     def model(self) -> "nn.Module":
         """The trained network with its normalisation: float B C H W in [0, 1] in, logits B K out; in evaluation mode."""
@@ -133,18 +135,20 @@ class Run:
         try:
             model.load_state_dict(load_file(self.path / "model.safetensors"))
         except Exception as error:
-            raise UserError(f"{self.path / 'model.safetensors'} does not fit its recipe: {first_line(error)}") from error
+            raise UserError(
+                f"{self.path / 'model.safetensors'} does not fit its recipe: {first_line(error)}"
+            ) from error
         return model.eval()
 
-    def load_data(self, *, data_dir: str | None = None, **options: Any) -> "Dataset":
+    def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
         """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says."""
         from thumbnet.data.datasets import SPECS, load_dataset
 
         name, before = self.data["name"], Path(self.data["location"])
         if name not in SPECS:
-            name, data_dir = data_dir or str(before), None
+            name, data_dir = str(data_dir or before), None
         elif data_dir is None and before.exists():
-            data_dir = str(before if before.is_dir() else before.parent)
+            data_dir = before if before.is_dir() else before.parent
         return load_dataset(
             name,
             data_dir=data_dir,
@@ -158,7 +162,9 @@ class Run:
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, its every pixel) are the run's."""
         if data.classes != self.classes:
-            raise UserError(f"{data.name} has the classes {listed(data.classes)}, the run {self.path} {listed(self.classes)}")
+            raise UserError(
+                f"{data.name} has the classes {listed(data.classes)}, the run {self.path} {listed(self.classes)}"
+            )
         if strict and data.fingerprint != self.data["fingerprint"]:
             raise UserError(
                 f"{data.name} has changed since the run {self.path} (fingerprint {data.fingerprint}, then "
@@ -177,7 +183,9 @@ class Run:
             with FileLock(self.path / ".lock", timeout=0):
                 yield
         except Timeout:
-            raise UserError(f"another process is training in {self.path}; wait for it, or choose another --out") from None
+            raise UserError(
+                f"another process is training in {self.path}; wait for it, or choose another --out"
+            ) from None
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
@@ -284,7 +292,9 @@ def as_toml(values: dict[str, Any], comment: str) -> str:
     """TOML with a comment on top."""
     import tomli_w
 
-    return f"# {comment}\n" + tomli_w.dumps({name: list(v) if isinstance(v, tuple) else v for name, v in values.items()})
+    return f"# {comment}\n" + tomli_w.dumps(
+        {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    )
 
 
 def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Path:
@@ -317,7 +327,7 @@ def listed(names: tuple[str, ...]) -> str:
 
 def now() -> str:
     """The time in UTC, ISO 8601."""
-    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
 
 
 def first_line(error: Exception) -> str:
@@ -328,7 +338,11 @@ def first_line(error: Exception) -> str:
 def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:
     """The youngest run folder of a data set (and recipe) that has no summary yet. Raises `UserError` where there is none."""
     folder = root / Path(dataset).resolve().name
-    found = [path.parent for path in folder.glob(f"{recipe or '*'}/*/recipe.toml") if not (path.parent / "summary.json").is_file()]
+    found = [
+        path.parent
+        for path in folder.glob(f"{recipe or '*'}/*/recipe.toml")
+        if not (path.parent / "summary.json").is_file()
+    ]
     if not found:
         raise UserError(f"nothing to resume: {folder} holds no unfinished run; name its folder with --out")
     return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)

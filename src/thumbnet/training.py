@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment
+from thumbnet.backend import Backend, environment, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.evaluation import Scores, predict_logits, score
-from thumbnet.backend import Backend, environment, prepare
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty
 from thumbnet.progress import Reporter, duration
@@ -32,7 +32,9 @@ from thumbnet.signals import StopRequested, StopSignals
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
-CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill; a checkpoint of the classic network takes half a second
+CHECKPOINT_SECONDS = (
+    60.0  # at most so much work is lost to a kill; a checkpoint of the classic network takes half a second
+)
 GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
 
 
@@ -56,7 +58,9 @@ def train(
     started = started or time.time()
     data = data.with_validation(recipe.validation, seed=recipe.seed)
     if recipe.batch_size > len(data.train):
-        raise UserError(f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}")
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
+        )
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
     machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
     if run is not None:
@@ -68,7 +72,9 @@ def train(
     elif run.finished:
         reporter.say(f"{run.path} is finished already")
         return run
-    reporter.say(f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}")
+    reporter.say(
+        f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"
+    )
     with run.locked(), StopSignals() as stop:
         point_latest(run.path)
         model, validation, seconds = fit(run, data, backend, reporter, stop)
@@ -86,7 +92,7 @@ def fit(
     began = time.perf_counter()
     images_to_train, images_to_validate = data.train.to(device), data.validation and data.validation.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    model.to(device, memory_format=torch.channels_last)
+    model = place(model, device)
     optimizer = build_optimizer(model, recipe)
     position = restore(run, model, optimizer, device, began)
     steps = len(images_to_train) // recipe.batch_size  # per epoch; the ragged last batch is left out
@@ -150,7 +156,9 @@ class Position:
         """Add one batch; stays on the device."""
         likeliest = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # B 5
         hits = likeliest == labels[:, None]
-        batch = torch.stack((loss.detach() * len(labels), hits[:, 0].sum(), hits.any(1).sum(), labels.new_tensor(len(labels))))
+        batch = torch.stack(
+            (loss.detach() * len(labels), hits[:, 0].sum(), hits.any(1).sum(), labels.new_tensor(len(labels)))
+        )
         self.totals += batch.to(self.totals.dtype)
 
     def next_epoch(self) -> None:

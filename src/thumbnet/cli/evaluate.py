@@ -1,12 +1,9 @@
 """Measure a finished run on images it was not trained on."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, given, print_json
-from thumbnet.errors import UserError
+from thumbnet.cli.options import Json, MachineFlags, Machines, given, print_json
 
 if TYPE_CHECKING:
     from thumbnet.evaluation import Scores
@@ -18,7 +15,7 @@ def evaluate(
     /,
     *,
     split: Literal["validation", "test"] = "validation",
-    views: Whole = 1,
+    views: Literal[1, 2, 6] = 1,
     data_dir: Path | None = None,
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
@@ -38,17 +35,13 @@ def evaluate(
     data_dir
         where the data lie now, if not where they lay in training
     """
-    if views not in (1, 2, 6):
-        raise UserError(f"views is {views}; choose 1, 2 or 6")
 
     from thumbnet.evaluation import evaluate as measure
     from thumbnet.machine import Machine
     from thumbnet.runs import Run
 
     opened = Run.open(run)
-    scores = measure(
-        opened, split=split, views=views, machine=Machine(**given(machine)), data_dir=data_dir and str(data_dir)
-    )
+    scores = measure(opened, split=split, views=views, machine=Machine(**given(machine)), data_dir=data_dir)
     if json:
         measured = {"run": str(run), **scores.to_json()}
         print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)

@@ -68,10 +68,12 @@ class DataOptions:
 
 DataFlags = flags_of(DataOptions, Group("Data", sort_key=4))
 
-Recipes = Annotated[RecipeFlags, Parameter(name="*")]
-Machines = Annotated[MachineFlags, Parameter(name="*")]
-Data = Annotated[DataFlags, Parameter(name="*")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else there")]
+Recipes = Annotated[RecipeFlags, Parameter(name="*")]  # type: ignore[valid-type]
+Machines = Annotated[MachineFlags, Parameter(name="*")]  # type: ignore[valid-type]
+Data = Annotated[DataFlags, Parameter(name="*")]  # type: ignore[valid-type]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else there")
+]
 Whole = Annotated[int, Parameter(converter=whole_number)]
 
 

@@ -19,8 +19,8 @@ def predict(
     /,
     *,
     top: Whole = 1,
-    views: Whole = 1,
-    format: Literal["table", "csv"] = "table",  # noqa: A002
+    views: Literal[1, 2, 6] = 1,
+    format: Literal["table", "csv"] = "table",
     output: Path | None = None,
     skip_broken: bool = False,
     machine: Machines = MachineFlags(),  # noqa: B008
@@ -48,8 +48,6 @@ def predict(
         list files that cannot be read instead of stopping at the first
     """
     check_positive(top=top)
-    if views not in (1, 2, 6):
-        raise UserError(f"views is {views}; choose 1, 2 or 6")
     if not images:
         raise UserError("no images given; name image files or folders after the run")
 
@@ -98,5 +96,8 @@ def as_table(predictions: "list[Prediction]") -> str:
     """One line per image, in columns."""
     width = max(len(row.file) for row in predictions)
     label = max(len(name) for row in predictions for name, _ in row.ranking)
-    rows = ["  ".join([f"{row.file:{width}}", *(f"{name:{label}} {value:6.2%}" for name, value in row.ranking)]) for row in predictions]
+    rows = [
+        "  ".join([f"{row.file:{width}}", *(f"{name:{label}} {value:6.2%}" for name, value in row.ranking)])
+        for row in predictions
+    ]
     return "".join(f"{row}\n" for row in rows)

@@ -14,7 +14,7 @@ def train(
     dataset: str,
     /,
     *,
-    recipe: str | None = None,  # noqa: A002
+    recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
     fields: Recipes = RecipeFlags(),  # noqa: B008
@@ -39,7 +39,9 @@ def train(
         continue the interrupted run in --out, or the newest one of this data set
     """
     check_dataset_name(dataset)
-    chosen, out = continued(dataset, recipe, out, given(fields)) if resume else (named(dataset, recipe, given(fields)), out)
+    chosen, out = (
+        continued(dataset, recipe, out, given(fields)) if resume else (named(dataset, recipe, given(fields)), out)
+    )
     if out is not None and not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is taken; choose another --out, or add --resume to continue the run in it")
 
@@ -73,7 +75,9 @@ def continued(dataset: str, name: str | None, out: Path | None, changes: dict[st
     run = Run.open(path)
     wanted = vary(recipe(name) if name else run.recipe, **changes) if name or changes else run.recipe
     if name and name != run.recipe.name:
-        raise UserError(f"{path} was begun with recipe {run.recipe.name!r}, not {name!r}; use the same, or another --out")
+        raise UserError(
+            f"{path} was begun with recipe {run.recipe.name!r}, not {name!r}; use the same, or another --out"
+        )
     # Fields not named on the command line are the run's own, so that `--resume` need not repeat them.
     return vary(run.recipe, **{field: getattr(wanted, field) for field in changes}), path
 

@@ -34,9 +34,7 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         """The split with its images on `device`."""
-        return replace(
-            self, images=self.images.to(device), labels=self.labels.to(device), rows=self.rows.to(device)
-        )
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), rows=self.rows.to(device))
 
 
 def whole(images: Tensor, labels: Tensor) -> Split:

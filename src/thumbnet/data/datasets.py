@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ class Dataset:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return tuple(self.development.images.shape[2:])
+        height, width = self.development.images.shape[2:]
+        return height, width
 
     def with_validation(self, fraction: float, *, seed: int) -> "Dataset":
         """The same set with another part of its training images held out; a set's own validation split is kept."""
@@ -125,7 +127,7 @@ def load_dataset(
 
         pack, facts = read_fashion_mini(), {"location": "inside the package"}
     elif name in SPECS:
-        pack, facts = load_published(name, data_dir and Path(data_dir), offline, progress)
+        pack, facts = load_published(name, None if data_dir is None else Path(data_dir), offline, progress)
     else:
         pack, facts = load_folder(Path(name), image_size, skip_broken, progress)
     return assemble(name, pack, facts).with_validation(validation, seed=seed)
@@ -159,7 +161,9 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
     )
 
 
-def load_published(name: str, data_dir: Path | None, offline: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+def load_published(
+    name: str, data_dir: Path | None, offline: bool, progress: Progress | None
+) -> tuple[Pack, dict[str, Any]]:
     """The pack of a published set and where it was found.
 
     Where no files are named or found, a set converted earlier is taken from the cache; only then is it downloaded.
@@ -181,15 +185,19 @@ def newest(paths: Iterable[Path]) -> Path | None:
     return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def load_folder(folder: Path, image_size: int, skip_broken: bool, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+def load_folder(
+    folder: Path, image_size: int, skip_broken: bool, progress: Progress | None
+) -> tuple[Pack, dict[str, Any]]:
     """The pack of a folder of images; converted again whenever a file in it changes."""
     from thumbnet.data.folder import folder_signature, read_folder
 
     key = hashlib.sha256(f"{CONVERTER} {folder_signature(folder, image_size)} {skip_broken}".encode()).hexdigest()[:16]
     label = "".join(letter if letter.isalnum() else "-" for letter in folder.resolve().name)
     pack_path = cache_folder() / "packs" / f"folder-{label}-{key}.safetensors"
-    tell = progress and (lambda done, total: progress(f"reading images of {folder}", done, total))
-    pack = cached_pack(pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell))
+    tell = partial(progress, f"reading images of {folder}") if progress else None
+    pack = cached_pack(
+        pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
+    )
     return pack, {"location": str(folder.resolve()), "pack": str(pack_path)}
 
 

@@ -66,7 +66,9 @@ def verify_pack(path: Path) -> None:
     for name, expected in pack.description["sha256"].items():
         received = array_sha256(pack.arrays[name])
         if received != expected:
-            raise UserError(f"{path}: {name} has SHA-256 {received}, expected {expected}; delete the file and run again")
+            raise UserError(
+                f"{path}: {name} has SHA-256 {received}, expected {expected}; delete the file and run again"
+            )
 
 
 def array_sha256(array: NDArray[Any]) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -
     place = folder / layout.folder if len(layout.archives) > 1 else folder
     files = []
     for archive in layout.archives:
-        tell = progress and (lambda done, total, what=archive.name: progress(f"downloading {what}", done, total))
+        tell = partial(progress, f"downloading {archive.name}") if progress else None
         files.append(download(archive, place, offline=offline, progress=tell))
     location = files[0] if len(files) == 1 else place
     return Source(location, files, lambda: layout.read(location))

@@ -12,7 +12,12 @@ from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
 
-STAGES = ((3, 64, 256, 1), (4, 128, 512, 2), (6, 256, 1024, 2), (3, 512, 2048, 2))  # blocks, width, channels out, stride
+STAGES = (
+    (3, 64, 256, 1),
+    (4, 128, 512, 2),
+    (6, 256, 1024, 2),
+    (3, 512, 2048, 2),
+)  # blocks, width, channels out, stride
 LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
 
 
@@ -58,9 +63,7 @@ class PostActivationBlock(nn.Module):
         self.norm3 = batch_norm(channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if project:
-            self.shortcut = nn.Sequential(
-                Conv2d(channels_in, channels_out, 1, stride=stride), batch_norm(channels_out)
-            )
+            self.shortcut = nn.Sequential(Conv2d(channels_in, channels_out, 1, stride=stride), batch_norm(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:  # B C H V
         y = F.relu(self.norm1(self.conv1(x)))  # B W H/stride V/stride
@@ -106,7 +109,9 @@ class ClassicResNet50(nn.Module):
         for stage, dropout in zip(self.stages, self.dropouts, strict=True):
             x = dropout(stage(x))  # B 256 7 7, B 512 4 4, B 1024 2 2, B 2048 1 1
         x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)  # Keras's "same" pooling; the identity on 1x1
-        x = x.mean(dim=(2, 3)) if x.shape[-1] > 1 else x.flatten(1)  # B 2048; larger images than the report's are averaged
+        x = (
+            x.mean(dim=(2, 3)) if x.shape[-1] > 1 else x.flatten(1)
+        )  # B 2048; larger images than the report's are averaged
         return self.head(self.head_dropout(x))  # B K
 
 
@@ -120,7 +125,7 @@ def initialize_like_keras(layer: nn.Module) -> None:
     """Glorot uniform kernels and zero biases, Keras's defaults for convolutions and dense layers."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        nn.init.constant_(layer.get_parameter("bias"), 0)
 
 
 def preact_resnet50_classic(
@@ -130,8 +135,6 @@ def preact_resnet50_classic(
     return ClassicResNet50(PreActivationBlock, classes=classes, channels=channels, dropout=dropout)
 
 
-def resnet50_classic(
-    *, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0, 0.0, 0.0)
-) -> ClassicResNet50:
+def resnet50_classic(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0, 0.0, 0.0)) -> ClassicResNet50:
     """The ordinary ResNet-50 with the same stem, stages and head: the report's figures 2 and 3."""
     return ClassicResNet50(PostActivationBlock, classes=classes, channels=channels, dropout=dropout)

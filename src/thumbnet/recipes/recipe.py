@@ -13,7 +13,9 @@ from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import check_model
 
 
-def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None, below: float | None = None) -> Any:
+def setting(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, below: float | None = None
+) -> Any:
     """A dataclass field with its meaning and range: low <= value <= high, and value < below."""
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "below": below})
 
@@ -39,15 +41,21 @@ class Recipe:
     epsilon: float = setting(1e-8, "adam, adamw: added to the denominator", low=0)
     l2: float = setting(0.0, "adam, sgd: factor of the sum of squared kernels in the loss", low=0)
     weight_decay: float = setting(0.0, "adamw: decoupled decay, per step weights shrink by rate * this", low=0)
-    penalize: Literal["kernels", "stages"] = setting("kernels", "what l2 and weight_decay reach: every kernel, or the stages'")
+    penalize: Literal["kernels", "stages"] = setting(
+        "kernels", "what l2 and weight_decay reach: every kernel, or the stages'"
+    )
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0, below=1)
-    normalize: Literal["dataset", "none"] = setting("dataset", "subtract mean and divide by std of the training images, or not")
+    normalize: Literal["dataset", "none"] = setting(
+        "dataset", "subtract mean and divide by std of the training images, or not"
+    )
     flip: bool = setting(True, "mirror left to right with probability one half")
     zoom: float = setting(0.0, "height and width zoomed independently by 1 - zoom to 1 + zoom", low=0, below=1)
     shift: float = setting(0.0, "shift by up to this part of the side", low=0, below=1)
     crop: int = setting(0, "pixels of reflected border within which the picture is shifted", low=0)
     cutout: int = setting(0, "side in pixels of a square blanked at a random place", low=0)
-    validation: float = setting(0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1)
+    validation: float = setting(
+        0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1
+    )
     seed: int = setting(0, "weights, order, augmentation, dropout and the held-out part derive from it", low=0)
 
     def __post_init__(self) -> None:
@@ -75,7 +83,9 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
 
 def differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Fields in which two recipes differ, as name -> (value in the first, value in the second)."""
-    pairs = {field.name: (getattr(recipe, field.name), getattr(other, field.name)) for field in dataclasses.fields(Recipe)}
+    pairs = {
+        field.name: (getattr(recipe, field.name), getattr(other, field.name)) for field in dataclasses.fields(Recipe)
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

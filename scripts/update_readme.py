@@ -1,0 +1,65 @@
+"""Write the tables of results/ into the README, between their markers. `--check` only says whether they are up to date."""
+
+import sys
+from pathlib import Path
+
+from thumbnet.results import recorded
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->"
+
+
+def accuracy_table() -> list[str]:
+    """One row per published run."""
+    rows = ["| recipe | changed | test accuracy | top-5 | n | machine |", "|---|---|---|---|---|---|"]
+    for result in recorded():
+        if result["kind"] == "accuracy":
+            low, high = result["test_interval95"]
+            changed = ", ".join(f"{name} {value}" for name, value in result["changes"].items()) or "nothing"
+            rows.append(
+                f"| `{result['recipe']}` | {changed} | {result['test_accuracy']:.2%} ({low:.2%} to {high:.2%}) "
+                f"| {result['test_top5']:.2%} | {result['n']} | {result['processor']}, {result['precision']} |"
+            )
+    return rows
+
+
+def throughput_table() -> list[str]:
+    """One row per side of the comparison with Keras."""
+    lines = []
+    for result in recorded():
+        if result["kind"] == "throughput":
+            sides = (
+                ("thumbnet, bf16", result["thumbnet_bf16"], result["ratio_bf16"]),
+                ("thumbnet, fp32", result["thumbnet_fp32"], result["ratio_fp32"]),
+                (result["peer"].split(", numpy")[0], result["keras"], 1),
+            )
+            lines += [
+                f"Training images per second of the {result['what']}, {result['threads']} threads of "
+                f"{result['processor']}, median of {result['rounds']} rounds taken in turn:",
+                "",
+                "| program | images/s | ratio | augmentation alone, images/s |",
+                "|---|---|---|---|",
+            ]
+            lines += [
+                f"| {name} | {side['images_per_second']:,.0f} | {ratio:.1f} | {side['augmentation_images_per_second']:,.0f} |"
+                for name, side, ratio in sides
+            ]
+    return lines
+
+
+def updated(text: str) -> str:
+    """The README with its tables made anew."""
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    return "\n".join([head + BEGIN, "", *accuracy_table(), "", *throughput_table(), "", END + tail])
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    if "--check" in sys.argv:
+        sys.exit(updated(text) != text and "README.md is out of date: python scripts/update_readme.py")
+    README.write_text(updated(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

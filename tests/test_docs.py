@@ -1,0 +1,86 @@
+"""The README and the pages are true: commands exist, the tree is the real one, tables come from results/."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thumbnet.cli.main import COMMANDS
+from thumbnet.results import in_words, recorded
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_tree_in_the_readme_is_the_real_one_in_the_order_of_imports():
+    from test_imports import ORDER
+
+    tree = README.split("src/thumbnet/\n")[1].split("```")[0]
+    modules = [line.split()[0] for line in tree.splitlines() if line.startswith("  ")]
+    real = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "src" / "thumbnet").iterdir()}
+    real -= {"__init__.py", "__pycache__/", "py.typed"}
+    assert set(modules) == real
+    assert [name.rstrip("/").removesuffix(".py") for name in modules] == ORDER
+    folders = {line.split("/")[0] for line in tree.splitlines() if line and not line.startswith(" ")}
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_of_a_page_exists(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_of_a_page_is_understood(page):
+    """Names of commands and flags are checked by the parser itself; nothing is run."""
+    from thumbnet.cli.main import make_app
+
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if re.match(r" {4}thumbnet \w", line):
+            words = shlex.split(line, comments=True)[1:]
+            if "--config" not in words:
+                make_app().parse_args(words, exit_on_error=False, print_error=False)
+
+
+def test_every_command_has_a_page_and_a_row_in_the_readme():
+    for command in COMMANDS:
+        assert (ROOT / "docs" / f"{command}.md").is_file()
+        assert f"`thumbnet {command} " in README
+
+
+def test_the_tables_of_the_readme_are_made_from_the_results():
+    check = [sys.executable, str(ROOT / "scripts" / "update_readme.py"), "--check"]
+    result = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_result_says_how_it_was_made():
+    results = recorded()
+    assert results
+    for result in results:
+        assert result["command"] and result["processor"] and result["versions"]["torch"]
+        if result["kind"] == "accuracy":
+            assert result["n"] == len(result["seeds"])
+            assert result["test_openings"] >= 1
+            low, high = result["test_interval95"]
+            assert low <= result["test_accuracy"] <= high
+            assert in_words(result)
+
+
+def test_the_python_of_the_readme_runs(tmp_path):
+    code = README.split("```python\n")[1].split("```")[0].replace("epochs=4", "epochs=1")
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "runs" / "quick" / "summary.json").read_text())["epochs"] == 1
+
+
+def test_the_embedded_set_names_its_owner_and_licence():
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert "Zalando SE" in notice and "MIT License" in notice
