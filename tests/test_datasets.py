@@ -79,7 +79,7 @@ def test_fashion_mini_is_balanced_real_and_small():
 def test_an_unknown_set_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown data set 'cifar-10'; did you mean 'cifar10'\?, or give a folder"):
         load_dataset("cifar-10")
-    with pytest.raises(UserError, match="there is no folder ./nowhere"):
+    with pytest.raises(UserError, match=r"there is no folder \./nowhere"):
         load_dataset("./nowhere")
 
 
@@ -123,7 +123,7 @@ def test_without_files_offline_says_how_to_provide_them(cache, tmp_path, monkeyp
     monkeypatch.delenv("THUMBNET_DATA", raising=False)
     with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz"):
         load_dataset("cifar10", offline=True)
-    with pytest.raises(UserError, match="the data folder .*absent does not exist"):
+    with pytest.raises(UserError, match=r"the data folder .*absent does not exist"):
         load_dataset("cifar10", data_dir=tmp_path / "absent")
     with pytest.raises(
         UserError, match=r"holds no cifar10: looked for the folder cifar-10-batches-py or cifar-10-python"

@@ -281,8 +281,11 @@ def test_the_coupled_l2_is_the_penalty_added_to_the_loss(optimizer):
     images = torch.rand(8, 1, 28, 28, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8)
     kernels = [parameter for parameter in theirs.parameters() if parameter.ndim > 1]
-    plain = {"adam": lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-4), "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True)}  # fmt: skip
-    pairs = ((ours, build_optimizer(ours, changed), 0), (theirs, plain[optimizer](theirs.parameters()), 0.03))
+    if optimizer == "adam":
+        reference = torch.optim.Adam(theirs.parameters(), lr=0.01, eps=1e-4)
+    else:
+        reference = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    pairs = ((ours, build_optimizer(ours, changed), 0), (theirs, reference, 0.03))
     for model, stepper, factor in pairs:
         for _ in range(3):
             penalty = sum((kernel**2).sum() for kernel in kernels) if factor else 0

@@ -67,7 +67,7 @@ def resampling_matrix(scale: Tensor, offset: Tensor, side: int) -> Tensor:
 
 def crop(images: Tensor, random: Generator, *, padding: int) -> Tensor:
     """Reflect `padding` pixels at every side and cut the original size at a random place (all (2 padding + 1)^2 are equal)."""
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode="reflect")
     offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=random, device=images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # B H

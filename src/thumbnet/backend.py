@@ -151,10 +151,13 @@ def git_commit() -> str | None:
     if not (here.parent.parent / ".git").exists():
         return None
     try:
-        run = lambda *words: subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )  # noqa: E731
-        dirty = bool(run("status", "--porcelain", "--untracked-files=no").stdout.strip())
-        return run("rev-parse", "HEAD").stdout.strip() + ("+" if dirty else "")
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no", folder=here))
+        return git("rev-parse", "HEAD", folder=here) + ("+" if dirty else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def git(*words: str, folder: Path) -> str:
+    """What a git command prints."""
+    result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return result.stdout.strip()

@@ -33,18 +33,28 @@ class DatasetSpec:
     homepage: str
 
 
-FASHION_CREDIT = "https://github.com/zalandoresearch/fashion-mnist"
+FASHION_LICENCE = "MIT, Zalando SE"
+FASHION_HOME = "https://github.com/zalandoresearch/fashion-mnist"
 CIFAR_LICENCE = "none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 SPECS = {
     spec.name: spec
     for spec in (
-        DatasetSpec("fashion-mini", "6,000 + 1,000 images of Fashion-MNIST, embedded", (1, 28, 28), 10, 6_000, 1_000, "MIT, Zalando SE", FASHION_CREDIT),
-        DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, "MIT, Zalando SE", FASHION_CREDIT),
+        DatasetSpec(
+            "fashion-mini",
+            "7,000 images of Fashion-MNIST, embedded",
+            (1, 28, 28),
+            10,
+            6_000,
+            1_000,
+            FASHION_LICENCE,
+            FASHION_HOME,
+        ),
+        DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, FASHION_LICENCE, FASHION_HOME),
         DatasetSpec("cifar10", "CIFAR-10", (3, 32, 32), 10, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
         DatasetSpec("cifar100", "CIFAR-100, fine labels", (3, 32, 32), 100, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,9 @@ def look_into(folder: Path, layout: Layout) -> Source | None:
     for place in (folder / layout.folder, folder):
         files = [found for file in layout.files for found in (place / file, place / f"{file}.gz") if found.is_file()]
         if files:  # perhaps not all of them: the reader then names what is missing
-            return Source(place, files, lambda: layout.read(place))
+            return Source(place, files, partial(layout.read, place))
     if len(layout.archives) == 1 and (archive := folder / layout.archives[0].name).is_file():
-        return Source(archive, [archive], lambda: layout.read(archive))
+        return Source(archive, [archive], partial(layout.read, archive))
     return None
 
 
@@ -160,4 +160,4 @@ def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -
         tell = partial(progress, f"downloading {archive.name}") if progress else None
         files.append(download(archive, place, offline=offline, progress=tell))
     location = files[0] if len(files) == 1 else place
-    return Source(location, files, lambda: layout.read(location))
+    return Source(location, files, partial(layout.read, location))
