@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def measure_ours(precision: str) -> None:
     moments: list[float] = []
 
     class Watch(training.Reporter):
-        def step(self, done: int, total: int, line: str) -> None:
+        def step(self, done: int, total: int, line: Callable[[], str]) -> None:
             moments.append(time.perf_counter())
             if done == WARM_UP + STEPS:
                 raise StopRequested("the benchmark")

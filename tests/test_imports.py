@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
-    "runs", "evaluation", "plots", "training", "prediction", "preview", "results", "cli",
+    "runs", "evaluation", "plots", "state", "training", "prediction", "preview", "results", "cli",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,8 +19,11 @@ class Reporter(AbstractContextManager["Reporter"]):
     def loading(self, what: str, done: int, total: int) -> None:
         """Progress of a download or a conversion, in bytes or images."""
 
-    def step(self, done: int, total: int, line: str) -> None:
-        """`done` of `total` training steps lie behind; `line` tells epoch, loss, accuracy, speed and time left."""
+    def step(self, done: int, total: int, line: Callable[[], str]) -> None:
+        """`done` of `total` training steps lie behind; `line()` tells epoch, loss, accuracy, speed and time left.
+
+        Called after every step. `line` reads from the device, which on a GPU waits for it: call it seldom.
+        """
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """An epoch ended with this row of metrics."""
@@ -45,10 +49,10 @@ class Lines(Reporter):
             self.what = what
             self.say(what)
 
-    def step(self, done: int, total: int, line: str) -> None:
+    def step(self, done: int, total: int, line: Callable[[], str]) -> None:
         if time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
-            self.say(f"{done / total:4.0%}  {line}")
+            self.say(f"{done / total:4.0%}  {line()}")
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         self.last = time.monotonic()
@@ -58,7 +62,10 @@ class Lines(Reporter):
 class Bar(Reporter):
     """A progress bar with the current figures, and one line an epoch above it."""
 
+    every = 0.2  # seconds
+
     def __init__(self) -> None:
+        self.last = 0.0
         console = Console(stderr=True, highlight=False)
         columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
         self.progress = Progress(*columns, console=console, transient=True)
@@ -71,8 +78,10 @@ class Bar(Reporter):
     def loading(self, what: str, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total or None, description=what, visible=done < total)
 
-    def step(self, done: int, total: int, line: str) -> None:
-        self.progress.update(self.task, completed=done, total=total, description=line, visible=True)
+    def step(self, done: int, total: int, line: Callable[[], str]) -> None:
+        if time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self.progress.update(self.task, completed=done, total=total, description=line(), visible=True)
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         self.say(epoch_line(row, epochs))

@@ -30,7 +30,13 @@ def global_draws(device: torch.device | str, *key: Key) -> Iterator[None]:
     For code that can draw from nowhere else: `nn.Dropout`, and the constructors of layers.
     """
     device = torch.device(device)
-    devices = [] if device.type == "cpu" else [device.index or 0]
-    with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
-        torch.manual_seed(seed_of(*key))
+    here = torch.get_device_module(device)  # torch.cpu, torch.cuda or torch.mps
+    before = torch.random.get_rng_state()
+    before_on_device = None if device.type == "cpu" else here.get_rng_state()
+    torch.manual_seed(seed_of(*key))
+    try:
         yield
+    finally:
+        torch.random.set_rng_state(before)
+        if before_on_device is not None:
+            here.set_rng_state(before_on_device)

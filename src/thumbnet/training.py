@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,13 @@ from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.evaluation import Scores, predict_logits, score
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty
-from thumbnet.progress import Reporter, duration
+from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run, build_model, new_run_path, point_latest
 from thumbnet.schedule import learning_rate
 from thumbnet.signals import StopRequested, StopSignals
+from thumbnet.state import Position, restore, save
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -90,23 +91,22 @@ def fit(
     """The loop. Gives the model after the last epoch, its validation scores, and the seconds on the training clock."""
     recipe, device = run.recipe, backend.device
     began = time.perf_counter()
-    images_to_train, images_to_validate = data.train.to(device), data.validation and data.validation.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    model = place(model, device)
+    model, data = place(model, device), data.to(device)
     optimizer = build_optimizer(model, recipe)
     position = restore(run, model, optimizer, device, began)
-    steps = len(images_to_train) // recipe.batch_size  # per epoch; the ragged last batch is left out
+    steps = len(data.train) // recipe.batch_size  # per epoch; the ragged last batch is left out
     scores = None
 
     with saving_when_stopped(run, model, optimizer, position):
         for epoch in range(position.epoch, recipe.epochs):
-            order = epoch_order(len(images_to_train), seed=recipe.seed, epoch=epoch).to(device)
-            epoch_clock = time.perf_counter()
+            order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
+            position.begin_epoch()
             model.train()
 
             for step in range(position.step, steps):
                 stop.check()
-                images, labels = images_to_train.take(order[step * recipe.batch_size :][: recipe.batch_size])
+                images, labels = data.train.take(order[step * recipe.batch_size :][: recipe.batch_size])
                 x = augment(images, recipe, generator(device, recipe.seed, "augment", epoch, step))  # B C H W in [0, 1]
                 with global_draws(device, recipe.seed, "dropout", epoch, step), backend.autocast():
                     logits = model(x.contiguous(memory_format=torch.channels_last)).float()  # B K
@@ -120,81 +120,23 @@ def fit(
 
                 position.count(loss, logits, labels)
                 position.step = step + 1
-                reporter.step(epoch * steps + step + 1, recipe.epochs * steps, position.line(recipe, steps))
+                reporter.step(epoch * steps + step + 1, recipe.epochs * steps, lambda: position.line(recipe, steps))
                 if position.seconds_since_save() > CHECKPOINT_SECONDS:
                     refuse_non_finite(loss, recipe, epoch, step)
                     save(run, model, optimizer, position)
 
-            position.training_seconds += time.perf_counter() - epoch_clock
+            position.end_training()
             refuse_non_finite(position.totals[0], recipe, epoch, steps - 1)
-            if images_to_validate is not None:
-                logits = predict_logits(model, images_to_validate, backend, poll=stop.check)
-                labels = images_to_validate.labels[images_to_validate.rows]
+            if data.validation is not None:
+                logits = predict_logits(model, data.validation, backend, poll=stop.check)
+                labels = data.validation.labels[data.validation.rows]
                 scores = score(logits, labels, data.classes, split="validation")
             row = position.row(recipe, steps, l2_penalty(model, recipe), scores)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
 
-    return model, scores, position.seconds_before + time.perf_counter() - position.began
-
-
-@dataclass
-class Position:
-    """Where training stands, and the sums of the epoch so far. With weights and optimiser it is the whole state."""
-
-    totals: Tensor  # float64 4, on the device: sums of loss, hits, hits among the five likeliest; number of images
-    epoch: int = 0  # epochs finished
-    step: int = 0  # steps of the running epoch finished
-    training_seconds: float = 0.0  # of the running epoch, in earlier parts of a resumed run too
-    seconds_before: float = 0.0  # on the training clock before this process
-    saved: float = 0.0
-    began: float = 0.0
-    first: tuple[int, int] = (0, 0)  # epoch and step at which this process began, for its speed
-
-    def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add one batch; stays on the device."""
-        likeliest = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # B 5
-        hits = likeliest == labels[:, None]
-        batch = torch.stack(
-            (loss.detach() * len(labels), hits[:, 0].sum(), hits.any(1).sum(), labels.new_tensor(len(labels)))
-        )
-        self.totals += batch.to(self.totals.dtype)
-
-    def next_epoch(self) -> None:
-        self.epoch, self.step, self.training_seconds = self.epoch + 1, 0, 0.0
-        self.totals.zero_()
-
-    def seconds_since_save(self) -> float:
-        return time.perf_counter() - self.saved
-
-    def line(self, recipe: Recipe, steps: int) -> str:
-        """Epoch, loss, accuracy, speed and time left, for people."""
-        loss, hits, _, images = self.totals.tolist()
-        done = (self.epoch - self.first[0]) * steps + self.step - self.first[1]
-        seconds = time.perf_counter() - self.began
-        left = seconds / done * ((recipe.epochs - self.epoch) * steps - self.step)
-        return (
-            f"epoch {self.epoch + 1}/{recipe.epochs}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
-            f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
-        )
-
-    def row(self, recipe: Recipe, steps: int, penalty: float, scores: Scores | None) -> dict[str, Any]:
-        """One row of metrics.jsonl. Training figures are means over the epoch's augmented batches."""
-        loss, hits, hits5, images = self.totals.tolist()
-        return {
-            "epoch": self.epoch + 1,
-            "learning_rate": learning_rate(recipe, self.epoch, 0, steps),
-            "train_loss": loss / images,
-            "train_accuracy": hits / images,
-            "train_top5": hits5 / images,
-            "validation_loss": scores and scores.loss,
-            "validation_accuracy": scores and scores.accuracy,
-            "validation_top5": scores and scores.top5,
-            "l2_penalty": penalty,
-            "training_seconds": round(self.training_seconds, 3),
-            "images_per_second": round(images / self.training_seconds, 1),
-        }
+    return model, scores, position.seconds()
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
@@ -229,47 +171,6 @@ def refuse_non_finite(loss: Tensor, recipe: Recipe, epoch: int, step: int) -> No
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the whole state of training as a checkpoint."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{key}.{name}"] = value
-    tensors["totals"] = position.totals
-    now = time.perf_counter()
-    place = {"epoch": position.epoch, "step": position.step, "training_seconds": position.training_seconds}
-    run.save_checkpoint(tensors, place | {"seconds": position.seconds_before + now - position.began})
-    position.saved = time.perf_counter()
-
-
-def restore(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, began: float
-) -> Position:
-    """Put the last checkpoint into model and optimiser; a run without one begins at the beginning."""
-    position = Position(torch.zeros(4, dtype=torch.float64, device=device), saved=began, began=began)
-    if (checkpoint := run.load_checkpoint()) is None:
-        return position
-    tensors, place = checkpoint
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
-    parameters = dict(model.named_parameters())
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, key, parameter = name.split(".", 2)
-            like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
-            optimizer.state[parameters[parameter]][key] = torch.empty_like(like, requires_grad=False).copy_(tensor)
-    return replace(
-        position,
-        totals=tensors["totals"].to(device),
-        epoch=place["epoch"],
-        step=place["step"],
-        training_seconds=place["training_seconds"],
-        seconds_before=place["seconds"],
-        first=(place["epoch"], place["step"]),
-    )
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    import torch
+
     from thumbnet.data.batches import LockedSplit, Split
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, total
@@ -89,6 +91,22 @@ class Dataset:
             return replace(self, train=self.development, validation=self.own_validation)
         train, validation = hold_out(self.development, fraction, seed=seed)
         return replace(self, train=train, validation=validation)
+
+    def to(self, device: "torch.device") -> "Dataset":
+        """The same set with its training and validation images on `device`, each image moved once."""
+        development = self.development.to(device)
+
+        def moved(split: "Split") -> "Split":
+            shared = split.images is self.development.images
+            return replace(development, rows=split.rows.to(device)) if shared else split.to(device)
+
+        return replace(
+            self,
+            train=moved(self.train),
+            validation=self.validation and moved(self.validation),
+            development=development,
+            own_validation=self.own_validation and moved(self.own_validation),
+        )
 
 
 def list_datasets() -> list[str]:

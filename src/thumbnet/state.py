@@ -1,0 +1,132 @@
+"""The state of training: where it stands, the sums of the running epoch, and how it is saved and restored."""
+# Shapes: B batch, K classes.
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thumbnet.evaluation import Scores
+from thumbnet.progress import duration
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.runs import Run
+from thumbnet.schedule import learning_rate
+
+
+@dataclass
+class Position:
+    """Where training stands, and the sums of the epoch so far. With weights and optimiser it is the whole state."""
+
+    totals: Tensor  # 4, on the device: sums of loss, hits, hits among the five likeliest; number of images
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps of the running epoch finished
+    began: float = 0.0  # when this process began, on time.perf_counter()'s clock
+    saved: float = 0.0  # when the last checkpoint was written, on the same clock
+    first: tuple[int, int] = (0, 0)  # epoch and step at which this process began, for its speed
+    seconds_before: float = 0.0  # on the training clock in earlier processes
+    training_seconds: float = 0.0  # of the running epoch's steps, up to `running_since`
+    running_since: float | None = None  # None while no steps are being made
+
+    def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add one batch; stays on the device."""
+        likeliest = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # B 5
+        hits = likeliest == labels[:, None]
+        batch = torch.stack(
+            (loss.detach() * len(labels), hits[:, 0].sum(), hits.any(1).sum(), labels.new_tensor(len(labels)))
+        )
+        self.totals += batch.to(self.totals.dtype)
+
+    def begin_epoch(self) -> None:
+        self.running_since = time.perf_counter()
+
+    def end_training(self) -> None:
+        """The epoch's steps are done; what follows is validation."""
+        self.training_seconds, self.running_since = self.seconds_in_epoch(), None
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step, self.training_seconds = self.epoch + 1, 0, 0.0
+        self.totals.zero_()
+
+    def seconds_in_epoch(self) -> float:
+        """Seconds spent on the steps of the running epoch."""
+        running = 0.0 if self.running_since is None else time.perf_counter() - self.running_since
+        return self.training_seconds + running
+
+    def seconds(self) -> float:
+        """Seconds on the training clock, those of earlier processes included."""
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def seconds_since_save(self) -> float:
+        return time.perf_counter() - self.saved
+
+    def line(self, recipe: Recipe, steps: int) -> str:
+        """Epoch, loss, accuracy, speed and time left, for people."""
+        loss, hits, _, images = self.totals.tolist()
+        done = (self.epoch - self.first[0]) * steps + self.step - self.first[1]
+        seconds = time.perf_counter() - self.began
+        left = seconds / done * ((recipe.epochs - self.epoch) * steps - self.step)
+        return (
+            f"epoch {self.epoch + 1}/{recipe.epochs}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
+            f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
+        )
+
+    def row(self, recipe: Recipe, steps: int, penalty: float, scores: Scores | None) -> dict[str, Any]:
+        """One row of metrics.jsonl. Training figures are means over the epoch's augmented batches."""
+        loss, hits, hits5, images = self.totals.tolist()
+        return {
+            "epoch": self.epoch + 1,
+            "learning_rate": learning_rate(recipe, self.epoch, 0, steps),
+            "train_loss": loss / images,
+            "train_accuracy": hits / images,
+            "train_top5": hits5 / images,
+            "validation_loss": scores and scores.loss,
+            "validation_accuracy": scores and scores.accuracy,
+            "validation_top5": scores and scores.top5,
+            "l2_penalty": penalty,
+            "training_seconds": round(self.training_seconds, 3),
+            "images_per_second": round(images / self.training_seconds, 1),
+        }
+
+
+def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write the whole state of training as a checkpoint."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{key}.{name}"] = value
+    tensors["totals"] = position.totals
+    place = {"epoch": position.epoch, "step": position.step}
+    times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
+    run.save_checkpoint(tensors, place | times)
+    position.saved = time.perf_counter()
+
+
+def restore(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, began: float
+) -> Position:
+    """Put the last checkpoint into model and optimiser; a run without one begins at the beginning."""
+    precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    position = Position(torch.zeros(4, dtype=precise, device=device), saved=began, began=began)
+    if (checkpoint := run.load_checkpoint()) is None:
+        return position
+    tensors, place = checkpoint
+    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    model.load_state_dict(weights)
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, key, parameter = name.split(".", 2)
+            like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
+            optimizer.state[parameters[parameter]][key] = torch.empty_like(like, requires_grad=False).copy_(tensor)
+    return replace(
+        position,
+        totals=tensors["totals"].to(device),
+        epoch=place["epoch"],
+        step=place["step"],
+        training_seconds=place["training_seconds"],
+        seconds_before=place["seconds"],
+        first=(place["epoch"], place["step"]),
+    )
