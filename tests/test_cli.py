@@ -325,6 +325,22 @@ def test_resuming_with_another_recipe_or_field_is_refused(trained, capsys, monke
     assert "was begun with recipe 'general', not 'cifar10-resnet18'" in capsys.readouterr().err
 
 
+def test_a_run_on_a_folder_is_resumed_with_the_image_size_it_began_with(here, capsys, monkeypatch):
+    from thumbnet import signals
+
+    pictures(here / "pics")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            signals.StopSignals, "check", lambda self: (_ for _ in ()).throw(signals.StopRequested("SIGTERM"))
+        )
+        assert command_line(["train", "pics", "--batch-size", "4", "--image-size", "24", "--out", "run", *SHORT]) == 75
+    pictures(here / "others")
+    assert command_line(["train", "others", "--out", "run", "--resume"]) == 2
+    assert "was begun on" in capsys.readouterr().err
+    assert command_line(["train", "pics", "--out", "run", "--resume"]) == 0
+    assert Run.open("run").data["image_size"] == [24, 24]
+
+
 def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
     """A limit on the size of files stands in for the disk: it ends in the same error of the same call."""
     limited = (

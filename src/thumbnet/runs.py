@@ -54,17 +54,20 @@ class Run:
     @staticmethod
     def create(path: Path, recipe: Recipe, data: "Dataset", environment: dict[str, Any]) -> "Run":
         """A new folder with recipe, data and environment written down. `path` must be absent or empty."""
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_failed(path, error) from error
         run = Run(path, recipe, describe_data(data))
         base = named_recipe(recipe.name)
         changed = {name: new for name, (new, _) in differences(recipe, base).items()}
-        write_text(path / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
-        write_json(path / "data.json", run.data)
-        write_json(path / "environment.json", environment)
-        write_text(path / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(path / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
+            write_json(path / "data.json", run.data)
+            write_json(path / "environment.json", environment)
+            write_text(path / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
+        except OSError as error:
+            raise write_failed(path, error) from error
+        except UserError:  # a disk that is full: leave no half-made folder
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @staticmethod
@@ -141,7 +144,10 @@ class Run:
         return model.eval()
 
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
-        """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says."""
+        """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says.
+
+        `options` are those of `load_dataset`; where they are not given, image size and the like are the run's.
+        """
         from thumbnet.data.datasets import SPECS, load_dataset
 
         name, before = self.data["name"], Path(self.data["location"])
@@ -149,15 +155,12 @@ class Run:
             name, data_dir = str(data_dir or before), None
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
-        return load_dataset(
-            name,
-            data_dir=data_dir,
-            validation=self.recipe.validation,
-            seed=self.recipe.seed,
-            image_size=self.data["image_size"][0],
-            skip_broken=bool(self.data.get("broken")),
-            **options,
-        )
+        as_before: dict[str, Any] = {
+            "image_size": self.data["image_size"][0],
+            "skip_broken": bool(self.data.get("broken")),
+        }
+        cut: dict[str, Any] = {"validation": self.recipe.validation, "seed": self.recipe.seed}
+        return load_dataset(name, data_dir=data_dir, **(as_before | options), **cut)
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, its every pixel) are the run's."""

@@ -1,13 +1,16 @@
 """Train a classifier; the main job."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, RecipeFlags, Recipes, given, print_json
-from thumbnet.data.datasets import check_dataset_name, load_dataset
+from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.recipes import Recipe, default_recipe, recipe, vary
+
+if TYPE_CHECKING:
+    from thumbnet.runs import Run
 
 
 def train(
@@ -39,10 +42,9 @@ def train(
         continue the interrupted run in --out, or the newest one of this data set
     """
     check_dataset_name(dataset)
-    chosen, out = (
-        continued(dataset, recipe, out, given(fields)) if resume else (named(dataset, recipe, given(fields)), out)
-    )
-    if out is not None and not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    begun = begun_run(dataset, recipe, out) if resume else None
+    chosen = vary(begun.recipe, **given(fields)) if begun else named(dataset, recipe, given(fields))
+    if begun is None and out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is taken; choose another --out, or add --resume to continue the run in it")
 
     from thumbnet.machine import Machine
@@ -50,9 +52,11 @@ def train(
     from thumbnet.training import train as train_run
 
     with reporter_for_terminal() as reporter:
-        loaded = load_dataset(
-            dataset, validation=chosen.validation, seed=chosen.seed, progress=reporter.loading, **given(data)
-        )
+        if begun:
+            out, loaded = begun.path, begun.load_data(progress=reporter.loading, **given(data))
+        else:
+            cut: dict[str, Any] = {"validation": chosen.validation, "seed": chosen.seed}
+            loaded = load_dataset(dataset, progress=reporter.loading, **cut, **given(data))
         run = train_run(
             chosen, loaded, out, machine=Machine(**given(machine)), resume=resume, reporter=reporter, started=STARTED
         )
@@ -67,19 +71,19 @@ def named(dataset: str, name: str | None, changes: dict[str, Any]) -> Recipe:
     return recipe(name or default_recipe(dataset), **changes)
 
 
-def continued(dataset: str, name: str | None, out: Path | None, changes: dict[str, Any]) -> tuple[Recipe, Path]:
-    """The recipe and folder of the run to continue; where a recipe or fields are given they must be the run's own."""
+def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
+    """The run to continue, if it is one of this data set and, where a recipe is named, of that recipe."""
     from thumbnet.runs import Run, newest_unfinished
 
-    path = out or newest_unfinished(dataset, name)
-    run = Run.open(path)
-    wanted = vary(recipe(name) if name else run.recipe, **changes) if name or changes else run.recipe
+    run = Run.open(out or newest_unfinished(dataset, name))
+    begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]
+    if begun_on != (dataset if dataset in SPECS else str(Path(dataset).resolve())):
+        raise UserError(f"{run.path} was begun on {begun_on}, not on {dataset}; name the same data, or another --out")
     if name and name != run.recipe.name:
         raise UserError(
-            f"{path} was begun with recipe {run.recipe.name!r}, not {name!r}; use the same, or another --out"
+            f"{run.path} was begun with recipe {run.recipe.name!r}, not {name!r}; use the same, or another --out"
         )
-    # Fields not named on the command line are the run's own, so that `--resume` need not repeat them.
-    return vary(run.recipe, **{field: getattr(wanted, field) for field in changes}), path
+    return run
 
 
 def outcome(summary: dict[str, Any]) -> list[str]:
