@@ -16,9 +16,9 @@ train: runs/make-train.txt
 	@cat $<
 
 runs/make-train.txt: $(VENV)/installed $(SOURCES)
-	$(BIN)/thumbnet train fashion-mini
-	@$(BIN)/thumbnet evaluate runs/latest > $@.tmp
-	@echo "run folder $$(cd runs && readlink latest), plots and summary.json in it" >> $@.tmp
+	@mkdir -p runs
+	$(BIN)/thumbnet train fashion-mini > $@.tmp
+	@$(BIN)/thumbnet evaluate runs/latest >> $@.tmp
 	@mv $@.tmp $@
 
 test: $(PASSED)
@@ -41,9 +41,9 @@ $(VENV)/installed: $(VENV)/made pyproject.toml
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/made pyproject.toml
+$(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/installed
+	@touch $@
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -86,6 +86,8 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
     [
         ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
         ({"epochs": 1.5}, "epochs is 1.5; give a whole number"),
+        ({"epochs": float("inf")}, "epochs is inf; give a whole number"),
+        ({"epochs": float("nan")}, "epochs is nan; give a whole number"),
         ({"epochs": "ten"}, "epochs is 'ten'; give a whole number"),
         ({"epochs": True}, "epochs is True; give a whole number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import CPU
-from thumbnet import signals, training
+from thumbnet import runs, signals, training
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
@@ -179,10 +179,39 @@ def test_without_validation_nothing_is_measured_and_all_images_train(tiny, quick
 
 def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tiny, tmp_path):
     wild = recipe("general", learning_rate=1e30, warmup=0, momentum=0, epochs=2, batch_size=32)
-    with pytest.raises(TrainingFailed, match=r"the loss is nan in epoch 1, step \d: .* --learning-rate 5e\+29"):
+    with pytest.raises(
+        TrainingFailed, match=r"the loss is nan in epoch 1, step \d: .* --learning-rate 5e\+29 \(now 1e\+30\)"
+    ):
         train(wild, tiny, tmp_path / "run", machine=CPU)
     assert not Run.open(tmp_path / "run").finished
     assert not (tmp_path / "run" / "checkpoint" / "manifest.json").exists()
+
+
+def test_weights_ruined_by_the_last_step_of_an_epoch_are_noticed_before_the_metrics(tiny, tmp_path):
+    wild = recipe("general", learning_rate=1e30, warmup=0, momentum=0, epochs=1, batch_size=216)
+    with pytest.raises(TrainingFailed, match="in epoch 1, step 1"):
+        train(wild, tiny, tmp_path / "run", machine=CPU)
+    assert Run.open(tmp_path / "run").metrics == []
+
+
+def test_a_crash_between_the_state_and_its_manifest_leaves_the_checkpoint_before(
+    tiny, quick, unbroken, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    written = []
+
+    def write_json(path, value, keep=runs.write_json):
+        written.append(path.name)
+        if written.count("manifest.json") == 5:
+            raise KeyboardInterrupt
+        keep(path, value)
+
+    monkeypatch.setattr(runs, "write_json", write_json)
+    with pytest.raises(KeyboardInterrupt):
+        train(quick, tiny, tmp_path / "run", machine=CPU)
+    monkeypatch.undo()
+    assert len(list((tmp_path / "run" / "checkpoint").glob("*.safetensors"))) == 2
+    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
 
 
 def test_a_taken_folder_is_refused_and_left_as_it_was(tiny, quick, tmp_path):

@@ -97,7 +97,7 @@ def limit_gpu_memory(mebibytes: int, device: torch.device) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     if not 0 < mebibytes * 2**20 <= total:
         raise UserError(f"--gpu-memory {mebibytes} MiB; the GPU has {total // 2**20} MiB, give 1 to that")
-    torch.cuda.set_per_process_memory_fraction(mebibytes * 2**20 / total, device)
+    torch.cuda.set_per_process_memory_fraction(mebibytes * 2**20 / total, device.index or 0)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
@@ -161,3 +161,15 @@ def git(*words: str, folder: Path) -> str:
     """What a git command prints."""
     result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return result.stdout.strip()
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process held so far, in MB (10^6 bytes)."""
+    try:  # Linux: ru_maxrss would count the memory of the process that started this one, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6)
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # macOS counts bytes

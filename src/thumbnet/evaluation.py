@@ -70,11 +70,11 @@ def evaluate(
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     chosen = open_split(run, data, split)
-    backend = prepare(machine or Machine())
+    backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
     logits = predict_logits(model, chosen.to(backend.device), backend, views=views)
     scores = score(logits, chosen.labels[chosen.rows], data.classes, split=split, views=views)
-    run.record_evaluation(scores)
+    run.record_evaluation({**scores.to_json(), "device": str(backend.device), "precision": backend.precision})
     return scores
 
 

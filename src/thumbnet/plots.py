@@ -24,7 +24,7 @@ RATE_POINTS = 50  # of the learning rate's curve in an epoch
 def save_run_plots(run: "Run") -> list[Path]:
     """Write plots/curves.png and plots/classic.png of a run with at least one epoch; gives their paths."""
     folder, rows = run.path / "plots", run.metrics
-    top5 = run.recipe.name == "cifar100-classic"  # the report shows top-5 accuracy for CIFAR-100
+    top5 = len(run.classes) >= 100  # the report shows accuracy for CIFAR-10 and top-5 accuracy for CIFAR-100
     figures = {
         folder / "curves.png": curves(
             rows, run.recipe, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"
@@ -48,7 +48,7 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
     Figures stand at the end of their epoch; the learning rate is drawn step by step.
     """
     figure = Figure(figsize=(12, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     accuracy, loss, rate = figure.subplots(1, 3)
     draw_pair(accuracy, rows, "accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -113,7 +113,7 @@ def classic_figure(rows: Sequence[dict[str, Any]], *, top5: bool) -> Figure:
 def image_grid(images: np.ndarray, names: Sequence[str], *, rows: int, columns: int, title: str) -> Figure:
     """uint8 N C H W with one name each, in rows x columns, as the report shows its data (no ticks, name below)."""
     figure = Figure(figsize=(1.5 * columns + 0.5, 1.75 * rows + 0.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for index, axes in enumerate(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).flat):
         axes.set_xticks([])
         axes.set_yticks([])
@@ -125,7 +125,7 @@ def image_grid(images: np.ndarray, names: Sequence[str], *, rows: int, columns: 
             axes.imshow(picture[:, :, 0], cmap="gray", vmin=0, vmax=255)
         else:
             axes.imshow(picture)
-        axes.set_xlabel(shortened(names[index]), fontsize=9)
+        axes.set_xlabel(shortened(names[index]), fontsize=9, parse_math=False)
     return figure
 
 

@@ -44,7 +44,7 @@ class Prediction:
 def load(run: "Run | str | Path", *, machine: Machine | None = None) -> "Classifier":
     """The classifier of a finished run. Raises `UserError` where the folder is none, or unfinished."""
     run = run if isinstance(run, Run) else Run.open(run)
-    backend = prepare(machine or Machine())
+    backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
     return Classifier(model, run.classes, run.data["channels"], tuple(run.data["image_size"]), backend)
 

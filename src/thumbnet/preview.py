@@ -15,10 +15,10 @@ from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer
 from thumbnet.plots import image_grid, save
-from thumbnet.randomness import generator
+from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import build_model
-from thumbnet.training import normalization
+from thumbnet.training import check_fits, normalization
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -50,10 +50,8 @@ def preview(
     if not (1 <= rows <= 50 and 1 <= columns <= 50):
         raise UserError(f"a grid of {rows} x {columns}; give 1 to 50 rows and columns")
     data = data.with_validation(recipe.validation, seed=recipe.seed)
-    if recipe.batch_size > len(data.train):
-        raise UserError(
-            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
-        )
+    check_fits(recipe, data)
+    backend = prepare(machine or Machine())
     order = epoch_order(len(data.train), seed=recipe.seed, epoch=0)
     images, labels = data.train.take(order[: rows * columns])
     names = [data.classes[label] for label in labels]
@@ -67,7 +65,6 @@ def preview(
     }
     for path, (pictures, title) in pages.items():
         save(image_grid(pictures.numpy(), names, rows=rows, columns=columns, title=title), path)
-    backend = prepare(machine or Machine())
     parameters, step_seconds = time_step(recipe, data, backend)
     steps = len(data.train) // recipe.batch_size * recipe.epochs
     checks = recipe.epochs * len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
@@ -87,9 +84,9 @@ def time_step(recipe: Recipe, data: "Dataset", backend: Backend) -> tuple[int, f
     for step in range(2 + TIMED_STEPS):
         start = time.perf_counter()
         x = augment(images, recipe, generator(backend.device, recipe.seed, "augment", 0, step))
-        with backend.autocast():
+        with global_draws(backend.device, recipe.seed, "dropout", 0, step), backend.autocast():
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -15,18 +15,20 @@ evaluations.jsonl, test-openings.jsonl   what was measured later, and how often 
 
 import json
 import os
+import shlex
 import shutil
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError
 from thumbnet.files import append_line, sha256_of, write_arrays, write_failed, write_json, write_text
+from thumbnet.machine import Machine
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thumbnet.data.datasets import Dataset
-    from thumbnet.evaluation import Scores
 
 
 class Run:
@@ -59,14 +60,18 @@ class Run:
         changed = {name: new for name, (new, _) in differences(recipe, base).items()}
         try:
             path.mkdir(parents=True, exist_ok=True)
+            (path / "recipe.toml").open("x").close()  # whoever makes this file first owns the folder
             write_text(path / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
             write_json(path / "data.json", run.data)
             write_json(path / "environment.json", environment)
             write_text(path / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
+        except FileExistsError:
+            raise UserError(f"{path} was just taken by another run; choose another --out") from None
         except OSError as error:
             raise write_failed(path, error) from error
-        except UserError:  # a disk that is full: leave no half-made folder
-            shutil.rmtree(path, ignore_errors=True)
+        except UserError:  # a disk that is full: leave nothing half-made
+            for name in ("changes.toml", "data.json", "environment.json", "recipe.toml"):
+                (path / name).unlink(missing_ok=True)
             raise
         return run
 
@@ -116,7 +121,10 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and settings of the process that began the run."""
-        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        try:
+            return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged: environment.json cannot be read ({first_line(error)})") from error
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -125,9 +133,27 @@ class Run:
     def require_finished(self) -> None:
         """Raise `UserError` unless the final weights are there."""
         if not self.finished:
-            raise UserError(
-                f"the run {self.path} is unfinished; continue it with `thumbnet train --resume {self.path}`"
-            )
+            raise UserError(f"the run {self.path} is unfinished; continue with: {self.resume_command}")
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to continue an interrupted run."""
+        return f"thumbnet train {shlex.quote(self.data['name'])} --out {shlex.quote(str(self.path))} --resume"
+
+    def machine_to_resume(self, asked: Machine) -> Machine:
+        """The run's own device, precision and threads where nothing else is asked for: they change the last bits."""
+        before = self.environment
+        return replace(
+            asked,
+            device=before["device"].split(":")[0] if asked.device == "auto" else asked.device,
+            precision=before["precision"] if asked.precision == "auto" else asked.precision,
+            threads=before["threads"] if asked.threads is None else asked.threads,
+        )
+
+    def machine_to_measure(self, asked: Machine) -> Machine:
+        """fp32 for a run trained in fp32, unless something else is asked for, so that it is measured as it was trained."""
+        trained_in_fp32 = self.environment["precision"] == "fp32"
+        return replace(asked, precision="fp32") if trained_in_fp32 and asked.precision == "auto" else asked
 
     def model(self) -> "nn.Module":
         """The trained network with its normalisation: float B C H W in [0, 1] in, logits B K out; in evaluation mode."""
@@ -155,10 +181,9 @@ class Run:
             name, data_dir = str(data_dir or before), None
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
-        as_before: dict[str, Any] = {
-            "image_size": self.data["image_size"][0],
-            "skip_broken": bool(self.data.get("broken")),
-        }
+        as_before: dict[str, Any] = {}
+        if name not in SPECS:
+            as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
         cut: dict[str, Any] = {"validation": self.recipe.validation, "seed": self.recipe.seed}
         return load_dataset(name, data_dir=data_dir, **(as_before | options), **cut)
 
@@ -192,18 +217,20 @@ class Run:
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
-        append_line(self.path / "metrics.jsonl", json.dumps(row))
+        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
-    def finish(self, model: "nn.Module", summary: dict[str, Any]) -> None:
-        """Write the final weights, then the summary that declares the run finished, then drop the checkpoint."""
+    def save_model(self, model: "nn.Module") -> None:
+        """Write the final weights."""
         save_tensors(self.path / "model.safetensors", model.state_dict(), {"classes": json.dumps(self.classes)})
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary, which declares the run finished, then drop the checkpoint."""
         write_json(self.path / "summary.json", summary)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
-    def record_evaluation(self, scores: "Scores") -> None:
+    def record_evaluation(self, measured: dict[str, Any]) -> None:
         """Add what was measured to evaluations.jsonl."""
-        row = {"time": now(), **scores.to_json()}
-        append_line(self.path / "evaluations.jsonl", json.dumps(row))
+        append_line(self.path / "evaluations.jsonl", json.dumps({"time": now(), **measured}, allow_nan=False))
 
     @property
     def test_openings(self) -> int:

@@ -8,13 +8,14 @@ from thumbnet.recipes.recipe import Recipe
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     """The rate for `step` (from 0) of `epoch` (from 0) where an epoch has `steps` steps."""
     progress = (epoch + step / steps) / recipe.epochs
-    factors = {
-        "constant": lambda: 1.0,
-        "steps": lambda: step_factor(recipe, epoch),
-        "cosine": lambda: cosine_factor(progress, recipe.warmup),
-        "linear": lambda: linear_factor(progress, recipe.warmup),
-    }
-    return recipe.learning_rate * factors[recipe.schedule]()
+    match recipe.schedule:
+        case "steps":
+            return recipe.learning_rate * step_factor(recipe, epoch)
+        case "cosine":
+            return recipe.learning_rate * cosine_factor(progress, recipe.warmup)
+        case "linear":
+            return recipe.learning_rate * linear_factor(progress, recipe.warmup)
+    return recipe.learning_rate
 
 
 def step_factor(recipe: Recipe, epoch: int) -> float:

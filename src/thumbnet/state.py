@@ -32,11 +32,9 @@ class Position:
     def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add one batch; stays on the device."""
         likeliest = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # B 5
-        hits = likeliest == labels[:, None]
-        batch = torch.stack(
-            (loss.detach() * len(labels), hits[:, 0].sum(), hits.any(1).sum(), labels.new_tensor(len(labels)))
-        )
-        self.totals += batch.to(self.totals.dtype)
+        hits = (likeliest == labels[:, None]).to(loss.dtype)
+        images = torch.full_like(loss.detach(), len(labels))
+        self.totals += torch.stack((loss.detach() * images, hits[:, 0].sum(), hits.sum(), images)).to(self.totals.dtype)
 
     def begin_epoch(self) -> None:
         self.running_since = time.perf_counter()
@@ -77,7 +75,7 @@ class Position:
         loss, hits, hits5, images = self.totals.tolist()
         return {
             "epoch": self.epoch + 1,
-            "learning_rate": learning_rate(recipe, self.epoch, 0, steps),
+            "learning_rate": learning_rate(recipe, self.epoch, steps - 1, steps),  # of the epoch's last step
             "train_loss": loss / images,
             "train_accuracy": hits / images,
             "train_top5": hits5 / images,
@@ -120,10 +118,11 @@ def restore(
         if name.startswith("optimizer."):
             _, key, parameter = name.split(".", 2)
             like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
-            optimizer.state[parameters[parameter]][key] = torch.empty_like(like, requires_grad=False).copy_(tensor)
+            empty = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
+            optimizer.state[parameters[parameter]][key] = empty.copy_(tensor)
     return replace(
         position,
-        totals=tensors["totals"].to(device),
+        totals=tensors["totals"].to(position.totals),
         epoch=place["epoch"],
         step=place["step"],
         training_seconds=place["training_seconds"],

@@ -2,12 +2,9 @@
 # Shapes: B batch, C channels, H and W height and width, K classes.
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment
-from thumbnet.backend import Backend, environment, place, prepare
+from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.evaluation import Scores, predict_logits, score
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty
+from thumbnet.plots import save_run_plots
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe, differences
@@ -58,14 +56,11 @@ def train(
     """
     started = started or time.time()
     data = data.with_validation(recipe.validation, seed=recipe.seed)
-    if recipe.batch_size > len(data.train):
-        raise UserError(
-            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
-        )
+    check_fits(recipe, data)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
     machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
     if run is not None:
-        machine = as_before(run, machine)
+        machine = run.machine_to_resume(machine)
     backend = prepare(machine)
     reporter = reporter or Reporter()
     if run is None:
@@ -79,9 +74,10 @@ def train(
     with run.locked(), StopSignals() as stop:
         point_latest(run.path)
         model, validation, seconds = fit(run, data, backend, reporter, stop)
+        run.save_model(model)
+        save_run_plots(run)
         summary = summarize(run, data, backend, model, validation, seconds)
-        draw_curves(run)
-        run.finish(model, summary | {"wall_seconds": round(time.time() - started, 3)})
+        run.finish(summary | {"wall_seconds": round(time.time() - started, 3)})
     return run
 
 
@@ -112,7 +108,7 @@ def fit(
                     logits = model(x.contiguous(memory_format=torch.channels_last)).float()  # B K
                 loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                 if device.type == "cpu" or step % GPU_READS_EVERY == 0:
-                    refuse_non_finite(loss, recipe, epoch, step)
+                    refuse_non_finite(loss, run, epoch, step)
                 set_learning_rate(optimizer, learning_rate(recipe, epoch, step, steps))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -122,16 +118,17 @@ def fit(
                 position.step = step + 1
                 reporter.step(epoch * steps + step + 1, recipe.epochs * steps, lambda: position.line(recipe, steps))
                 if position.seconds_since_save() > CHECKPOINT_SECONDS:
-                    refuse_non_finite(loss, recipe, epoch, step)
+                    refuse_non_finite(loss, run, epoch, step)
                     save(run, model, optimizer, position)
 
             position.end_training()
-            refuse_non_finite(position.totals[0], recipe, epoch, steps - 1)
             if data.validation is not None:
                 logits = predict_logits(model, data.validation, backend, poll=stop.check)
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits, labels, data.classes, split="validation")
-            row = position.row(recipe, steps, l2_penalty(model, recipe), scores)
+            penalty = l2_penalty(model, recipe)
+            refuse_non_finite(position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, steps - 1)
+            row = position.row(recipe, steps, penalty, scores)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
@@ -140,6 +137,23 @@ def fit(
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
+
+
+def check_fits(recipe: Recipe, data: "Dataset") -> None:
+    """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
+    if recipe.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
+        )
+    height, width = data.image_size
+    if recipe.crop >= min(height, width):
+        raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
+    model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, data.channels, height, width))
+    except RuntimeError as error:
+        raise UserError(f"{recipe.model} cannot take images of {height} x {width} pixels; use larger ones") from error
 
 
 def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
@@ -159,12 +173,13 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
 
 
-def refuse_non_finite(loss: Tensor, recipe: Recipe, epoch: int, step: int) -> None:
+def refuse_non_finite(loss: Tensor, run: Run, epoch: int, step: int) -> None:
     """Stop at the first loss that is not a number, before it reaches the weights (on a GPU: before a checkpoint)."""
     if not math.isfinite(loss.item()):
+        rate = run.recipe.learning_rate
         raise TrainingFailed(
-            f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: the weights diverged; try "
-            f"--learning-rate {recipe.learning_rate / 2:g} (now {recipe.learning_rate:g}), or --precision fp32"
+            f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: the weights diverged; start another run "
+            f"with --learning-rate {rate / 2:g} (now {rate:g}) or a longer --warmup; {run.path} is left as it is"
         )
 
 
@@ -181,10 +196,11 @@ def saving_when_stopped(
     try:
         yield
     except StopRequested as signal:
+        refuse_non_finite(position.totals[0], run, position.epoch, position.step - 1)
         save(run, model, optimizer, position)
         raise Interrupted(
             f"stopped by {signal} in epoch {position.epoch + 1} after step {position.step}; "
-            f"continue with: thumbnet train {run.data['name']} --out {run.path} --resume"
+            f"continue with: {run.resume_command}"
         ) from None
 
 
@@ -200,17 +216,6 @@ def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> R
         raise UserError(f"the recipe differs from that of {path}: {told}; use the same, or another --out")
     run.check_data(data)
     return run
-
-
-def as_before(run: Run, machine: Machine) -> Machine:
-    """Device, threads and precision of the interrupted run where nothing else is asked for: they change the last bits."""
-    before = run.environment
-    return replace(
-        machine,
-        device=before["device"].split(":")[0] if machine.device == "auto" else machine.device,
-        precision=before["precision"] if machine.precision == "auto" else machine.precision,
-        threads=machine.threads or before["threads"],
-    )
 
 
 def summarize(
@@ -245,16 +250,3 @@ def summarize(
         "images_per_second": round(steps * run.recipe.batch_size * len(rows) / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
     }
-
-
-def peak_memory_mb() -> int:
-    """The most memory this process held so far, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # macOS counts bytes, Linux KiB
-
-
-def draw_curves(run: Run) -> None:
-    """Write the plots of the run folder."""
-    from thumbnet.plots import save_run_plots
-
-    save_run_plots(run)

@@ -18,8 +18,6 @@ def data(
 ) -> None:
     """Fetch, verify and convert a data set, and tell its classes, counts, licence and where it lies.
 
-    Example: thumbnet data cifar10 --data-dir ~/Downloads
-
     Parameters
     ----------
     dataset

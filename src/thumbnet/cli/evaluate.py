@@ -22,8 +22,6 @@ def evaluate(
 ) -> None:
     """Measure a finished run: accuracy with its interval, top-5, loss, and accuracy by class.
 
-    The test split is locked: opening it is counted in the run folder. Example: thumbnet evaluate runs/latest
-
     Parameters
     ----------
     run
@@ -60,8 +58,8 @@ def lines(run: "Run", scores: "Scores") -> list[str]:
         f"top-5     {scores.top5:.4f}",
         f"loss      {scores.loss:.4f}",
     ]
-    if run.recipe.name.endswith("-classic") and (penalty := run.summary["l2_penalty"]):
-        text.append(f"          {scores.loss + penalty:.4f} with the L2 penalty, as Keras reports it")
+    if penalty := run.summary["l2_penalty"]:
+        text.append(f"          {scores.loss + penalty:.4f} with the L2 penalty (Keras reports such losses)")
     text.append("by class")
     rows = zip(scores.classes, scores.per_class, scores.support, strict=True)
     text += [f"  {name:{width}}  {accuracy:.4f}  of {count:,}" for name, accuracy, count in rows]

@@ -10,8 +10,6 @@ Kind = Literal["recipes", "models", "datasets", "augmentations"]
 def list_(what: Kind, /, *, json: Json = False) -> None:
     """List recipes, models, datasets or augmentations.
 
-    Results are those measured and recorded with the package. Example: thumbnet list recipes
-
     Parameters
     ----------
     what

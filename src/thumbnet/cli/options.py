@@ -82,10 +82,14 @@ def given(flags: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(flags).items() if value is not None}
 
 
+def as_json(value: Any) -> str:
+    """One JSON value as text. ASCII, since file names may hold bytes that are no text."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    sys.stdout.write(as_json(value))
 
 
 def check_positive(**counts: int) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, given, print_json
+from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, as_json, check_positive, given
 from thumbnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,15 +20,13 @@ def predict(
     *,
     top: Whole = 1,
     views: Literal[1, 2, 6] = 1,
-    format: Literal["table", "csv"] = "table",
+    format: Literal["table", "csv", "json"] = "table",
     output: Path | None = None,
     skip_broken: bool = False,
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Name the class of image files, with its probability.
-
-    Example: thumbnet predict runs/latest photo.png folder/ --top 3
 
     Parameters
     ----------
@@ -41,7 +39,7 @@ def predict(
     views
         average over the image (1), its mirror image (2), and both shifted by one pixel (6)
     format
-        how to print: for people, or as CSV
+        how to print: for people, as CSV, or as JSON (--json is the same)
     output
         write there instead of to the screen
     skip_broken
@@ -60,10 +58,10 @@ def predict(
     predictions, broken = predict_files(classifier, files, top=top, views=views, skip_broken=skip_broken)
     for complaint in broken:
         print(f"skipped: {complaint}", file=sys.stderr)
-    if json:
-        print_json({"run": str(run), "images": [as_json(row) for row in predictions], "skipped": broken})
-        return
-    text = as_csv(predictions) if format == "csv" else as_table(predictions)
+    if json or format == "json":
+        text = as_json({"run": str(run), "images": [as_object(row) for row in predictions], "skipped": broken})
+    else:
+        text = as_csv(predictions) if format == "csv" else as_table(predictions)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -73,7 +71,7 @@ def predict(
         print(f"{len(predictions)} predictions in {output}", file=sys.stderr)
 
 
-def as_json(row: "Prediction") -> dict[str, object]:
+def as_object(row: "Prediction") -> dict[str, object]:
     """One image as a JSON object."""
     ranking = [{"class": name, "probability": round(value, 6)} for name, value in row.ranking]
     return {"file": row.file, "class": row.label, "probability": round(row.probability, 6), "ranking": ranking}

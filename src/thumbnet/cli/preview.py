@@ -15,8 +15,9 @@ from thumbnet.cli.options import (
     given,
     print_json,
 )
-from thumbnet.cli.train import named
 from thumbnet.data.datasets import check_dataset_name, load_dataset
+from thumbnet.recipes import DEFAULT
+from thumbnet.recipes import recipe as named_recipe
 
 
 def preview(
@@ -34,8 +35,6 @@ def preview(
 ) -> None:
     """Draw the first images as stored and as augmented, and estimate what training would cost.
 
-    Example: thumbnet preview cifar10 --recipe cifar10-classic
-
     Parameters
     ----------
     dataset
@@ -50,7 +49,7 @@ def preview(
         folder for stored.png and augmented.png, written anew each time
     """
     check_dataset_name(dataset)
-    chosen = named(dataset, recipe, given(fields))
+    chosen = named_recipe(recipe or DEFAULT, **given(fields))
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine

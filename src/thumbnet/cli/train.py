@@ -7,7 +7,8 @@ from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, RecipeFlags, Recipes, given, print_json
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
-from thumbnet.recipes import Recipe, default_recipe, recipe, vary
+from thumbnet.recipes import DEFAULT, vary
+from thumbnet.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
     from thumbnet.runs import Run
@@ -27,9 +28,6 @@ def train(
 ) -> None:
     """Train a classifier and write a run folder with its weights, metrics and plots.
 
-    Validation images are cut from the training set; the test set stays closed (`thumbnet evaluate RUN --split test`
-    opens it). Example: thumbnet train cifar10 --recipe cifar10-resnet18 --epochs 10
-
     Parameters
     ----------
     dataset
@@ -43,7 +41,7 @@ def train(
     """
     check_dataset_name(dataset)
     begun = begun_run(dataset, recipe, out) if resume else None
-    chosen = vary(begun.recipe, **given(fields)) if begun else named(dataset, recipe, given(fields))
+    chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(recipe or DEFAULT, **given(fields))
     if begun is None and out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is taken; choose another --out, or add --resume to continue the run in it")
 
@@ -64,11 +62,6 @@ def train(
         print_json(run.summary)
     else:
         print("\n".join(outcome(run.summary)))
-
-
-def named(dataset: str, name: str | None, changes: dict[str, Any]) -> Recipe:
-    """The recipe asked for, or the data set's default, with the flags' changes."""
-    return recipe(name or default_recipe(dataset), **changes)
 
 
 def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":

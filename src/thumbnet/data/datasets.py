@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,6 +150,12 @@ def load_dataset(
     """
     name = str(name)
     check_dataset_name(name)
+    if name not in SPECS and data_dir is not None:
+        raise UserError(
+            f"data_dir {data_dir} is for published sets; {name} is a folder of images, which lies where it lies"
+        )
+    if name in SPECS and (image_size != 32 or skip_broken):
+        raise UserError(f"image_size and skip_broken are for folders of images; {name} comes as it was published")
     if name == "fashion-mini":
         from thumbnet.data.embedded import read_fashion_mini
 
@@ -200,17 +206,24 @@ def load_published(
 
     packs = cache_folder() / "packs"
     source = sources.find(name, data_dir)
-    if source is None and (converted := newest(packs.glob(f"{name}-*.safetensors"))):
-        return read_pack(converted), {"location": "the cache", "pack": str(converted)}
+    if source is None and (found := converted_before(name, packs)):
+        return found
     source = source or sources.fetch(name, cache_folder() / "downloads", offline, progress)
-    path = packs / f"{name}-{signature(source.files)}.safetensors"
+    path = packs / f"{name}-v{CONVERTER}-{signature(source.files)}.safetensors"
     pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read))
     return pack, {"location": str(source.location), "pack": str(path)}
 
 
-def newest(paths: Iterable[Path]) -> Path | None:
-    """The file changed last, or None where there is none."""
-    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+def converted_before(name: str, packs: Path) -> tuple[Pack, dict[str, Any]] | None:
+    """The newest pack of a published set that is complete; a user's own set in the same layout does not pass for it."""
+    spec = SPECS[name]
+    found = packs.glob(f"{name}-v{CONVERTER}-*.safetensors")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        pack = read_pack(path)
+        counts = [len(pack.arrays[f"{split}_labels"]) for split in ("train", "test")]
+        if (counts, len(pack.description["classes"])) == ([spec.train, spec.test], spec.classes):
+            return pack, {"location": "the cache", "pack": str(path)}
+    return None
 
 
 def load_folder(
@@ -219,9 +232,9 @@ def load_folder(
     """The pack of a folder of images; converted again whenever a file in it changes."""
     from thumbnet.data.folder import folder_signature, read_folder
 
-    key = hashlib.sha256(f"{CONVERTER} {folder_signature(folder, image_size)} {skip_broken}".encode()).hexdigest()[:16]
+    key = folder_signature(folder, image_size, skip_broken=skip_broken)[:16]
     label = "".join(letter if letter.isalnum() else "-" for letter in folder.resolve().name)
-    pack_path = cache_folder() / "packs" / f"folder-{label}-{key}.safetensors"
+    pack_path = cache_folder() / "packs" / f"folder-{label}-v{CONVERTER}-{key}.safetensors"
     tell = partial(progress, f"reading images of {folder}") if progress else None
     pack = cached_pack(
         pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
@@ -257,7 +270,7 @@ def signature(files: list[Path]) -> str:
     for file in sorted(files):
         status = file.stat()
         rows.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr((CONVERTER, rows)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thumbnet.data.cifar import read_cifar10, read_cifar100
+from thumbnet.data.cifar import CIFAR10, CIFAR100, read_cifar10, read_cifar100
 from thumbnet.data.download import RemoteFile, download
-from thumbnet.data.idx import read_fashion_mnist
+from thumbnet.data.idx import FASHION_MNIST_FILES, read_fashion_mnist
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 
@@ -20,7 +20,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's pac
 
 
 @dataclass(frozen=True)
-class Layout:
+class Published:
     """How one data set is published: the folder its archive makes, the files in it, the archives, and its reader."""
 
     folder: str  # "" where the files have no folder of their own
@@ -73,22 +73,17 @@ def fashion_file(name: str, sha256: str, size: int) -> RemoteFile:
     return RemoteFile(name=name, urls=tuple(mirror + name for mirror in mirrors), sha256=sha256, size=size)
 
 
-LAYOUTS = {
-    "cifar10": Layout(
-        "cifar-10-batches-py",
-        ("batches.meta", *(f"data_batch_{index}" for index in range(1, 6)), "test_batch"),
+PUBLISHED = {
+    "cifar10": Published(
+        CIFAR10.folder,
+        CIFAR10.files,
         (CIFAR10_ARCHIVE,),
         read_cifar10,
     ),
-    "cifar100": Layout("cifar-100-python", ("meta", "train", "test"), (CIFAR100_ARCHIVE,), read_cifar100),
-    "fashion-mnist": Layout(
+    "cifar100": Published(CIFAR100.folder, CIFAR100.files, (CIFAR100_ARCHIVE,), read_cifar100),
+    "fashion-mnist": Published(
         "fashion-mnist",
-        (
-            "train-images-idx3-ubyte",
-            "train-labels-idx1-ubyte",
-            "t10k-images-idx3-ubyte",
-            "t10k-labels-idx1-ubyte",
-        ),
+        tuple(name for name, _ in FASHION_MNIST_FILES.values()),
         (
             fashion_file(
                 "train-images-idx3-ubyte.gz",
@@ -122,42 +117,44 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     Looks into `data_dir` alone where given (and raises `UserError` if they are not there), else where THUMBNET_DATA
     points, else where Debian installs Fashion-MNIST. A folder may hold the published folder, its files, or the archive.
     """
-    layout = LAYOUTS[name]
+    published = PUBLISHED[name]
     if data_dir is not None:
         if not data_dir.is_dir():
-            raise UserError(f"the data folder {data_dir} does not exist; give the folder that holds {wanted(layout)}")
-        if source := look_into(data_dir, layout):
+            raise UserError(
+                f"the data folder {data_dir} does not exist; give the folder that holds {wanted(published)}"
+            )
+        if source := look_into(data_dir, published):
             return source
-        raise UserError(f"{data_dir} holds no {name}: looked for {wanted(layout)}")
+        raise UserError(f"{data_dir} holds no {name}: looked for {wanted(published)}")
     candidates = [Path(value) for value in [os.environ.get("THUMBNET_DATA")] if value]
     if name == "fashion-mnist":
         candidates.append(DEBIAN_FASHION_MNIST)
-    return next((source for folder in candidates if (source := look_into(folder, layout))), None)
+    return next((source for folder in candidates if (source := look_into(folder, published))), None)
 
 
-def look_into(folder: Path, layout: Layout) -> Source | None:
-    """The layout's files in `folder`, in its published sub-folder, or as an archive."""
-    for place in (folder / layout.folder, folder):
-        files = [found for file in layout.files for found in (place / file, place / f"{file}.gz") if found.is_file()]
+def look_into(folder: Path, published: Published) -> Source | None:
+    """The published files in `folder`, in its published sub-folder, or as an archive."""
+    for place in (folder / published.folder, folder):
+        files = [found for file in published.files for found in (place / file, place / f"{file}.gz") if found.is_file()]
         if files:  # perhaps not all of them: the reader then names what is missing
-            return Source(place, files, partial(layout.read, place))
-    if len(layout.archives) == 1 and (archive := folder / layout.archives[0].name).is_file():
-        return Source(archive, [archive], partial(layout.read, archive))
+            return Source(place, files, partial(published.read, place))
+    if len(published.archives) == 1 and (archive := folder / published.archives[0].name).is_file():
+        return Source(archive, [archive], partial(published.read, archive))
     return None
 
 
-def wanted(layout: Layout) -> str:
+def wanted(published: Published) -> str:
     """What to look for, in words."""
-    return f"the folder {layout.folder} or {', '.join(archive.name for archive in layout.archives)}"
+    return f"the folder {published.folder} or {', '.join(archive.name for archive in published.archives)}"
 
 
 def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -> Source:
     """Download what is published for `name` into `folder` (kept there), and how to read it."""
-    layout = LAYOUTS[name]
-    place = folder / layout.folder if len(layout.archives) > 1 else folder
+    published = PUBLISHED[name]
+    place = folder / published.folder if len(published.archives) > 1 else folder
     files = []
-    for archive in layout.archives:
+    for archive in published.archives:
         tell = partial(progress, f"downloading {archive.name}") if progress else None
         files.append(download(archive, place, offline=offline, progress=tell))
     location = files[0] if len(files) == 1 else place
-    return Source(location, files, partial(layout.read, location))
+    return Source(location, files, partial(published.read, location))

@@ -19,8 +19,9 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with square kernels; takes and gives B C H W."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or self.groups != 1:
-            return super().forward(x)  # cuDNN has kernels for these cases
+        plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        if x.device.type != "cpu" or not plain:  # a GPU has kernels for these cases
+            return super().forward(x)
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self.as_product_over_pixels(x)
         if self.kernel_size == (3, 3) and self.padding == (1, 1) and self.stride == (1, 1):
@@ -44,7 +45,7 @@ class Conv2d(nn.Conv2d):
         batch, channels, height, width = x.shape
         pixels, channels_out = height * width, self.out_channels
         taps = self.weight.flatten(2).permute(2, 0, 1).to(compute_dtype(x))  # 9 D C
-        taps = taps.index_select(0, tap_between_pixels(height, x.device))  # P*P D C
+        taps = taps.index_select(0, torch.tensor(taps_between_pixels(height)))  # P*P D C
         matrix = taps.view(pixels, pixels, channels_out, channels).transpose(1, 2)  # P D P C
         rows = x.permute(0, 2, 3, 1).reshape(batch, pixels * channels)  # B P*C
         y = F.linear(rows, matrix.reshape(pixels * channels_out, pixels * channels))  # B P*D
@@ -60,8 +61,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 @cache
-def tap_between_pixels(side: int, device: torch.device) -> Tensor:
+def taps_between_pixels(side: int) -> list[int]:
     """For every output pixel and input pixel of a side x side map, the index (0 to 8) of the tap that joins them."""
     pixels = [(row, column) for row in range(side) for column in range(side)]
-    taps = [(p - i + 1) * 3 + (q - j + 1) for i, j in pixels for p, q in pixels]
-    return torch.tensor(taps, device=device)
+    return [(p - i + 1) * 3 + (q - j + 1) for i, j in pixels for p, q in pixels]

@@ -17,6 +17,10 @@ MODELS = {
     "preact_resnet18": "thumbnet.models.preact_resnet",
 }
 
+# How many dropout rates a model takes, where it is not one, before the dense layer. The classic ones: after stage 2, after
+# stage 3, before the dense layer.
+DROPOUT_PLACES = {"preact_resnet50_classic": 3, "resnet50_classic": 3}
+
 
 def list_models() -> list[str]:
     """The names that `create_model` knows."""
@@ -27,7 +31,7 @@ def check_model(name: str, dropout: Sequence[float] = ()) -> None:
     """Raise `UserError` where `name` is no model, naming the nearest, or takes another number of dropout rates."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
-    places = 3 if name.endswith("_classic") else 1  # after stage 2, after stage 3, before the dense layer; or the last
+    places = DROPOUT_PLACES.get(name, 1)
     if dropout and len(dropout) != places:
         raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {places}")
 

@@ -32,6 +32,4 @@ def recipe(name: str, **changes: Any) -> Recipe:
     return vary(RECIPES[name](), **changes)
 
 
-def default_recipe(dataset: str) -> str:
-    """The name of the recipe that `train` takes when none is given."""
-    return "general"
+DEFAULT = "general"  # what `train` takes when no recipe is named

@@ -108,7 +108,7 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
 
 def number_of_type(kind: Any, field: "dataclasses.Field[Any]", value: Any) -> int | float:
     """`value` as int or float; refuses booleans, text and fractions where a whole number is wanted."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value % 1 != 0):
         raise UserError(f"{field.name} is {value!r}; give {'a whole number' if kind is int else 'a number'}")
     return kind(value)
 
