@@ -1,6 +1,6 @@
 # make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
 # make test    sets everything up and runs the tests
-# Both do nothing twice: run again with nothing changed, they only repeat what they found. `make retest` insists.
+# Both do nothing twice: with nothing changed, they repeat what they found. `make retest` runs the tests all the same.
 
 PYTHON ?= python3
 VENV := .venv

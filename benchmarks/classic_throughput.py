@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "classic-throughput.json"
 PEER_IMAGES = 10_000  # handed to Keras as float32; more would only cost it memory
-WARM_UP, STEPS = 8, 60
+WARM_UP, STEPS = 8, 40
 
 
 def measure_ours(precision: str) -> None:
@@ -111,7 +111,13 @@ def main() -> None:
             for precision in ("fp32", "bf16"):
                 rows[precision].append(run_json([sys.executable, __file__, "--ours", precision]))
             if arguments.peer:
-                peer = [str(arguments.peer), str(ROOT / "benchmarks" / "keras_peer.py"), f"{folder}/images.npz"]
+                peer = [
+                    str(arguments.peer),
+                    str(ROOT / "benchmarks" / "keras_peer.py"),
+                    f"{folder}/images.npz",
+                    "--steps",
+                    str(STEPS),
+                ]
                 rows["keras"].append(run_json(peer))
     print(json.dumps({name: medians(found) for name, found in rows.items() if found}, indent=2))
     if arguments.peer:

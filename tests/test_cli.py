@@ -214,7 +214,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --config broken.toml", ["broken.toml is not TOML"]),
         ("train fashion-mini --config unknown.toml", ["epohs", "unknown.toml", "Did you mean --epochs"]),
         ("train fashion-mini --config fraction.toml", ["epochs", "'1.5' is not a whole number"]),
-        ("train fashion-mini --out taken", ["taken is taken; choose another --out, or add --resume"]),
+        ("train fashion-mini --out taken", ["taken is taken; choose another --out"]),
         ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
         ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
         ("train fashion-mini --resume", ["nothing to resume", "--out"]),

@@ -338,3 +338,66 @@ def test_metrics_are_plain_json_without_nan(unbroken, quick):
     for line in (unbroken(quick).path / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in metrics.jsonl"))
         assert all(value is None or math.isfinite(value) for value in row.values())
+
+
+def test_a_new_run_folder_is_complete_or_absent(tiny, quick, tmp_path, monkeypatch):
+    """Cut off while the folder is being made, nothing stands in the way of a second try."""
+
+    def write_text(path, text, keep=runs.write_text):
+        if path.name == "recipe.toml":
+            raise KeyboardInterrupt
+        keep(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_text", write_text)
+        with pytest.raises(KeyboardInterrupt):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    assert list(tmp_path.iterdir()) == []
+    assert train(vary(quick, epochs=1), tiny, tmp_path / "run", machine=CPU).finished
+
+
+def test_a_resumed_run_counts_the_seconds_of_all_its_parts(tiny, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(patched, 12)
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    before = json.loads((tmp_path / "run" / "checkpoint" / "manifest.json").read_text())["position"]["seconds"]
+    summary = train(quick, tiny, tmp_path / "run", machine=CPU).summary
+    assert summary["wall_seconds"] > summary["train_seconds"] > before > 0
+
+
+def test_dataset_to_moves_shared_images_once(tiny):
+    data = tiny.with_validation(0.1, seed=0).to(torch.device("cpu"))
+    assert data.train.images is data.validation.images
+    assert torch.equal(data.train.rows, tiny.with_validation(0.1, seed=0).train.rows)
+
+
+def test_the_bar_shows_loss_accuracy_speed_and_time_left(tiny, quick, tmp_path, capfd, monkeypatch):
+    from thumbnet.progress import Bar
+
+    monkeypatch.setattr(Bar, "every", 0.0)
+    shown = []
+    with Bar() as bar:
+        keep = bar.progress.update
+        monkeypatch.setattr(bar.progress, "update", lambda task, **more: (shown.append(more), keep(task, **more)))
+        train(vary(quick, epochs=1), tiny, tmp_path / "run", machine=CPU, reporter=bar)
+    text = shown[-1]["description"]
+    assert shown[-1]["completed"] == shown[-1]["total"] == 6
+    assert all(part in text for part in ("epoch 1/1", "loss", "accuracy", "images/s", "left"))
+    line = next(line for line in capfd.readouterr().err.splitlines() if "epoch   1/1" in line)
+    assert len(line) <= 80
+
+
+def test_a_cap_on_gpu_memory_is_handed_to_cuda_as_a_part_of_its_memory(monkeypatch):
+    """There may be no GPU here: the calls that would reach it are caught."""
+    from types import SimpleNamespace
+
+    from thumbnet import backend
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *words: asked.append(words))
+    backend.limit_gpu_memory(3072, torch.device("cuda"))
+    assert asked == [(3072 / 8192, 0)]
+    with pytest.raises(UserError, match="--gpu-memory 9000 MiB; the GPU has 8192 MiB"):
+        backend.limit_gpu_memory(9000, torch.device("cuda"))

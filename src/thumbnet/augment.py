@@ -46,10 +46,10 @@ def affine(images: Tensor, random: Generator, *, zoom: float, shift: float, flip
     batch, channels, height, width = images.shape
     draws = torch.rand(batch, 5, generator=random, device=images.device)
     scale = 1 + zoom * (2 * draws[:, 0:2] - 1)  # B 2, for rows and columns
-    offset = shift * (2 * draws[:, 2:4] - 1) * torch.tensor([height, width], device=images.device)
+    offset = shift * (2 * draws[:, 2:4] - 1)  # B 2, in parts of the side
     sign = torch.where(draws[:, 4] < 0.5, -1.0, 1.0) if flip else torch.ones(batch, device=images.device)
-    rows = resampling_matrix(scale[:, 0], offset[:, 0], height)
-    columns = resampling_matrix(scale[:, 1] * sign, offset[:, 1], width)
+    rows = resampling_matrix(scale[:, 0], offset[:, 0] * height, height)
+    columns = resampling_matrix(scale[:, 1] * sign, offset[:, 1] * width, width)
     # Without rotation the map is a product of two one-dimensional ones: matrix products are faster than gathering pixels.
     x = images.reshape(batch, channels * height, width) @ columns.transpose(1, 2)  # B CH W
     x = x.view(batch, channels, height, width).transpose(1, 2).reshape(batch, height, channels * width)

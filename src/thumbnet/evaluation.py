@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,7 +75,8 @@ def evaluate(
     model = place(run.model(), backend.device)
     logits = predict_logits(model, chosen.to(backend.device), backend, views=views)
     scores = score(logits, chosen.labels[chosen.rows], data.classes, split=split, views=views)
-    run.record_evaluation({**scores.to_json(), "device": str(backend.device), "precision": backend.precision})
+    with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
+        run.record_evaluation({**scores.to_json(), "device": str(backend.device), "precision": backend.precision})
     return scores
 
 
@@ -153,7 +155,7 @@ def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, split: st
         loss=F.cross_entropy(logits.double(), labels).item(),
         interval95=wilson_interval(hits, len(labels)),
         classes=classes,
-        per_class=tuple((confusion.diagonal() / support.clamp(min=1)).tolist()),
+        per_class=tuple((confusion.diagonal().double() / support.clamp(min=1)).tolist()),
         support=tuple(support.tolist()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )

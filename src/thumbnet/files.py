@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written beside their place, synced, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -103,4 +104,7 @@ def sha256_of(path: Path) -> str:
 def write_failed(path: Path, error: OSError) -> ThumbnetError:
     """The one-line error for a disk that is full, read-only or not ours."""
     reason = error.strerror or str(error)
-    return UserError(f"cannot write {path}: {reason}; free some space or choose another place, then run again")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space" in reason or "too large" in reason
+    return UserError(
+        f"cannot write {path}: {reason}; {'free some space' if full else 'choose another place'} and run again"
+    )

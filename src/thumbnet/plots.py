@@ -51,12 +51,12 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
     figure.suptitle(title, parse_math=False)
     accuracy, loss, rate = figure.subplots(1, 3)
     draw_pair(accuracy, rows, "accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     mark_best(accuracy, rows)
-    accuracy.legend(loc="lower right", frameon=False)
+    accuracy.legend(loc="best", frameon=False)
     draw_pair(loss, rows, "loss")
     loss.set_ylim(bottom=0)
-    loss.legend(loc="upper right", frameon=False)
+    loss.legend(loc="best", frameon=False)
     fractions = np.arange(RATE_POINTS) / RATE_POINTS
     epochs = range(rows[0]["epoch"] - 1, rows[-1]["epoch"])
     rates = [learning_rate(recipe, epoch, step, RATE_POINTS) for epoch in epochs for step in range(RATE_POINTS)]
@@ -64,6 +64,7 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
     rate.set_ylim(bottom=0)
     for axes, label in ((accuracy, "accuracy"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
         axes.set(title=label, xlabel="epoch")
+        axes.set_xlim(*((0, 2) if len(rows) == 1 else (None, None)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -111,7 +111,7 @@ def predict_files(
             readable.append(file)
         except UserError as error:
             if not skip_broken:
-                raise
+                raise UserError(f"{error}, or skip such files (--skip-broken)") from error
             broken.append(str(error))
     if not readable:
         raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")

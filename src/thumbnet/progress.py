@@ -73,7 +73,7 @@ class Bar(Reporter):
         self.progress.start()
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False)
+        self.progress.console.print(line, markup=False, soft_wrap=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total or None, description=what, visible=done < total)
@@ -96,11 +96,11 @@ def reporter_for_terminal() -> Reporter:
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """One epoch in one line of text."""
-    line = f"epoch {row['epoch']:>3}/{epochs}  train loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+    """One epoch in one line of 80 columns: losses and accuracies, training images per second."""
+    line = f"epoch {row['epoch']:>3}/{epochs}  training {row['train_loss']:.4f} {row['train_accuracy']:6.2%}"
     if row.get("validation_accuracy") is not None:
-        line += f"  |  validation loss {row['validation_loss']:.4f}  accuracy {row['validation_accuracy']:.4f}"
-    return line + f"  |  {row['images_per_second']:,.0f} images/s"
+        line += f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:6.2%}"
+    return line + f"  {row['images_per_second']:,.0f}/s"
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,9 @@ def global_draws(device: torch.device | str, *key: Key) -> Iterator[None]:
     here = torch.get_device_module(device)  # torch.cpu, torch.cuda or torch.mps
     before = torch.random.get_rng_state()
     before_on_device = None if device.type == "cpu" else here.get_rng_state()
-    torch.manual_seed(seed_of(*key))
+    torch.default_generator.manual_seed(seed_of(*key))
+    if before_on_device is not None:
+        here.manual_seed(seed_of(*key))
     try:
         yield
     finally:

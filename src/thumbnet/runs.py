@@ -55,35 +55,42 @@ class Run:
     @staticmethod
     def create(path: Path, recipe: Recipe, data: "Dataset", environment: dict[str, Any]) -> "Run":
         """A new folder with recipe, data and environment written down. `path` must be absent or empty."""
-        run = Run(path, recipe, describe_data(data))
         base = named_recipe(recipe.name)
         changed = {name: new for name, (new, _) in differences(recipe, base).items()}
+        folder = path.with_name(f".{path.name}.tmp-{os.getpid()}")  # complete before it gets its name
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "recipe.toml").open("x").close()  # whoever makes this file first owns the folder
-            write_text(path / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
-            write_json(path / "data.json", run.data)
-            write_json(path / "environment.json", environment)
-            write_text(path / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
-        except FileExistsError:
-            raise UserError(f"{path} was just taken by another run; choose another --out") from None
+            folder.mkdir(parents=True)
+            write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
+            write_json(folder / "data.json", describe_data(data))
+            write_json(folder / "environment.json", environment)
+            write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
+            os.rename(folder, path)  # also onto an empty folder; fails where another run was quicker
         except OSError as error:
             raise write_failed(path, error) from error
-        except UserError:  # a disk that is full: leave nothing half-made
-            for name in ("changes.toml", "data.json", "environment.json", "recipe.toml"):
-                (path / name).unlink(missing_ok=True)
-            raise
-        return run
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Run(path, recipe, describe_data(data))
 
     @staticmethod
     def open(path: "str | Path") -> "Run":
         """The run in a folder written by `train`. Raises `UserError` where it is none, naming what is missing."""
         path = Path(path)
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} points at {path.readlink()}, which is gone; name another run folder")
         if not path.is_dir():
             raise UserError(f"there is no run folder {path}; `thumbnet train` makes one and prints where it lies")
         try:
             table = tomllib.loads((path / "recipe.toml").read_text(encoding="utf-8"))
             data = json.loads((path / "data.json").read_text(encoding="utf-8"))
+            if not isinstance(data, dict) or not {
+                "name",
+                "location",
+                "classes",
+                "channels",
+                "image_size",
+                "fingerprint",
+            } <= set(data):
+                raise ValueError("data.json lacks what it should hold")
         except FileNotFoundError as error:
             raise UserError(f"{path} is not a run folder: it has no {Path(error.filename).name}") from error
         except (ValueError, OSError) as error:
@@ -160,6 +167,8 @@ class Run:
         from safetensors.torch import load_file
 
         self.require_finished()
+        if not (self.path / "model.safetensors").is_file():
+            raise UserError(f"{self.path} has lost its model.safetensors; train again")
         model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
             model.load_state_dict(load_file(self.path / "model.safetensors"))
@@ -179,6 +188,10 @@ class Run:
         name, before = self.data["name"], Path(self.data["location"])
         if name not in SPECS:
             name, data_dir = str(data_dir or before), None
+            if not Path(name).is_dir():
+                raise UserError(
+                    f"the images of {self.path} lay in {name}, which is gone; give their folder with --data-dir"
+                )
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
         as_before: dict[str, Any] = {}

@@ -68,29 +68,32 @@ def train(
     elif run.finished:
         reporter.say(f"{run.path} is finished already")
         return run
-    reporter.say(
-        f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"
-    )
     with run.locked(), StopSignals() as stop:
-        point_latest(run.path)
-        model, validation, seconds = fit(run, data, backend, reporter, stop)
+        about = (
+            f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"
+        )
+        reporter.say(about)
+        model, validation, position = fit(run, data, backend, reporter, stop)
         run.save_model(model)
         save_run_plots(run)
-        summary = summarize(run, data, backend, model, validation, seconds)
-        run.finish(summary | {"wall_seconds": round(time.time() - started, 3)})
+        summary = summarize(run, data, backend, model, validation, position)
+        run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
+        point_latest(run.path)
     return run
 
 
 def fit(
     run: Run, data: "Dataset", backend: Backend, reporter: Reporter, stop: StopSignals
-) -> tuple[nn.Module, Scores | None, float]:
-    """The loop. Gives the model after the last epoch, its validation scores, and the seconds on the training clock."""
+) -> tuple[nn.Module, Scores | None, Position]:
+    """The loop. Gives the model after the last epoch, its validation scores, and the position with its clocks."""
     recipe, device = run.recipe, backend.device
     began = time.perf_counter()
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
     model, data = place(model, device), data.to(device)
     optimizer = build_optimizer(model, recipe)
     position = restore(run, model, optimizer, device, began)
+    if position.seconds_before:
+        reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
     steps = len(data.train) // recipe.batch_size  # per epoch; the ragged last batch is left out
     scores = None
 
@@ -133,7 +136,7 @@ def fit(
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
 
-    return model, scores, position.seconds()
+    return model, scores, position
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
@@ -204,12 +207,18 @@ def saving_when_stopped(
         ) from None
 
 
+def taken(path: Path) -> UserError:
+    """The error for a place where something is already."""
+    hint = ", or add --resume to continue the run in it" if (path / "recipe.toml").is_file() else ""
+    return UserError(f"{path} is taken; choose another --out{hint}")
+
+
 def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> Run | None:
     """The run to continue in `path`, or None where a new one may be made there."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
     if not resume:
-        raise UserError(f"{path} is taken; choose another --out, or add --resume to continue the run in it")
+        raise taken(path)
     run = Run.open(path)
     if changed := differences(recipe, run.recipe):
         told = ", ".join(f"{name} {now!r} (there {then!r})" for name, (now, then) in changed.items())
@@ -219,7 +228,7 @@ def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> R
 
 
 def summarize(
-    run: Run, data: "Dataset", backend: Backend, model: nn.Module, validation: Scores | None, seconds: float
+    run: Run, data: "Dataset", backend: Backend, model: nn.Module, validation: Scores | None, position: Position
 ) -> dict[str, Any]:
     """The outcome of a run, as it stands in summary.json and as `train --json` prints it."""
     rows = run.metrics
@@ -231,6 +240,7 @@ def summarize(
         "dataset": data.name,
         "recipe": run.recipe.name,
         "model": run.recipe.model,
+        "classes": len(data.classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": run.recipe.seed,
         "device": str(backend.device),
@@ -246,7 +256,7 @@ def summarize(
         "validation_interval95": list(validation.interval95) if validation else None,
         "best_epoch": max(measured, key=lambda row: row["validation_accuracy"])["epoch"] if measured else None,
         "l2_penalty": rows[-1]["l2_penalty"],
-        "train_seconds": round(seconds, 3),
+        "train_seconds": round(position.seconds(), 3),
         "images_per_second": round(steps * run.recipe.batch_size * len(rows) / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
     }

@@ -54,8 +54,9 @@ def lines(run: "Run", scores: "Scores") -> list[str]:
     counted = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
     text = [
         f"{run.recipe.name} on {scores.images:,} {scores.split} images of {run.data['name']}{counted}",
+        f"run       {run.path.resolve()}",
         f"accuracy  {scores.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f}; {scores.views} view{'s'[: scores.views > 1]})",
-        f"top-5     {scores.top5:.4f}",
+        *([f"top-5     {scores.top5:.4f}"] if len(scores.classes) > 5 else []),
         f"loss      {scores.loss:.4f}",
     ]
     if penalty := run.summary["l2_penalty"]:

@@ -1,5 +1,7 @@
 """Show what there is: recipes, models, data sets, augmentations, with measured results."""
 
+import textwrap
+from dataclasses import asdict
 from typing import Any, Literal
 
 from thumbnet.cli.options import Json, print_json
@@ -20,7 +22,8 @@ def list_(what: Kind, /, *, json: Json = False) -> None:
         print_json({what: rows})
         return
     for row in rows:
-        print(f"{row['name']}\n    {row['about']}")
+        print(row["name"])
+        print(textwrap.fill(row["about"], 100, initial_indent="    ", subsequent_indent="    "))
         for result in row.get("results", []):
             print(f"    measured: {result}")
 
@@ -37,7 +40,8 @@ def recipes() -> list[dict[str, Any]]:
             f"{recipe.model}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}, "
             f"{recipe.schedule} learning rate from {recipe.learning_rate:g}"
         )
-        rows.append({"name": name, "about": f"{summary_of(make)} {about}", "results": recorded_for(name)})
+        found = recorded_for(name)
+        rows.append({"name": name, "about": f"{summary_of(make)} {about}", "fields": asdict(recipe), "results": found})
     return rows
 
 
@@ -53,7 +57,8 @@ def models() -> list[dict[str, Any]]:
     rows = []
     for name in list_models():
         parameters = sum(parameter.numel() for parameter in create_model(name, classes=10).parameters())
-        rows.append({"name": name, "about": f"{describe_model(name)} ({parameters:,} trained numbers for 10 classes)"})
+        about = f"{describe_model(name)} {parameters:,} parameters for RGB images of 10 classes."
+        rows.append({"name": name, "about": about, "parameters": parameters})
     return rows
 
 
@@ -63,7 +68,7 @@ def datasets() -> list[dict[str, Any]]:
 
     return [
         {
-            "name": spec.name,
+            **asdict(spec),
             "about": (
                 f"{spec.title}: {spec.train:,} training and {spec.test:,} test images of {spec.classes} classes, "
                 f"{spec.shape[1]} x {spec.shape[2]} {'RGB' if spec.shape[0] == 3 else 'grey'}; licence: {spec.licence}"

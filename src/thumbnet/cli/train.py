@@ -1,5 +1,6 @@
 """Train a classifier; the main job."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,6 @@ def train(
     check_dataset_name(dataset)
     begun = begun_run(dataset, recipe, out) if resume else None
     chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(recipe or DEFAULT, **given(fields))
-    if begun is None and out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is taken; choose another --out, or add --resume to continue the run in it")
 
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
@@ -87,15 +86,16 @@ def outcome(summary: dict[str, Any]) -> list[str]:
     lines = []
     if summary["validation_accuracy"] is not None:
         low, high = summary["validation_interval95"]
+        top5 = f", top-5 {summary['validation_top5']:.4f}" if summary["classes"] > 5 else ""
         lines.append(
             f"validation  accuracy {summary['validation_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-            f"{summary['validation_images']:,} images), top-5 {summary['validation_top5']:.4f}"
+            f"{summary['validation_images']:,} images){top5}"
         )
     lines += [
         f"time        {duration(summary['train_seconds'])} training and validation, {summary['images_per_second']:,.0f} images/s",
         f"run folder  {run}",
         f"plots       {run / 'plots' / 'curves.png'}",
         f"summary     {run / 'summary.json'}",
-        f"next        thumbnet evaluate {run}   or   thumbnet predict {run} IMAGE",
+        f"next        thumbnet evaluate {shlex.quote(str(run))}   or   thumbnet predict {shlex.quote(str(run))} IMAGE",
     ]
     return lines

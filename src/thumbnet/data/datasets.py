@@ -73,6 +73,11 @@ class Dataset:
     development: "Split"  # all images that are not test images, before validation was held out
     own_validation: "Split | None"  # the validation split that the set brought along
 
+    def __repr__(self) -> str:
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(split):,} {part}" for part, split in parts.items() if split is not None)
+        return f"Dataset({self.name!r}: {counts} images of {len(self.classes)} classes)"
+
     @property
     def channels(self) -> int:
         return self.development.images.shape[1]
@@ -123,9 +128,11 @@ def check_dataset_name(name: str) -> None:
     """Raise `UserError` where `name` is neither a known set nor a folder."""
     if name in SPECS:
         return
+    if not name:
+        raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a folder of images")
     if not is_folder_name(name):
         error = unknown_name("data set", name, SPECS)
-        raise UserError(f"{error}, or give a folder of images (there is no folder {name!r})")
+        raise UserError(f"{error} (nor is there a folder of that name)")
     if not Path(name).is_dir():
         raise UserError(f"there is no folder {name}; give a folder with one folder of images per class")
 
@@ -211,7 +218,7 @@ def load_published(
     source = source or sources.fetch(name, cache_folder() / "downloads", offline, progress)
     path = packs / f"{name}-v{CONVERTER}-{signature(source.files)}.safetensors"
     pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read))
-    return pack, {"location": str(source.location), "pack": str(path)}
+    return pack, {"location": str(source.location)} | kept(path)
 
 
 def converted_before(name: str, packs: Path) -> tuple[Pack, dict[str, Any]] | None:
@@ -239,7 +246,7 @@ def load_folder(
     pack = cached_pack(
         pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
     )
-    return pack, {"location": str(folder.resolve()), "pack": str(pack_path)}
+    return pack, {"location": str(folder.resolve())} | kept(pack_path)
 
 
 def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
@@ -252,6 +259,11 @@ def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
     except UserError:
         return pack
     return read_pack(path)
+
+
+def kept(path: Path) -> dict[str, str]:
+    """What to tell of a pack that could be written, or not."""
+    return {"pack": str(path)} if path.is_file() else {"pack": f"not kept, since {path.parent} cannot be written to"}
 
 
 def report(progress: Progress | None, what: str, work: Callable[[], Pack]) -> Pack:

@@ -13,6 +13,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -107,23 +108,25 @@ def _is_right(path: Path, file: RemoteFile) -> bool:
 
 
 def _by_hand(file: RemoteFile, target: Path) -> str:
-    return f"download {file.urls[0]} by other means and put it at {target} (SHA-256 {file.sha256})"
+    return (
+        f"if you have it, give its folder with --data-dir or THUMBNET_DATA; else download {file.urls[0]} by other means "
+        f"and put it at {target} (SHA-256 {file.sha256})"
+    )
 
 
 def _from_any_mirror(job: _Job, target: Path) -> None:
-    failures = []
+    failures: dict[str, list[str]] = {}  # reason -> servers, so that a missing network is told once
     for url in job.file.urls:
         try:
             _from_mirror(job, url)
         except _MirrorFailed as failure:
-            failures.append(f"{url}: {failure}")
+            failures.setdefault(str(failure), []).append(urlsplit(url).netloc)
         else:
             os.replace(job.partial, target)
             sync_folder(target.parent)
             return
-    raise UserError(
-        f"cannot download {job.file.name} ({'; '.join(failures)}); try again later, or {_by_hand(job.file, target)}"
-    )
+    reasons = "; ".join(f"{reason}: {', '.join(servers)}" for reason, servers in failures.items())
+    raise UserError(f"cannot download {job.file.name} ({reasons}); {_by_hand(job.file, target)}")
 
 
 def _from_mirror(job: _Job, url: str) -> None:

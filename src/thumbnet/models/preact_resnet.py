@@ -62,7 +62,7 @@ def initialize(layer: nn.Module) -> None:
 
 
 def preact_resnet18(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0,)) -> PreActivationResNet:
-    """ResNet-18 with full pre-activation and the stem for 32-pixel images. 11.2 million parameters."""
+    """ResNet-18 with full pre-activation and the stem for 32-pixel images."""
     return PreActivationResNet(
         classes=classes, channels=channels, widths=(64, 128, 256, 512), blocks=2, dropout=dropout[-1]
     )

@@ -66,5 +66,5 @@ def initialize(layer: nn.Module) -> None:
 
 
 def resnet18(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0,)) -> ResNet:
-    """Four stages of two blocks, 64 to 512 channels, with the stem for 32-pixel images. 11.2 million parameters."""
+    """Four stages of two blocks, 64 to 512 channels, with the stem for 32-pixel images."""
     return ResNet(classes=classes, channels=channels, widths=(64, 128, 256, 512), blocks=2, dropout=dropout[-1])

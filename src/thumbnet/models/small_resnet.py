@@ -55,5 +55,5 @@ def initialize(layer: nn.Module) -> None:
 
 
 def small_resnet(*, classes: int, channels: int = 3, dropout: Sequence[float] = (0.0,)) -> SmallResNet:
-    """Two groups of 96 and 192 channels behind a stem of 32: 0.6 million parameters, seconds on a CPU."""
+    """Two groups of 96 and 192 channels behind a stem of 32: seconds on a CPU."""
     return SmallResNet(classes=classes, channels=channels, widths=(32, 96, 192), dropout=dropout[-1])

@@ -64,7 +64,7 @@ class Recipe:
         check_model(self.model, self.dropout)
         if len(self.drop_after) != len(self.drop_factors):
             raise UserError(
-                f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give as many"
+                f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give the same number"
             )
         if self.weight_decay and self.optimizer != "adamw":
             raise UserError(f"weight_decay {self.weight_decay} is for adamw; with {self.optimizer} set l2 instead")
@@ -123,7 +123,9 @@ def in_range(field: "dataclasses.Field[Any]", value: int | float) -> int | float
         parts.append(f"at most {high}")
     if below is not None:
         parts.append(f"below {below}")
-    fits = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+    if not math.isfinite(value):
+        raise UserError(f"{field.name} is {value}; it must be finite")
+    fits = (low is None or value >= low) and (high is None or value <= high)
     if not fits or (below is not None and value >= below):
-        raise UserError(f"{field.name} is {value}; it must be {' and '.join(parts) or 'finite'}")
+        raise UserError(f"{field.name} is {value}; it must be {' and '.join(parts)}")
     return value
