@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.files import write_json
-from thumbnet.recipes import differences, recipe
+from thumbnet.recipes import recipe
+from thumbnet.recipes.recipe import differences
 from thumbnet.runs import Run
 
 ROOT = Path(__file__).parents[1]

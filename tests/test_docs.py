@@ -61,6 +61,18 @@ def test_the_tables_of_the_readme_are_made_from_the_results():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("program", ["publish_run.py", "classic_throughput.py"])
+def test_the_programs_behind_the_results_start(program):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / program), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_result_says_how_it_was_made():
     results = recorded()
     assert results

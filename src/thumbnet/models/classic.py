@@ -40,13 +40,15 @@ class PreActivationBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if project:  # the report normalises the shortcut by itself instead of sharing norm1
             self.shortcut = nn.Sequential(
-                batch_norm(channels_in), nn.ReLU(), Conv2d(channels_in, channels_out, 1, stride=stride)
+                batch_norm(channels_in), nn.ReLU(inplace=True), Conv2d(channels_in, channels_out, 1, stride=stride)
             )
 
     def forward(self, x: Tensor) -> Tensor:  # B C H V
-        y = self.conv1(F.leaky_relu(self.norm1(x), LEAKY_SLOPE))  # B W H/stride V/stride
-        y = self.conv2(F.leaky_relu(self.norm2(y), LEAKY_SLOPE))
-        y = self.conv3(F.relu(self.norm3(y)))  # B D H/stride V/stride; the report's third activation is the plain ReLU
+        y = self.conv1(F.leaky_relu(self.norm1(x), LEAKY_SLOPE, inplace=True))  # B W H/stride V/stride
+        y = self.conv2(F.leaky_relu(self.norm2(y), LEAKY_SLOPE, inplace=True))
+        y = self.conv3(
+            F.relu(self.norm3(y), inplace=True)
+        )  # B D H/stride V/stride; the report's third activation is the plain ReLU
         return y + self.shortcut(x)
 
 

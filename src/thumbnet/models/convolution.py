@@ -7,6 +7,7 @@ which are one dense layer. Measured on the classic ResNet-50 (batch 64): about t
 # Shapes: B batch, C channels in, D channels out, H and W height and width of the map, P pixels of the map (H W).
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,16 +44,48 @@ class Conv2d(nn.Conv2d):
     def as_dense_layer(self, x: Tensor) -> Tensor:
         """A 3x3 kernel on a map no larger than 2x2: each output pixel sees each input pixel through one tap."""
         batch, channels, height, width = x.shape
-        pixels, channels_out = height * width, self.out_channels
-        taps = self.weight.flatten(2).permute(2, 0, 1).to(compute_dtype(x))  # 9 D C
-        taps = taps.index_select(0, torch.tensor(taps_between_pixels(height)))  # P*P D C
-        matrix = taps.view(pixels, pixels, channels_out, channels).transpose(1, 2)  # P D P C
-        rows = x.permute(0, 2, 3, 1).reshape(batch, pixels * channels)  # B P*C
-        y = F.linear(rows, matrix.reshape(pixels * channels_out, pixels * channels))  # B P*D
-        y = y.view(batch, height, width, channels_out)
+        matrix = DenseMatrix.apply(self.weight, height, compute_dtype(x))  # P*D P*C
+        rows = x.permute(0, 2, 3, 1).reshape(batch, height * width * channels)  # B P*C
+        y = F.linear(rows, matrix).view(batch, height, width, self.out_channels)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
-        return y.permute(0, 3, 1, 2)
+        return y.permute(0, 3, 1, 2)  # B D H W, channels last in memory
+
+
+class DenseMatrix(torch.autograd.Function):
+    """Kernel D C 3 3 -> the matrix P*D P*C of the same convolution on a map of P pixels, and back for the gradient.
+
+    Written by hand since autograd's way through `index_select` copies all nine taps several times in slow orders; on a 1x1
+    map only the middle one is needed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, side: int, dtype: torch.dtype) -> Tensor:
+        ctx.shape, ctx.dtype, ctx.side = kernel.shape, kernel.dtype, side
+        if side == 1:
+            return kernel[:, :, 1, 1].to(dtype)
+        taps = kernel.to(dtype).permute(2, 3, 0, 1).reshape(9, *kernel.shape[:2])  # 9 D C
+        pixels, channels_out, channels = side**2, *kernel.shape[:2]
+        blocks = taps.new_empty(pixels, channels_out, pixels, channels)  # filled block by block: faster than torch.cat
+        for i, row in enumerate(taps_between_pixels(side)):
+            for j, tap in enumerate(row):
+                blocks[i, :, j] = taps[tap]
+        return blocks.view(pixels * channels_out, pixels * channels)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        channels_out, channels = ctx.shape[:2]
+        if ctx.side == 1:
+            result = torch.zeros(ctx.shape, dtype=ctx.dtype)
+            result[:, :, 1, 1] = gradient
+            return result, None, None
+        pixels = ctx.side**2
+        blocks = gradient.to(ctx.dtype).view(pixels, channels_out, pixels, channels)
+        taps = torch.zeros(9, channels_out, channels, dtype=ctx.dtype)
+        for i, row in enumerate(taps_between_pixels(ctx.side)):
+            for j, tap in enumerate(row):
+                taps[tap] += blocks[i, :, j]
+        return taps.permute(1, 2, 0).reshape(ctx.shape), None, None
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -61,7 +94,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 @cache
-def taps_between_pixels(side: int) -> list[int]:
-    """For every output pixel and input pixel of a side x side map, the index (0 to 8) of the tap that joins them."""
+def taps_between_pixels(side: int) -> list[list[int]]:
+    """For every output pixel, for every input pixel of a side x side map: the index (0 to 8) of the tap that joins them."""
     pixels = [(row, column) for row in range(side) for column in range(side)]
-    return [(p - i + 1) * 3 + (q - j + 1) for i, j in pixels for p, q in pixels]
+    return [[(p - i + 1) * 3 + (q - j + 1) for p, q in pixels] for i, j in pixels]
