@@ -21,28 +21,31 @@ def test_the_default_recipe_reaches_its_floor_on_fashion_mini(tmp_path):
     assert json.loads(result.stdout)["validation_accuracy"] >= FLOOR
 
 
-# Steps of batch 64 with seed 0, and the band for the mean loss of their last third. Chance is ln 10 = 2.303; the first
-# ten steps mean 13.7, and the loss stays above chance for some two hundred steps, as Adam's first large steps are undone.
-COURSE = {"fp32": (60, 2.6, 3.4), "auto": (300, 1.6, 2.2)}
+STEPS = 60  # of batch 64, seed 0: about ten seconds on two cores
+# Mean loss of the last 40 of them; seen: 3.07 in fp32, 3.03 in bf16, 2.76 with another seed, 4.0 with shuffled labels. The
+# loss starts near 15 (the first ten steps mean 13.7) and stays above chance, ln 10 = 2.303, for some 200 steps, as Adam's
+# first large steps are undone; the accuracy (0.21 to 0.23 by then) tells learning from chance sooner.
+BAND = (2.5, 3.8)
+CHANCE = 0.1
 
 
-@pytest.mark.parametrize("precision", COURSE)
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_the_classic_recipe_learns_real_cifar10_along_its_known_course(cifar_folder, tmp_path, monkeypatch, precision):
-    steps, low, high = COURSE[precision]
-    losses = []
+    losses, hits = [], []
 
     def count(self, loss, logits, labels, keep=training.Position.count):
         losses.append(loss.item())
+        hits.append((logits.argmax(1) == labels).float().mean().item())
         keep(self, loss, logits, labels)
-        if len(losses) == steps:
+        if len(losses) == STEPS:
             raise StopRequested("the test")
 
     monkeypatch.setattr(training.Position, "count", count)
     data = load_dataset("cifar10", data_dir=cifar_folder)
     with pytest.raises(training.Interrupted):
         train(recipe("cifar10-classic"), data, tmp_path / "run", machine=Machine(device="cpu", precision=precision))
-    late = losses[-steps // 3 :]
-    mean = sum(late) / len(late)
-    print(f"{precision}: mean loss of the last {len(late)} of {steps} steps {mean:.4f}")
-    assert low < mean < high
-    assert mean < sum(losses[:10]) / 10 / 2
+    loss, accuracy = sum(losses[-40:]) / 40, sum(hits[-20:]) / 20
+    print(f"{precision}: loss {loss:.4f}, accuracy {accuracy:.4f} of the last of {STEPS} steps")
+    assert BAND[0] < loss < BAND[1]
+    assert loss < sum(losses[:10]) / 10 / 2
+    assert accuracy > 1.5 * CHANCE

@@ -17,7 +17,6 @@ from torch import nn
 from thumbnet.errors import UserError
 from thumbnet.machine import Device, Machine, Precision
 
-
 # Numbers below 1e-38 count as zero, as they do in TensorFlow. Weights that only the L2 penalty reaches fade to such
 # numbers, on which a CPU computes many times slower. Set on import, since worker threads inherit it when they are made.
 torch.set_flush_denormal(True)
