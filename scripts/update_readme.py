@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from thumbnet.results import recorded
+from thumbnet.results import campaign_table, recorded
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->"
@@ -21,6 +21,13 @@ def accuracy_table() -> list[str]:
                 f"| {result['test_top5']:.2%} | {result['n']} | {result['processor']}, {result['precision']} |"
             )
     return rows
+
+
+def campaigns() -> list[str]:
+    """The table of every published campaign, and where they ran."""
+    records = [result for result in recorded() if result["kind"] == "campaign"]
+    machines = sorted({f"{r['processor']}, {r['threads']} threads, {r['precision']}" for r in records})
+    return [*campaign_table(records), "", f"Machine: {'; '.join(machines)}."] if records else []
 
 
 def throughput_table() -> list[str]:
@@ -51,7 +58,7 @@ def updated(text: str) -> str:
     """The README with its tables made anew."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    return "\n".join([head + BEGIN, "", *accuracy_table(), "", *throughput_table(), "", END + tail])
+    return "\n".join([head + BEGIN, "", *campaigns(), "", *accuracy_table(), "", *throughput_table(), "", END + tail])
 
 
 def main() -> None:

@@ -5,7 +5,20 @@ import pytest
 import torch
 from scipy import ndimage
 
-from thumbnet.augment import affine, augment, crop, cutout, flip, resampling_matrix, to_float
+from thumbnet.augment import (
+    affine,
+    augment,
+    crop,
+    cutmix,
+    cutout,
+    flip,
+    jitter,
+    mirrored_in_epoch,
+    mix,
+    mixup,
+    resampling_matrix,
+    to_float,
+)  # fmt: skip
 from thumbnet.recipes import recipe
 
 BATCH = 64
@@ -115,7 +128,7 @@ def test_cutout_blanks_one_square_and_nothing_else():
     assert (changed.sum(dim=(1, 2)) == 64).float().mean() > 0.4  # most squares lie inside
 
 
-@pytest.mark.parametrize("name", ["general", "cifar10-classic", "cifar10-resnet18"])
+@pytest.mark.parametrize("name", ["general", "cifar10-classic", "cifar10-resnet18", "cifar10-94"])
 def test_augmented_images_are_floats_in_the_unit_range_and_a_function_of_the_generator(name):
     images = (pictures() * 255).byte()
     first, same, other = (augment(images, recipe(name), random(seed)) for seed in (1, 1, 2))
@@ -134,3 +147,55 @@ def test_every_image_of_a_batch_is_changed_by_draws_of_its_own():
 
 def test_pixels_become_numbers_by_dividing_by_255():
     assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_alternating_flips_show_every_image_once_each_way_in_two_epochs():
+    first, second, third = (mirrored_in_epoch(1000, seed=4, epoch=epoch) for epoch in (0, 1, 2))
+    assert torch.equal(first, ~second) and torch.equal(first, third)
+    assert 440 < first.sum() < 560
+    assert not torch.equal(first, mirrored_in_epoch(1000, seed=5, epoch=0))
+
+
+def test_given_which_images_to_mirror_augment_mirrors_those_and_no_others():
+    images = (pictures(4) * 255).byte()
+    chosen = torch.tensor([True, False, True, False])
+    result = augment(images, recipe("general", crop=0), random(), chosen)
+    torch.testing.assert_close(result[chosen], to_float(images[chosen].flip(3)))
+    torch.testing.assert_close(result[~chosen], to_float(images[~chosen]))
+
+
+def test_jitter_shifts_brightness_and_scales_contrast_image_by_image_within_its_strength():
+    images = 0.4 + 0.2 * pictures(400)
+    result = jitter(images, random(3), strength=0.1)
+    shift = (result.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs()
+    scale = result.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    assert 0.09 < shift.max() <= 0.1001 and shift.min() < 0.01
+    assert 0.9 - 1e-4 <= scale.min() < 0.91 and 1.09 < scale.max() <= 1.1 + 1e-4
+
+
+def test_cutmix_gives_every_image_one_rectangle_of_another_and_its_part_of_the_label():
+    images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 16, 16) / 8
+    others = torch.arange(8).roll(1)
+    for seed in range(20):
+        mixed, targets = cutmix(images, torch.eye(8), others, random(seed))
+        foreign = mixed != images  # B 1 H W
+        assert torch.equal(mixed[foreign], images[others][foreign])
+        part = foreign.float().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(targets[torch.arange(8), others], part)
+        torch.testing.assert_close(targets.sum(1), torch.ones(8))
+
+
+def test_mixup_blends_images_and_targets_by_the_same_part():
+    images, others = pictures(6), torch.arange(6).roll(2)
+    mixed, targets = mixup(images, torch.eye(6), others, random(2))
+    part = targets[0, others[0]]
+    torch.testing.assert_close(mixed, (1 - part) * images + part * images[others])
+
+
+def test_mixing_ends_where_the_recipe_says_and_leaves_the_labels_themselves():
+    images, labels = pictures(8), torch.arange(8)
+    chosen = recipe("general", cutmix=1.0, mix_until=0.7)
+    mixed, targets = mix(images, labels, 8, chosen, random(), at=0.69)
+    assert targets.shape == (8, 8) and not torch.equal(mixed, images)
+    same, kept = mix(images, labels, 8, chosen, random(), at=0.7)
+    assert same is images and kept is labels

@@ -142,7 +142,7 @@ def test_list_shows_every_name(what, capsys):
     assert command_line(["list", what, "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)[what]]
     known = {"recipes": list_recipes, "models": list_models, "datasets": list_datasets}
-    assert names == known.get(what, lambda: ["flip", "zoom", "shift", "crop", "cutout"])()
+    assert names == known.get(what, lambda: ["flip", "zoom", "shift", "crop", "jitter", "cutout", "cutmix", "mixup"])()
     assert command_line(["list", what]) == 0
     shown = capsys.readouterr().out
     assert [name for name in names if name not in shown] == []

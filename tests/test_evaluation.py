@@ -166,3 +166,27 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         Run.open(tmp_path)
     with pytest.raises(UserError, match="there is no run folder"):
         Run.open(tmp_path / "absent")
+
+
+def test_only_the_least_certain_images_get_all_views(monkeypatch):
+    from thumbnet.backend import prepare
+    from thumbnet.data.batches import whole
+    from thumbnet.evaluation import predict_logits
+    from thumbnet.machine import Machine
+
+    class Plain(torch.nn.Module):  # class 0 by the brightness of the left half: mirrored images are judged otherwise
+        def forward(self, x):
+            left = x[:, :, :, :4].mean(dim=(1, 2, 3)) * 8
+            return torch.stack((left, torch.full_like(left, 2.0)), dim=1)
+
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, :, :, :4] = (torch.arange(40) * 6).view(40, 1, 1, 1).byte()
+    split, backend = whole(images, torch.zeros(40, dtype=torch.int64)), prepare(Machine(precision="fp32", device="cpu"))
+    one, both = (predict_logits(Plain(), split, backend, views=views) for views in (1, 2))
+    some = predict_logits(Plain(), split, backend, views=2, uncertain=0.25)
+    doubtful = (one.softmax(1)[:, 0] - 0.5).abs().argsort()[:10]
+    torch.testing.assert_close(some[doubtful], both[doubtful])
+    others = torch.ones(40, dtype=torch.bool)
+    others[doubtful] = False
+    torch.testing.assert_close(some[others], one[others])
+    assert not torch.equal(one[doubtful], both[doubtful])

@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
-    "runs", "evaluation", "plots", "state", "training", "prediction", "preview", "results", "cli",
+    "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview", "results", "budget", "benchmark", "cli",
 ]  # fmt: skip
 
 
@@ -52,7 +52,12 @@ def test_models_know_nothing_of_training():
     for path in (SOURCE / "models").glob("*.py"):
         names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
         ours = {name for name in names if name and name.startswith("thumbnet")}
-        assert ours <= {"thumbnet.models.convolution", "thumbnet.errors", "thumbnet.randomness"}, path
+        assert ours <= {
+            "thumbnet.models.convolution",
+            "thumbnet.models.whitening",
+            "thumbnet.errors",
+            "thumbnet.randomness",
+        }, path
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 
 from thumbnet.errors import UserError
 from thumbnet.models.registry import create_model
-from thumbnet.recipes import RECIPES, Recipe, list_recipes, recipe
-from thumbnet.schedule import learning_rate
+from thumbnet.recipes import DEFAULTS, RECIPES, Recipe, default_for, list_recipes, recipe
+from thumbnet.schedule import learning_rate, resolution, total_steps
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -16,14 +16,15 @@ def test_a_recipe_is_hashable_complete_and_named_as_it_is_asked_for(name):
     assert made.name == name
     assert hash(made) == hash(recipe(name))
     assert Recipe(**dataclasses.asdict(made)) == made
-    assert f"--recipe {name}" in RECIPES[name].__doc__ or name == "general"
-    create_model(made.model, classes=10, dropout=made.dropout)
+    assert f"--recipe {name}" in RECIPES[name].__doc__ or name in ("general", *DEFAULTS.values())
+    create_model(made.model, classes=10, widths=made.widths, depth=made.depth, dropout=made.dropout)
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_the_learning_rate_stays_within_the_peak_and_ends_low(name):
     made = recipe(name)
-    rates = [learning_rate(made, epoch, step, 4) for epoch in range(made.epochs) for step in range(4)]
+    total = total_steps(made, steps := 40)
+    rates = [learning_rate(made, *divmod(step, steps), steps) for step in range(total)]
     assert max(rates) == pytest.approx(made.learning_rate, rel=0.1)
     assert min(rates) >= 0
     assert rates[-1] < made.learning_rate / 20
@@ -84,18 +85,27 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
-        ({"epochs": 1.5}, "epochs is 1.5; give a whole number"),
-        ({"epochs": float("inf")}, "epochs is inf; give a whole number"),
-        ({"epochs": float("nan")}, "epochs is nan; give a whole number"),
-        ({"epochs": "ten"}, "epochs is 'ten'; give a whole number"),
-        ({"epochs": True}, "epochs is True; give a whole number"),
+        ({"batch_size": 1}, "batch_size is 1; it must be 2 or more"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; give a whole number"),
+        ({"batch_size": float("inf")}, "batch_size is inf; give a whole number"),
+        ({"batch_size": float("nan")}, "batch_size is nan; give a whole number"),
+        ({"batch_size": "ten"}, "batch_size is 'ten'; give a whole number"),
+        ({"batch_size": True}, "batch_size is True; give a whole number"),
+        ({"epochs": 0}, "epochs is 0.0; it must be 0.01 or more"),
+        ({"epochs": float("inf")}, "epochs is inf; it must be finite"),
+        ({"widths": (8, 0)}, "widths is 0; it must be 1 or more"),
+        ({"resolution": (0.5, 1.5)}, "resolution is 1.5; it must be 0.25 or more and at most 1"),
+        ({"resolution": ()}, "resolution has no parts; give at least one, as in 0.75 1"),
+        ({"cutmix": 0.6, "mixup": 0.6}, "they sum to at most 1"),
+        ({"micro_batch": 7}, "micro_batch 7 does not divide batch_size"),
+        ({"views": 3}, "views is 3; choose one of 1, 2, 6"),
+        ({"optimizer": "muon", "l2": 0.1}, "l2 0.1 is for adam and sgd; muon keeps every norm fixed"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": -1}, "learning_rate is -1.0; it must be 0 or more"),
         ({"label_smoothing": 1}, "label_smoothing is 1.0; it must be 0 or more and below 1"),
         ({"dropout": (0.1, 1.0)}, "dropout is 1.0; it must be 0 or more and below 1"),
         ({"dropout": 0.1}, "dropout is 0.1; give a list of numbers"),
-        ({"optimizer": "adamm"}, "optimizer is 'adamm'; choose one of adam, adamw, sgd"),
+        ({"optimizer": "adamm"}, "optimizer is 'adamm'; choose one of adam, adamw, sgd, muon"),
         ({"model": "resnet17"}, "unknown model 'resnet17'; did you mean 'resnet18'?"),
         ({"learning_rat": 1}, "unknown recipe field 'learning_rat'; did you mean 'learning_rate'?"),
         ({"flip": 1}, "flip is 1; give a value of type bool"),
@@ -118,3 +128,21 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name():
 def test_a_recipe_cannot_be_changed_after_it_was_made():
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe("general").epochs = 3
+
+
+def test_the_resolutions_follow_each_other_in_equal_parts_of_the_run():
+    made = recipe("general", epochs=1.5, resolution=(0.5, 0.75, 1.0))
+    parts = [resolution(made, *divmod(step, 20), 20) for step in range(total_steps(made, 20))]
+    assert parts == [0.5] * 10 + [0.75] * 10 + [1.0] * 10
+
+
+def test_a_run_of_a_fraction_of_an_epoch_has_that_fraction_of_its_steps_and_one_at_least():
+    assert total_steps(recipe("general", epochs=1.5), 100) == 150
+    assert total_steps(recipe("general", epochs=0.01), 3) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("cifar10", "cifar10-94"), ("cifar100", "cifar100-76"), ("x/y", "general")]
+)
+def test_every_data_set_has_a_default_recipe(dataset, name):
+    assert default_for(dataset) == name

@@ -3,24 +3,35 @@
 Every function takes float images B C H W in [0, 1] and a `torch.Generator` on the same device, and gives new images of
 the same shape and range. `augment` is the one the training loop calls; it applies what the recipe asks for, in its order.
 """
-# Shapes: B batch, C channels, H and W height and width.
+# Shapes: B batch, C channels, H and W height and width, K classes.
+
+import math
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 
 
-def augment(images: Tensor, recipe: Recipe, random: Generator) -> Tensor:
-    """uint8 B C H W -> float B C H W in [0, 1], changed as the recipe says."""
+def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor | None = None) -> Tensor:
+    """uint8 B C H W -> float B C H W in [0, 1], changed as the recipe says.
+
+    `mirrored` (bool B) names the images to mirror; without it the recipe's `flip` draws them.
+    """
+    random_flip = recipe.flip and mirrored is None
+    if mirrored is not None:
+        images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
     x = to_float(images)
     if recipe.zoom or recipe.shift:
-        x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=recipe.flip)
-    elif recipe.flip:
+        x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
+    elif random_flip:
         x = flip(x, random)
     if recipe.crop:
         x = crop(x, random, padding=recipe.crop)
+    if recipe.jitter:
+        x = jitter(x, random, strength=recipe.jitter)
     if recipe.cutout:
         x = cutout(x, random, side=recipe.cutout)
     return x
@@ -33,8 +44,22 @@ def to_float(images: Tensor) -> Tensor:
 
 def flip(images: Tensor, random: Generator) -> Tensor:
     """Mirror each image left to right with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=random, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(3), images)
+    return mirror(images, torch.rand(len(images), generator=random, device=images.device) < 0.5)
+
+
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the images where `chosen` (bool B) left to right."""
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def mirrored_in_epoch(images: int, *, seed: int, epoch: int) -> Tensor:
+    """bool N: which images to mirror in `epoch`: half of them, drawn once, and in every next epoch the others.
+
+    So two epochs show every image both ways, where random flips show a quarter of them the same way twice; Jordan 2024,
+    https://arxiv.org/abs/2404.00498, section 3.6.
+    """
+    first = torch.rand(images, generator=generator("cpu", seed, "mirror")) < 0.5
+    return first if epoch % 2 == 0 else ~first
 
 
 def affine(images: Tensor, random: Generator, *, zoom: float, shift: float, flip: bool) -> Tensor:
@@ -70,10 +95,8 @@ def crop(images: Tensor, random: Generator, *, padding: int) -> Tensor:
     batch, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode="reflect")
     offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=random, device=images.device)
-    rows = offsets[0] + torch.arange(height, device=images.device)  # B H
-    columns = offsets[1] + torch.arange(width, device=images.device)  # B W
-    index = torch.arange(batch, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # B C 2p+1 2p+1 H W, without a copy
+    return windows[torch.arange(batch, device=images.device), :, offsets[0, :, 0], offsets[1, :, 0]]
 
 
 def cutout(images: Tensor, random: Generator, *, side: int) -> Tensor:
@@ -88,3 +111,57 @@ def cutout(images: Tensor, random: Generator, *, side: int) -> Tensor:
     low, high = -(side // 2), side - side // 2
     inside = ((rows >= low) & (rows < high))[:, None, :, None] & ((columns >= low) & (columns < high))[:, None, None, :]
     return torch.where(inside, images.mean(dim=(0, 2, 3), keepdim=True), images)
+
+
+def jitter(images: Tensor, random: Generator, *, strength: float) -> Tensor:
+    """Brightness changed by up to `strength` of the range, contrast by a factor of 1 - strength to 1 + strength."""
+    draws = 2 * torch.rand(2, len(images), 1, 1, 1, generator=random, device=images.device) - 1
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * (1 + strength * draws[1]) + mean + strength * draws[0]).clamp_(0, 1)
+
+
+def mix(
+    images: Tensor, labels: Tensor, classes: int, recipe: Recipe, random: Generator, *, at: float
+) -> tuple[Tensor, Tensor]:
+    """Images B C H W, mixed with others of the batch as the recipe says at a place `at` of the run (0 to 1), and targets.
+
+    One draw decides for the whole batch: cutmix with probability `cutmix`, else mixup with probability `mixup`, else neither.
+    The targets are probabilities B K where the recipe mixes, and the labels B themselves where it does not.
+    """
+    if at >= recipe.mix_until or not (recipe.cutmix or recipe.mixup):
+        return images, labels
+    targets = F.one_hot(labels, classes).to(images.dtype)
+    lot = torch.rand((), generator=random, device=images.device)
+    others = torch.randperm(len(images), generator=random, device=images.device)
+    if lot < recipe.cutmix:
+        return cutmix(images, targets, others, random)
+    if lot < recipe.cutmix + recipe.mixup:
+        return mixup(images, targets, others, random)
+    return images, targets
+
+
+def cutmix(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """A rectangle of every image is that of another; targets mix by area. Yun et al. 2019, https://arxiv.org/abs/1905.04899
+
+    The part of the area is U(0, 1) before the rectangle is cut at the border; all images of the batch share the rectangle.
+    """
+    height, width = images.shape[2:]
+    draws = torch.rand(3, generator=random, device=images.device).tolist()
+    side = math.sqrt(draws[0])
+    top, bottom = edges(draws[1], side, height)
+    left, right = edges(draws[2], side, width)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[others, :, top:bottom, left:right]
+    part = (bottom - top) * (right - left) / (height * width)
+    return mixed, (1 - part) * targets + part * targets[others]
+
+
+def edges(centre: float, part: float, length: int) -> tuple[int, int]:
+    """First and last + 1 pixel of a stretch of `part` of `length` around `centre` (of 1), cut at the border."""
+    return max(0, round((centre - part / 2) * length)), min(length, round((centre + part / 2) * length))
+
+
+def mixup(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """Every image is blended with another by a part that is U(0, 1), its target too. https://arxiv.org/abs/1710.09412"""
+    part = torch.rand((), generator=random, device=images.device)
+    return torch.lerp(images, images[others], part), torch.lerp(targets, targets[others], part)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from thumbnet.machine import Device, Machine, Precision
 torch.set_flush_denormal(True)
 
 
+Model = TypeVar("Model", bound=nn.Module)
+
+
 @dataclass(frozen=True)
 class Backend:
     """A machine made ready: every choice settled, so that it can be recorded."""
@@ -29,6 +32,11 @@ class Backend:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of convolutions and matrix products; weights and statistics are float32 always."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute convolutions and matrix products in bf16 where that is the precision."""
@@ -59,7 +67,7 @@ def prepare(machine: Machine) -> Backend:
     return Backend(device, precision, torch.get_num_threads())
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: Model, device: torch.device) -> Model:
     """Move a network to the device, on a GPU with its kernels channels last, as its convolutions want them.
 
     On a CPU the images alone are channels last: oneDNN reorders kernels in any case, and torch's fused optimisers copy

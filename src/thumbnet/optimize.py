@@ -1,4 +1,8 @@
-"""Optimisers: torch's, with parameters grouped by what the recipe's penalties apply to."""
+"""Optimisers: torch's, with parameters grouped by what the recipe's penalties apply to, and Muon for convolutions."""
+# Shapes: D filters (rows), C S S their inputs (columns); for any matrix R rows, N columns.
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +10,16 @@ from torch import Tensor, nn
 from thumbnet.recipes.recipe import Recipe
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with two groups: parameters with a penalty, and those without (biases, normalisation, the rest)."""
+def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = torch.float32) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that are trained; `compute` is the type of Muon's matrix products.
+
+    Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest). Every
+    group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the schedule.
+    """
+    if recipe.optimizer == "muon":
+        return with_peaks(build_muon(model, recipe, compute))
     penalized = dict(penalized_parameters(model, recipe))
-    free = [parameter for name, parameter in model.named_parameters() if name not in penalized]
+    free = [p for name, p in model.named_parameters() if name not in penalized and p.requires_grad]
     groups = [
         {"params": list(penalized.values()), "weight_decay": decay_of(recipe)},
         {"params": free, "weight_decay": 0.0},
@@ -17,12 +27,109 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     betas = (recipe.beta1, recipe.beta2)
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
+        adam = torch.optim.Adam(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
+        return with_peaks(adam)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
-    )
+        adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
+        return with_peaks(adamw)
+    nesterov = recipe.momentum > 0
+    sgd = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    return with_peaks(sgd)
+
+
+def with_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Note each group's rate as its `peak`."""
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Every group's rate becomes its peak times the schedule's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def build_muon(model: nn.Module, recipe: Recipe, compute: torch.dtype) -> "Muon":
+    """Muon for kernels of convolutions; plain Nesterov SGD, with rates of their own, for biases, shifts and dense layers."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # The rates of the two SGD groups are for a loss summed over the batch (as in airbench), the loop's loss is its mean.
+    rates = {4: recipe.learning_rate, 2: recipe.head_rate * recipe.batch_size, 1: recipe.bias_rate * recipe.batch_size}
+    groups = [
+        {"params": [p for p in trained if p.ndim == ndim], "lr": rate, "orthogonalize": ndim == 4}
+        for ndim, rate in rates.items()
+    ]
+    groups = [group for group in groups if group["params"]]
+    return Muon(groups, momentum=recipe.momentum, sgd_momentum=SGD_MOMENTUM, compute=compute)
+
+
+SGD_MOMENTUM = 0.85  # airbench's, for what Muon leaves to SGD
+TINY = 1e-7  # keeps a gradient of zeros from becoming 0 / 0
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov SGD whose step for a kernel D C S S is the orthogonal matrix D x C S S nearest to it.
+
+    Jordan 2024, https://kellerjordan.github.io/posts/muon/. Before each step a kernel is scaled to the norm sqrt(D), as in
+    airbench: with normalisation behind every convolution only its direction matters, and the rate is then an angle. Groups
+    have `orthogonalize`; those without take plain steps.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, sgd_momentum: float, compute: torch.dtype):
+        self.compute = compute  # of the matrix products
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "sgd_momentum": sgd_momentum, "orthogonalize": True})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            momentum = group["momentum"] if group["orthogonalize"] else group["sgd_momentum"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                update = self.nesterov(parameter, parameter.grad, momentum)
+                if group["orthogonalize"]:
+                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                    direction = (update / (update.norm() + TINY)).to(self.compute)  # all singular values in [0, 1]
+                    update = nearest_orthogonal(direction.flatten(1)).view_as(parameter)
+                parameter.add_(update, alpha=-group["lr"])
+
+    def nesterov(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """The gradient with momentum, looked up one step ahead."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        state["momentum_buffer"].mul_(momentum).add_(gradient)
+        return gradient.add(state["momentum_buffer"], alpha=momentum)
+
+
+# Quintic p(s) = a s + b s^3 + c s^5 whose iteration carries singular values from (0, 1] near 1; Jordan 2024, as above.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 3  # airbench's; more steps cost time and gain no accuracy there
+
+
+def nearest_orthogonal(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
+    """U V' of the singular value decomposition U S V' of R x N, approximately; its singular values end near 1.
+
+    Newton-Schulz in the small Gram matrix: every iterate is Z X with the same X and a polynomial Z of G = X X', so that only
+    the first and the last product are as wide as X.
+    """
+    if len(matrix) > matrix.shape[1]:
+        return nearest_orthogonal(matrix.T, steps).T
+    gram = matrix @ matrix.T  # R R
+    product = factor = quintic_factor(gram)
+    for _ in range(steps - 1):
+        gram = factor @ gram @ factor
+        factor = quintic_factor(gram)
+        product = factor @ product
+    return product @ matrix
+
+
+def quintic_factor(gram: Tensor) -> Tensor:
+    """a + b G + c G^2 for the Gram matrix G = X X': times X, it is the quintic of X."""
+    a, b, c = NEWTON_SCHULZ
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
 
 
 def decay_of(recipe: Recipe) -> float:

@@ -59,8 +59,9 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
     loss.legend(loc="best", frameon=False)
     fractions = np.arange(RATE_POINTS) / RATE_POINTS
     epochs = range(rows[0]["epoch"] - 1, rows[-1]["epoch"])
-    rates = [learning_rate(recipe, epoch, step, RATE_POINTS) for epoch in epochs for step in range(RATE_POINTS)]
-    rate.plot([epoch + fraction for epoch in epochs for fraction in fractions], rates, color=RATE)
+    points = [(epoch, i) for epoch in epochs for i in range(RATE_POINTS) if epoch + fractions[i] < recipe.epochs]
+    rates = [learning_rate(recipe, epoch, i, RATE_POINTS) for epoch, i in points]
+    rate.plot([epoch + fractions[i] for epoch, i in points], rates, color=RATE)
     rate.set_ylim(bottom=0)
     for axes, label in ((accuracy, "accuracy"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
         axes.set(title=label, xlabel="epoch")

@@ -1,30 +1,23 @@
 """A look before paying: the images as stored and as augmented, the network's size, one timed step, the estimated total."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional as F
-
 from thumbnet.augment import augment
-from thumbnet.backend import Backend, place, prepare
+from thumbnet.backend import prepare
 from thumbnet.data.batches import epoch_order
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.optimize import build_optimizer
 from thumbnet.plots import image_grid, save
-from thumbnet.randomness import generator, global_draws
+from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.runs import build_model
-from thumbnet.training import check_fits, normalization
+from thumbnet.schedule import steps_per_epoch, total_steps
+from thumbnet.timing import initial_model, step_seconds, training_seconds
+from thumbnet.training import check_fits
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
-
-TIMED_STEPS = 5  # after two that warm up; the median is told
-VALIDATION_COST = 1 / 3  # of an image's training step: the forward pass alone
 
 
 @dataclass(frozen=True)
@@ -65,31 +58,9 @@ def preview(
     }
     for path, (pictures, title) in pages.items():
         save(image_grid(pictures.numpy(), names, rows=rows, columns=columns, title=title), path)
-    parameters, step_seconds = time_step(recipe, data, backend)
-    steps = len(data.train) // recipe.batch_size * recipe.epochs
-    checks = recipe.epochs * len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
+    parameters = sum(parameter.numel() for parameter in initial_model(recipe, data, backend).parameters())
+    seconds = step_seconds(recipe, data, backend)
+    steps = total_steps(recipe, steps_per_epoch(recipe, len(data.train)))
+    total = training_seconds(recipe, data, seconds)
     stored, augmented = pages
-    return Preview(
-        stored, augmented, parameters, steps, step_seconds, step_seconds * (steps + checks), backend.describe()
-    )
-
-
-def time_step(recipe: Recipe, data: "Dataset", backend: Backend) -> tuple[int, float]:
-    """Parameters of the recipe's network, and the median seconds of a training step on this machine."""
-    model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    model = place(model, backend.device).train()
-    optimizer = build_optimizer(model, recipe)
-    images, labels = (tensor.to(backend.device) for tensor in data.train.take(torch.arange(recipe.batch_size)))
-    seconds = []
-    for step in range(2 + TIMED_STEPS):
-        start = time.perf_counter()
-        x = augment(images, recipe, generator(backend.device, recipe.seed, "augment", 0, step))
-        with global_draws(backend.device, recipe.seed, "dropout", 0, step), backend.autocast():
-            logits = model(x.contiguous(memory_format=torch.channels_last)).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss.item()  # waits for the device
-        seconds.append(time.perf_counter() - start)
-    return sum(parameter.numel() for parameter in model.parameters()), sorted(seconds[2:])[TIMED_STEPS // 2]
+    return Preview(stored, augmented, parameters, steps, seconds, total, backend.describe())

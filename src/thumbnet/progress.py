@@ -25,7 +25,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         Called after every step. `line` reads from the device, which on a GPU waits for it: call it seldom.
         """
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: dict[str, Any], epochs: float) -> None:
         """An epoch ended with this row of metrics."""
 
     def __exit__(self, *error: object) -> None:
@@ -54,7 +54,7 @@ class Lines(Reporter):
             self.last = time.monotonic()
             self.say(f"{done / total:4.0%}  {line()}")
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: dict[str, Any], epochs: float) -> None:
         self.last = time.monotonic()
         self.say(epoch_line(row, epochs))
 
@@ -83,7 +83,7 @@ class Bar(Reporter):
             self.last = time.monotonic()
             self.progress.update(self.task, completed=done, total=total, description=line(), visible=True)
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: dict[str, Any], epochs: float) -> None:
         self.say(epoch_line(row, epochs))
 
     def __exit__(self, *error: object) -> None:
@@ -95,9 +95,9 @@ def reporter_for_terminal() -> Reporter:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
+def epoch_line(row: dict[str, Any], epochs: float) -> str:
     """One epoch in one line of 80 columns: losses and accuracies, training images per second."""
-    line = f"epoch {row['epoch']:>3}/{epochs}  training {row['train_loss']:.4f} {row['train_accuracy']:6.2%}"
+    line = f"epoch {row['epoch']:>3}/{epochs:g}  training {row['train_loss']:.4f} {row['train_accuracy']:6.2%}"
     if row.get("validation_accuracy") is not None:
         line += f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:6.2%}"
     return line + f"  {row['images_per_second']:,.0f}/s"

@@ -1,6 +1,7 @@
-"""The published numbers: one JSON per result, written by the program, read by `list` and the README's table."""
+"""The published numbers: one JSON per result, written by the program, read by `list`, `bench` and the README's tables."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,61 @@ def in_words(result: dict[str, Any]) -> str:
     from thumbnet.progress import duration
 
     changes = ", ".join(f"{name} {value}" for name, value in result["changes"].items())
+    changed = f" with {changes}" if changes else ""
+    where = f"{result['processor']}, {result['precision']}"
+    if result["kind"] == "campaign":
+        return (
+            f"{result['accuracy']:.2%} {result['split']} accuracy{spread(result)}, {result['top5']:.2%} top-5, in "
+            f"{result['train_clock']:.1f} s{changed} ({views(result)}), {where}"
+        )
     took = f"{duration(result['train_seconds'])} on " if result["train_seconds"] else ""
     return (
         f"{result['test_accuracy']:.2%} test accuracy, {result['test_top5']:.2%} top-5 (n = {result['n']})"
-        f"{f' with {changes}' if changes else ''}, {took}{result['processor']}, {result['precision']}"
+        f"{changed}, {took}{where}"
     )
+
+
+def spread(record: dict[str, Any]) -> str:
+    """` (sd 0.13, n = 5)`, in points; only n for a single run."""
+    sd = f"sd {100 * record['accuracy_sd']:.2f}, " if record["accuracy_sd"] is not None else ""
+    return f" ({sd}n = {record['n']})"
+
+
+def views(record: dict[str, Any]) -> str:
+    """`1 view`, `2 views` or `6 views of the 25 % least certain`."""
+    text = f"{record['views']} view{'s'[: record['views'] > 1]}"
+    return text if record["uncertain"] == 1 else f"{text} of the {record['uncertain']:.0%} least certain"
+
+
+def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown: one row per campaign; accuracies are means, seconds medians."""
+    rows = [
+        "| recipe | accuracy (sd) | 95 % interval of the mean | with one view | top-5 | n | train clock | cold wall "
+        "| memory | of the ceiling |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        name = f"`{record['recipe']}`" + "".join(f" {key}={value}" for key, value in record["changes"].items())
+        sd = "" if record["accuracy_sd"] is None else f" ({100 * record['accuracy_sd']:.2f})"
+        interval = record["accuracy_interval95"]
+        between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
+        rows.append(
+            f"| {name} | {record['accuracy']:.2%}{sd} | {between} | {record['accuracy_1_view']:.2%} | {record['top5']:.2%} "
+            f"| {record['n']} | {record['train_clock']:.1f} s | {record['cold_wall']:.1f} s "
+            f"| {record['peak_memory_mb'] / 1000:.1f} GB | {record['part_of_ceiling']:.0%} |"
+        )
+    return rows
+
+
+def compared_with_published(record: dict[str, Any]) -> list[str]:
+    """A new record beside the published one of the same recipe: difference in points, ratio of the train clocks."""
+    lines = []
+    for old in recorded():
+        same = all(old.get(key) == record[key] for key in ("kind", "recipe", "dataset", "split", "changes"))
+        if same:
+            lines.append(
+                f"{record['recipe']}: {100 * (record['accuracy'] - old['accuracy']):+.2f} points and "
+                f"{record['train_clock'] / old['train_clock']:.2f} x the train clock of the published record "
+                f"({old['accuracy']:.2%} in {old['train_clock']:.1f} s on {old['processor']})"
+            )
+    return lines

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thumbnet.data.datasets import Dataset
+    from thumbnet.models.preprocessed import Preprocessed
 
 
 class Run:
@@ -297,12 +298,20 @@ class Run:
 
 def build_model(
     recipe: Recipe, *, channels: int, classes: int, mean: list[float] | None = None, std: list[float] | None = None
-) -> "nn.Module":
-    """The recipe's network behind its normalisation, freshly initialised from the recipe's seed."""
-    from thumbnet.models.normalize import with_normalization
+) -> "Preprocessed":
+    """The recipe's network behind its preprocessing, freshly initialised from the recipe's seed."""
+    from thumbnet.models.preprocessed import Preprocessed
 
-    network = create_model(recipe.model, classes=classes, channels=channels, dropout=recipe.dropout, seed=recipe.seed)
-    return with_normalization(network, mean or [0.0] * channels, std or [1.0] * channels)
+    network = create_model(
+        recipe.model,
+        classes=classes,
+        channels=channels,
+        widths=recipe.widths,
+        depth=recipe.depth,
+        dropout=recipe.dropout,
+        seed=recipe.seed,
+    )
+    return Preprocessed(network, mean or [0.0] * channels, std or [1.0] * channels, recipe.resolution[-1])
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:

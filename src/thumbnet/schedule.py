@@ -5,17 +5,38 @@ import math
 from thumbnet.recipes.recipe import Recipe
 
 
+def steps_per_epoch(recipe: Recipe, images: int) -> int:
+    """Full batches in `images` training images; the ragged last one is left out."""
+    return images // recipe.batch_size
+
+
+def total_steps(recipe: Recipe, steps: int) -> int:
+    """Steps of the whole run where an epoch has `steps`, one at the least."""
+    return max(1, round(recipe.epochs * steps))
+
+
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     """The rate for `step` (from 0) of `epoch` (from 0) where an epoch has `steps` steps."""
+    return recipe.learning_rate * rate_factor(recipe, epoch, step, steps)
+
+
+def rate_factor(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """What every peak rate is multiplied by at that step, in [0, 1]."""
     progress = (epoch + step / steps) / recipe.epochs
     match recipe.schedule:
         case "steps":
-            return recipe.learning_rate * step_factor(recipe, epoch)
+            return step_factor(recipe, epoch)
         case "cosine":
-            return recipe.learning_rate * cosine_factor(progress, recipe.warmup)
+            return cosine_factor(progress, recipe.warmup)
         case "linear":
-            return recipe.learning_rate * linear_factor(progress, recipe.warmup)
-    return recipe.learning_rate
+            return linear_factor(progress, recipe.warmup)
+    return 1.0
+
+
+def resolution(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """The part of the images' side to train at: the recipe's, one after the other, in equal parts of the run."""
+    progress = (epoch + step / steps) / recipe.epochs
+    return recipe.resolution[int(progress * len(recipe.resolution))]
 
 
 def step_factor(recipe: Recipe, epoch: int) -> float:

@@ -12,7 +12,7 @@ from thumbnet.evaluation import Scores
 from thumbnet.progress import duration
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
-from thumbnet.schedule import learning_rate
+from thumbnet.schedule import learning_rate, total_steps
 
 
 @dataclass
@@ -64,9 +64,9 @@ class Position:
         loss, hits, _, images = self.totals.tolist()
         done = (self.epoch - self.first[0]) * steps + self.step - self.first[1]
         seconds = time.perf_counter() - self.began
-        left = seconds / done * ((recipe.epochs - self.epoch) * steps - self.step)
+        left = seconds / done * (total_steps(recipe, steps) - self.epoch * steps - self.step)
         return (
-            f"epoch {self.epoch + 1}/{recipe.epochs}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
+            f"epoch {self.epoch + 1}/{recipe.epochs:g}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
             f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
         )
 
@@ -75,7 +75,7 @@ class Position:
         loss, hits, hits5, images = self.totals.tolist()
         return {
             "epoch": self.epoch + 1,
-            "learning_rate": learning_rate(recipe, self.epoch, steps - 1, steps),  # of the epoch's last step
+            "learning_rate": learning_rate(recipe, self.epoch, self.step - 1, steps),  # of the epoch's last step
             "train_loss": loss / images,
             "train_accuracy": hits / images,
             "train_top5": hits5 / images,

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thumbnet.augment import augment
+from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
 from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.evaluation import Scores, predict_logits, score
 from thumbnet.machine import Machine
-from thumbnet.optimize import build_optimizer, l2_penalty
-from thumbnet.plots import save_run_plots
+from thumbnet.models.whitening import fit_whitening, train_stem
+from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run, build_model, new_run_path, point_latest
-from thumbnet.schedule import learning_rate
+from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.state import Position, restore, save
 
@@ -44,6 +44,7 @@ def train(
     *,
     machine: Machine | None = None,
     resume: bool = True,
+    plots: bool = True,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> Run:
@@ -75,7 +76,10 @@ def train(
         reporter.say(about)
         model, validation, position = fit(run, data, backend, reporter, stop)
         run.save_model(model)
-        save_run_plots(run)
+        if plots:
+            from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
+
+            save_run_plots(run)
         summary = summarize(run, data, backend, model, validation, position)
         run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
         point_latest(run.path)
@@ -89,37 +93,47 @@ def fit(
     recipe, device = run.recipe, backend.device
     began = time.perf_counter()
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
+    fit_whitening(model.network, model.normalize(sample(data.train)))
     model, data = place(model, device), data.to(device)
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, recipe, backend.dtype)
     position = restore(run, model, optimizer, device, began)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
-    steps = len(data.train) // recipe.batch_size  # per epoch; the ragged last batch is left out
+    steps = steps_per_epoch(recipe, len(data.train))
+    total = total_steps(recipe, steps)
     scores = None
 
     with saving_when_stopped(run, model, optimizer, position):
-        for epoch in range(position.epoch, recipe.epochs):
+        for epoch in range(position.epoch, math.ceil(total / steps)):
             order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
+            mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
             position.begin_epoch()
             model.train()
 
-            for step in range(position.step, steps):
+            for step in range(position.step, min(steps, total - epoch * steps)):
                 stop.check()
-                images, labels = data.train.take(order[step * recipe.batch_size :][: recipe.batch_size])
-                x = augment(images, recipe, generator(device, recipe.seed, "augment", epoch, step))  # B C H W in [0, 1]
-                with global_draws(device, recipe.seed, "dropout", epoch, step), backend.autocast():
-                    logits = model(x.contiguous(memory_format=torch.channels_last)).float()  # B K
-                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                batch = order[step * recipe.batch_size :][: recipe.batch_size]
+                images, labels = data.train.take(batch)
+                random = generator(device, recipe.seed, "augment", epoch, step)
+                x = augment(
+                    images, recipe, random, mirrored[batch] if recipe.alternate_flip else None
+                )  # B C H W in [0, 1]
+                progress = (epoch + step / steps) / recipe.epochs
+                x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
+                x = x.contiguous(memory_format=torch.channels_last)
+                model.resize.part = resolution(recipe, epoch, step, steps)
+                train_stem(model.network, progress < recipe.stem_until)
+                optimizer.zero_grad(set_to_none=True)
+                with global_draws(device, recipe.seed, "dropout", epoch, step):
+                    loss, logits = gradients(model, x, targets, recipe, backend)
                 if device.type == "cpu" or step % GPU_READS_EVERY == 0:
                     refuse_non_finite(loss, run, epoch, step)
-                set_learning_rate(optimizer, learning_rate(recipe, epoch, step, steps))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                set_learning_rate(optimizer, rate_factor(recipe, epoch, step, steps))
                 optimizer.step()
 
                 position.count(loss, logits, labels)
                 position.step = step + 1
-                reporter.step(epoch * steps + step + 1, recipe.epochs * steps, lambda: position.line(recipe, steps))
+                reporter.step(epoch * steps + step + 1, total, lambda: position.line(recipe, steps))
                 if position.seconds_since_save() > CHECKPOINT_SECONDS:
                     refuse_non_finite(loss, run, epoch, step)
                     save(run, model, optimizer, position)
@@ -130,7 +144,7 @@ def fit(
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits, labels, data.classes, split="validation")
             penalty = l2_penalty(model, recipe)
-            refuse_non_finite(position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, steps - 1)
+            refuse_non_finite(position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, step)
             row = position.row(recipe, steps, penalty, scores)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
@@ -176,6 +190,25 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
 
 
+def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:
+    """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
+    size = recipe.micro_batch or len(x)
+    losses, outputs = [], []
+    for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
+        with backend.autocast():
+            logits = model(part).float()  # B K
+        loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing) * (len(part) / len(x))
+        loss.backward()
+        losses.append(loss.detach())
+        outputs.append(logits.detach())
+    return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def sample(split: Split, images: int = 1_000) -> Tensor:
+    """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
+    return to_float(split.take(torch.linspace(0, len(split) - 1, min(images, len(split))).long())[0])
+
+
 def refuse_non_finite(loss: Tensor, run: Run, epoch: int, step: int) -> None:
     """Stop at the first loss that is not a number, before it reaches the weights (on a GPU: before a checkpoint)."""
     if not math.isfinite(loss.item()):
@@ -184,11 +217,6 @@ def refuse_non_finite(loss: Tensor, run: Run, epoch: int, step: int) -> None:
             f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: the weights diverged; start another run "
             f"with --learning-rate {rate / 2:g} (now {rate:g}) or a longer --warmup; {run.path} is left as it is"
         )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 @contextmanager
@@ -234,7 +262,7 @@ def summarize(
     rows = run.metrics
     measured = [row for row in rows if row["validation_accuracy"] is not None]
     training_seconds = sum(row["training_seconds"] for row in rows)
-    steps = len(data.train) // run.recipe.batch_size
+    images = total_steps(run.recipe, steps_per_epoch(run.recipe, len(data.train))) * run.recipe.batch_size
     return {
         "run": str(run.path),
         "dataset": data.name,
@@ -257,6 +285,6 @@ def summarize(
         "best_epoch": max(measured, key=lambda row: row["validation_accuracy"])["epoch"] if measured else None,
         "l2_penalty": rows[-1]["l2_penalty"],
         "train_seconds": round(position.seconds(), 3),
-        "images_per_second": round(steps * run.recipe.batch_size * len(rows) / training_seconds, 1),
+        "images_per_second": round(images / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
     }

@@ -16,6 +16,7 @@ def evaluate(
     *,
     split: Literal["validation", "test"] = "validation",
     views: Literal[1, 2, 6] = 1,
+    uncertain: float = 1.0,
     data_dir: Path | None = None,
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
@@ -30,6 +31,8 @@ def evaluate(
         the images held out from training, or the test set
     views
         average over the image (1), its mirror image (2), and both shifted by one pixel (6)
+    uncertain
+        part of the images, the least certain in one view, that get all the views
     data_dir
         where the data lie now, if not where they lay in training
     """
@@ -39,7 +42,8 @@ def evaluate(
     from thumbnet.runs import Run
 
     opened = Run.open(run)
-    scores = measure(opened, split=split, views=views, machine=Machine(**given(machine)), data_dir=data_dir)
+    on = Machine(**given(machine))
+    scores = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
     if json:
         measured = {"run": str(run), **scores.to_json()}
         print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)

@@ -37,7 +37,7 @@ def recipes() -> list[dict[str, Any]]:
     for name, make in RECIPES.items():
         recipe = make()
         about = (
-            f"{recipe.model}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}, "
+            f"{recipe.model}, {recipe.epochs:g} epochs, batch {recipe.batch_size}, {recipe.optimizer}, "
             f"{recipe.schedule} learning rate from {recipe.learning_rate:g}"
         )
         found = recorded_for(name)
@@ -84,6 +84,6 @@ def augmentations() -> list[dict[str, Any]]:
 
     from thumbnet.recipes.recipe import Recipe
 
-    names = ("flip", "zoom", "shift", "crop", "cutout")
+    names = ("flip", "zoom", "shift", "crop", "jitter", "cutout", "cutmix", "mixup")
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     return [{"name": name, "about": f"{fields[name].metadata['help']} (--{name})"} for name in names]

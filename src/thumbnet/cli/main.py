@@ -36,6 +36,9 @@ run folder. Example: thumbnet evaluate runs/latest""",
     "predict": """Name the class of image files.
 
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
+    "bench": """Train recipes over several seeds and record accuracy and time.
+
+Trains on every training image and measures on the test set, once per seed. Example: thumbnet bench cifar10-83 --seeds 10""",
     "list": """List recipes, models, datasets or augmentations.
 
 With their sizes and the results recorded with the package. Example: thumbnet list recipes""",

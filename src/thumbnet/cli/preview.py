@@ -16,7 +16,7 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.data.datasets import check_dataset_name, load_dataset
-from thumbnet.recipes import DEFAULT
+from thumbnet.recipes import default_for
 from thumbnet.recipes import recipe as named_recipe
 
 
@@ -49,7 +49,7 @@ def preview(
         folder for stored.png and augmented.png, written anew each time
     """
     check_dataset_name(dataset)
-    chosen = named_recipe(recipe or DEFAULT, **given(fields))
+    chosen = named_recipe(recipe or default_for(dataset), **given(fields))
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine
@@ -69,4 +69,4 @@ def preview(
     print(f"as augmented {seen.augmented}")
     print(f"model        {chosen.model}, {seen.parameters:,} parameters")
     print(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
-    print(f"estimated    {duration(seen.total_seconds)} for {chosen.epochs} epochs ({seen.steps:,} steps)")
+    print(f"estimated    {duration(seen.total_seconds)} for {chosen.epochs:g} epochs ({seen.steps:,} steps)")

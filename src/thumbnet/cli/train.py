@@ -4,14 +4,19 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.budget import expected_accuracy, parse_budget, recipe_for_budget
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, RecipeFlags, Recipes, given, print_json
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
-from thumbnet.recipes import DEFAULT, vary
+from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+    from thumbnet.machine import Machine
+    from thumbnet.progress import Reporter
+    from thumbnet.recipes.recipe import Recipe
     from thumbnet.runs import Run
 
 
@@ -22,6 +27,7 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    time_budget: str | None = None,
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     data: Data = DataFlags(),  # noqa: B008
@@ -39,10 +45,15 @@ def train(
         the run folder; by default runs/DATASET/RECIPE/TIME-sSEED
     resume
         continue the interrupted run in --out, or the newest one of this data set
+    time_budget
+        end after so long, as in 90s, 5m or 1h: measures the machine for a few seconds, then chooses network, resolutions
+        and epochs; with --recipe the epochs only
     """
     check_dataset_name(dataset)
+    seconds = budget_seconds(time_budget, resume, given(fields)) if time_budget else None
     begun = begun_run(dataset, recipe, out) if resume else None
-    chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(recipe or DEFAULT, **given(fields))
+    start = recipe or ("general" if seconds else default_for(dataset))
+    chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(start, **given(fields))
 
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
@@ -54,13 +65,44 @@ def train(
         else:
             cut: dict[str, Any] = {"validation": chosen.validation, "seed": chosen.seed}
             loaded = load_dataset(dataset, progress=reporter.loading, **cut, **given(data))
-        run = train_run(
-            chosen, loaded, out, machine=Machine(**given(machine)), resume=resume, reporter=reporter, started=STARTED
-        )
+        asked = Machine(**given(machine))
+        if seconds:
+            chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
+        run = train_run(chosen, loaded, out, machine=asked, resume=resume, reporter=reporter, started=STARTED)
     if json:
         print_json(run.summary)
     else:
         print("\n".join(outcome(run.summary)))
+
+
+def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:
+    """The budget in seconds. Raises `UserError` where it cannot be read or contradicts another option."""
+    if resume:
+        raise UserError("--resume goes on with the epochs that were planned; leave out --time-budget")
+    if "epochs" in changes:
+        raise UserError(f"--time-budget chooses the epochs; leave out --epochs {changes['epochs']:g}")
+    return parse_budget(budget)
+
+
+def recipe_in_time(
+    seconds: float,
+    data: "Dataset",
+    recipe: str | None,
+    changes: dict[str, Any],
+    machine: "Machine",
+    reporter: "Reporter",
+) -> "Recipe":
+    """The recipe that ends on time, and a line on it with the accuracy to expect where that is known."""
+    from thumbnet.benchmark import training_flops
+
+    reporter.say(f"{seconds:g} s: measuring this machine")
+    chosen = recipe_for_budget(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)
+    sides = ", ".join(f"{part * data.image_size[0]:.0f}" for part in chosen.resolution)
+    widths = "/".join(map(str, chosen.widths))
+    expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
+    told = f"; expect about {expected:.1%}" if expected else ""
+    reporter.say(f"{chosen.model} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{told}")
+    return chosen
 
 
 def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":

@@ -97,20 +97,28 @@ class Dataset:
         train, validation = hold_out(self.development, fraction, seed=seed)
         return replace(self, train=train, validation=validation)
 
-    def to(self, device: "torch.device") -> "Dataset":
-        """The same set with its training and validation images on `device`, each image moved once."""
-        development = self.development.to(device)
+    def in_memory(self) -> "Dataset":
+        """The same set with its training and validation images read from disk now; else they are mapped."""
+        return self.moved(lambda split: replace(split, images=split.images.clone()))
 
-        def moved(split: "Split") -> "Split":
+    def to(self, device: "torch.device") -> "Dataset":
+        """The same set with its training and validation images on `device`."""
+        return self.moved(lambda split: split.to(device))
+
+    def moved(self, move: "Callable[[Split], Split]") -> "Dataset":
+        """The same set with `move` applied to its images, once to each."""
+        development = move(self.development)
+
+        def of(split: "Split") -> "Split":
             shared = split.images is self.development.images
-            return replace(development, rows=split.rows.to(device)) if shared else split.to(device)
+            return replace(development, rows=split.rows.to(development.rows.device)) if shared else move(split)
 
         return replace(
             self,
-            train=moved(self.train),
-            validation=self.validation and moved(self.validation),
+            train=of(self.train),
+            validation=self.validation and of(self.validation),
             development=development,
-            own_validation=self.own_validation and moved(self.own_validation),
+            own_validation=self.own_validation and of(self.own_validation),
         )
 
 

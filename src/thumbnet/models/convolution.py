@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
+LARGEST_NARROW_SIDE = 8  # from rows of 11 pixels on, copying costs more than full registers save (docs/findings.md)
+WIDEST_ROW = 48  # pixels; the best is 32 for maps of 7 pixels and 80 for those of 3, between them it matters little
 
 
 class Conv2d(nn.Conv2d):
@@ -25,11 +27,33 @@ class Conv2d(nn.Conv2d):
             return super().forward(x)
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self.as_product_over_pixels(x)
-        if self.kernel_size == (3, 3) and self.padding == (1, 1) and self.stride == (1, 1):
-            height, width = x.shape[2:]
-            if height == width <= LARGEST_DENSE_SIDE:
-                return self.as_dense_layer(x)
+        if self.stride != (1, 1):
+            return super().forward(x)
+        height, width = x.shape[2:]
+        if self.kernel_size == (3, 3) and self.padding == (1, 1) and height == width <= LARGEST_DENSE_SIDE:
+            return self.as_dense_layer(x)
+        same_or_valid = self.padding[0] in (0, (self.kernel_size[0] - 1) / 2)
+        if same_or_valid and width <= LARGEST_NARROW_SIDE and compute_dtype(x) == torch.bfloat16 and has_tiles():
+            return self.side_by_side(x)
         return super().forward(x)
+
+    def side_by_side(self, x: Tensor) -> Tensor:
+        """A map with short rows: several images in a row, with columns of zeros between them, then taken apart again.
+
+        oneDNN works row by row, and a row of seven pixels fills less than half of a processor's tile registers (Intel AMX),
+        of which it needs several for a gradient. Without such registers this gains nothing.
+        """
+        (batch, _, height, width), padding = x.shape, int(self.padding[0])
+        rows, columns = (side + 2 * padding - self.kernel_size[0] + 1 for side in (height, width))  # of the result
+        period = width + padding  # columns from one image to the next
+        count = images_side_by_side(batch, period)
+        wide = in_a_row(x, count, period)  # B/count C H count*period
+        y = super().forward(wide).permute(0, 2, 3, 1)  # B/count H count*period-S+1+2*padding D
+        missing = count * period - y.shape[2]
+        if missing:
+            y = F.pad(y, (0, 0, 0, missing))
+        y = y.unflatten(2, (count, period))[:, :, :, :columns].transpose(1, 2)
+        return y.reshape(batch, rows, columns, -1).permute(0, 3, 1, 2)  # B D H W, channels last in memory
 
     def as_product_over_pixels(self, x: Tensor) -> Tensor:
         """A 1x1 kernel: every pixel the kernel visits is multiplied by the same matrix."""
@@ -50,6 +74,20 @@ class Conv2d(nn.Conv2d):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.permute(0, 3, 1, 2)  # B D H W, channels last in memory
+
+
+def images_side_by_side(batch: int, period: int) -> int:
+    """How many images to put beside each other: the most that divide the batch and keep to `WIDEST_ROW` pixels."""
+    return next(count for count in range(max(1, WIDEST_ROW // period), 0, -1) if batch % count == 0)
+
+
+def in_a_row(x: Tensor, count: int, period: int) -> Tensor:
+    """B C H W -> B/count C H count*period: `count` images in a row, each filled up with zeros; channels last in memory."""
+    batch, channels, height, width = x.shape
+    images = x.permute(0, 2, 3, 1).reshape(batch // count, count, height, width, channels).transpose(1, 2)
+    wide = x.new_zeros(batch // count, height, count, period, channels)
+    wide[:, :, :, :width] = images
+    return wide.view(batch // count, height, count * period, channels).permute(0, 3, 1, 2)
 
 
 class DenseMatrix(torch.autograd.Function):
@@ -91,6 +129,15 @@ class DenseMatrix(torch.autograd.Function):
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type autocast would compute a convolution of `x` in."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bf16 (Intel AMX)."""
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # younger than the oldest torch we accept
+    return bool(capabilities.get("amx_bf16"))
 
 
 @cache

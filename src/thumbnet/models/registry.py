@@ -13,6 +13,8 @@ MODELS = {
     "small_resnet": "thumbnet.models.small_resnet",
     "preact_resnet50_classic": "thumbnet.models.classic",
     "resnet50_classic": "thumbnet.models.classic",
+    "speednet": "thumbnet.models.speednet",
+    "speednet_slim": "thumbnet.models.speednet",
     "resnet18": "thumbnet.models.resnet",
     "preact_resnet18": "thumbnet.models.preact_resnet",
 }
@@ -27,30 +29,44 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def check_model(name: str, dropout: Sequence[float] = ()) -> None:
-    """Raise `UserError` where `name` is no model, naming the nearest, or takes another number of dropout rates."""
+# Models whose widths and depth of groups can be given.
+OPEN_MODELS = ("speednet", "speednet_slim")
+
+
+def check_model(name: str, dropout: Sequence[float] = (), widths: Sequence[int] = (), depth: int = 0) -> None:
+    """Raise `UserError` where `name` is no model, naming the nearest, or does not take such rates, widths or depth."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
+    if (widths or depth) and name not in OPEN_MODELS:
+        raise UserError(f"model {name!r} has widths and depth of its own; leave them out, or use {OPEN_MODELS[0]}")
     places = DROPOUT_PLACES.get(name, 1)
     if dropout and len(dropout) != places:
         raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {places}")
 
 
 def create_model(
-    name: str, *, classes: int, channels: int = 3, dropout: Sequence[float] = (), seed: int = 0
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    widths: Sequence[int] = (),
+    depth: int = 0,
+    dropout: Sequence[float] = (),
+    seed: int = 0,
 ) -> "nn.Module":
     """A plain network: float B C H W in, logits B K out. The same seed gives the same initial weights.
 
-    `dropout` is passed on to the architecture; the classic networks take three rates, the others one. Raises `UserError`
-    on an unknown name or a wrong number of rates.
+    `dropout` is passed on to the architecture; the classic networks take three rates, the others one. `widths` and `depth`
+    (of the groups) are for the models that leave them open. Raises `UserError` on an unknown name and on options that the
+    model does not take.
     """
-    check_model(name, dropout)
+    check_model(name, dropout, widths, depth)
     from thumbnet.randomness import global_draws
 
     build = getattr(importlib.import_module(MODELS[name]), name)
-    rates = {"dropout": tuple(dropout)} if dropout else {}
+    options = {"dropout": tuple(dropout), "widths": tuple(widths), "depth": depth}
     with global_draws("cpu", seed, "weights"):
-        return build(classes=classes, channels=channels, **rates)
+        return build(classes=classes, channels=channels, **{name: value for name, value in options.items() if value})
 
 
 def describe_model(name: str) -> str:

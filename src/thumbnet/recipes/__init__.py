@@ -10,8 +10,14 @@ from thumbnet.recipes.recipe import vary as vary
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "general": general.general,
+    "cifar10-83": cifar10.to_83,
+    "cifar10-94": cifar10.to_94,
+    "cifar10-96": cifar10.to_96,
     "cifar10-classic": cifar10.classic,
     "cifar10-resnet18": cifar10.resnet18,
+    "cifar100-quick": cifar100.quick,
+    "cifar100-76": cifar100.to_76,
+    "cifar100-80": cifar100.to_80,
     "cifar100-classic": cifar100.classic,
     "cifar100-resnet18": cifar100.resnet18,
 }
@@ -32,4 +38,9 @@ def recipe(name: str, **changes: Any) -> Recipe:
     return vary(RECIPES[name](), **changes)
 
 
-DEFAULT = "general"  # what `train` takes when no recipe is named
+DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76"}
+
+
+def default_for(dataset: str) -> str:
+    """The recipe that `train` takes for a data set when none is named."""
+    return DEFAULTS.get(dataset, "general")

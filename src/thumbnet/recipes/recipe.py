@@ -26,16 +26,21 @@ class Recipe:
 
     name: str = dataclasses.field(metadata={"help": "the named recipe this one is or started from"})
     model: str = setting("small_resnet", "architecture; `thumbnet list models` shows them")
+    widths: tuple[int, ...] = setting((), "channels of each group, where the model leaves them open", low=1)
+    depth: int = setting(0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0)
     dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
-    epochs: int = setting(20, "passes over the training images", low=1)
+    epochs: float = setting(20, "passes over the training images; 1.5 ends in the middle of the second", low=0.01)
     batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2)
-    optimizer: Literal["adam", "adamw", "sgd"] = setting("sgd", "update rule")
+    micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
     schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "course of the learning rate")
     warmup: float = setting(0.0, "part of the run over which cosine and linear rise from 0", low=0, below=1)
     drop_after: tuple[float, ...] = setting((), "steps: fractions of the run after whose epoch the rate drops", low=0)
     drop_factors: tuple[float, ...] = setting((), "steps: what the rate is multiplied by from there on", low=0, high=1)
-    momentum: float = setting(0.9, "sgd: Nesterov momentum", low=0, below=1)
+    momentum: float = setting(0.9, "sgd, muon: Nesterov momentum", low=0, below=1)
+    bias_rate: float = setting(0.05, "muon: rate of biases and shifts, for a loss summed over the batch", low=0)
+    head_rate: float = setting(0.67, "muon: rate of dense layers, for a loss summed over the batch", low=0)
     beta1: float = setting(0.9, "adam, adamw: decay of the mean of the gradients", low=0, below=1)
     beta2: float = setting(0.999, "adam, adamw: decay of the mean of their squares", low=0, below=1)
     epsilon: float = setting(1e-8, "adam, adamw: added to the denominator", low=0)
@@ -49,10 +54,25 @@ class Recipe:
         "dataset", "subtract mean and divide by std of the training images, or not"
     )
     flip: bool = setting(True, "mirror left to right with probability one half")
+    alternate_flip: bool = setting(False, "mirror each image in every second epoch instead of at random")
+    stem_until: float = setting(0.2, "part of the run in which the bias of a whitening layer is trained", low=0, high=1)
+    resolution: tuple[float, ...] = setting(
+        (1.0,), "parts of the side to train at, in equal parts of the run", low=0.25, high=1
+    )
     zoom: float = setting(0.0, "height and width zoomed independently by 1 - zoom to 1 + zoom", low=0, below=1)
     shift: float = setting(0.0, "shift by up to this part of the side", low=0, below=1)
     crop: int = setting(0, "pixels of reflected border within which the picture is shifted", low=0)
+    jitter: float = setting(0.0, "brightness and contrast changed by up to this part", low=0, below=1)
     cutout: int = setting(0, "side in pixels of a square blanked at a random place", low=0)
+    cutmix: float = setting(
+        0.0, "part of the batches whose images get a rectangle of another, with its label", low=0, high=1
+    )
+    mixup: float = setting(0.0, "part of the batches whose images are blended with another, labels too", low=0, high=1)
+    mix_until: float = setting(1.0, "part of the run after which cutmix and mixup end", low=0, high=1)
+    views: Literal[1, 2, 6] = setting(1, "views of each image that a benchmark of the recipe averages over")
+    uncertain: float = setting(
+        1.0, "part of the images, the least certain in one view, that get all the views", low=0, high=1
+    )
     validation: float = setting(
         0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1
     )
@@ -61,15 +81,26 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
-        check_model(self.model, self.dropout)
+        if self.epochs % 1 == 0:
+            object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
+        check_model(self.model, self.dropout, self.widths, self.depth)
         if len(self.drop_after) != len(self.drop_factors):
             raise UserError(
                 f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give the same number"
             )
+        if not self.resolution:
+            raise UserError("resolution has no parts; give at least one, as in 0.75 1")
+        if self.cutmix + self.mixup > 1:
+            raise UserError(
+                f"cutmix {self.cutmix} and mixup {self.mixup} are parts of the batches; they sum to at most 1"
+            )
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise UserError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
         if self.weight_decay and self.optimizer != "adamw":
             raise UserError(f"weight_decay {self.weight_decay} is for adamw; with {self.optimizer} set l2 instead")
-        if self.l2 and self.optimizer == "adamw":
-            raise UserError(f"l2 {self.l2} is for adam and sgd; with adamw set weight_decay instead")
+        if self.l2 and self.optimizer in ("adamw", "muon"):
+            hint = "with adamw set weight_decay instead" if self.optimizer == "adamw" else "muon keeps every norm fixed"
+            raise UserError(f"l2 {self.l2} is for adam and sgd; {hint}")
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
@@ -93,12 +124,12 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     """The value in the field's type, or a `UserError` that says what was received and what is wanted."""
     if get_origin(field.type) is Literal:
         if value not in get_args(field.type):
-            raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(get_args(field.type))}")
+            raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(map(str, get_args(field.type)))}")
         return value
     if get_origin(field.type) is tuple:
         if not isinstance(value, tuple | list):
             raise UserError(f"{field.name} is {value!r}; give a list of numbers")
-        return tuple(in_range(field, number_of_type(float, field, item)) for item in value)
+        return tuple(in_range(field, number_of_type(get_args(field.type)[0], field, item)) for item in value)
     if field.type in (int, float):
         return in_range(field, number_of_type(field.type, field, value))
     if not isinstance(value, field.type):  # type: ignore[arg-type]

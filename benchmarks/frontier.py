@@ -1,0 +1,125 @@
+"""Accuracy against seconds: CIFAR-10 under one time budget after the other, written to results/cifar10-frontier.json and drawn.
+
+    python benchmarks/frontier.py [--budgets 10 15 30 60 120 240] [--seed 0] [--peer NAME SECONDS ACCURACY]...
+    python benchmarks/frontier.py --draw        # the picture only, from the recorded points
+
+Every point is one run of `thumbnet train cifar10 --time-budget` on all training images, and one opening of the test set with
+the six views that the fast recipes state. --peer adds points of other programs, measured by whoever gives them, in seconds of
+wall time.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from thumbnet.benchmark import training_flops
+from thumbnet.data.datasets import load_dataset
+from thumbnet.files import write_json
+from thumbnet.plots import TRAINING, VALIDATION, save
+from thumbnet.runs import Run
+
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "results" / "cifar10-frontier.json"
+PICTURE = ROOT / "docs" / "images" / "cifar10-frontier.png"
+VIEWS, UNCERTAIN = "6", "0.25"
+
+
+def thumbnet(*words: str) -> dict[str, Any]:
+    """The JSON that a command prints."""
+    command = [sys.executable, "-m", "thumbnet.cli.main", *words, "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def point(budget: float, seed: int, folder: Path) -> dict[str, Any]:
+    """One run under a budget, and its accuracy."""
+    out = str(folder / f"{budget:g}")
+    began = time.perf_counter()
+    options = ["--time-budget", f"{budget:g}s", "--validation", "0", "--seed", str(seed), "--out", out]
+    summary = thumbnet("train", "cifar10", *options)
+    seconds = time.perf_counter() - began
+    scores = thumbnet("evaluate", out, "--split", "test", "--views", VIEWS, "--uncertain", UNCERTAIN)
+    recipe = Run.open(out).recipe
+    return {
+        "budget": budget,
+        "seconds": round(seconds, 2),
+        "accuracy": scores["accuracy"],
+        "model": recipe.model,
+        "widths": recipe.widths,
+        "resolution": recipe.resolution,
+        "epochs": recipe.epochs,
+        "training_flops": training_flops(recipe, load_dataset("cifar10", validation=0)),
+        "train_seconds": summary["train_seconds"],
+    }
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Accuracy on a scale of odds, so that 83 to 84 and 94 to 94.5 are comparable steps; seconds on a logarithmic one."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    seconds = [row["seconds"] for row in record["points"]]
+    accuracies = [row["accuracy"] for row in record["points"]]
+    axes.plot(seconds, accuracies, "o-", color=TRAINING, label="thumbnet train cifar10 --time-budget")
+    for peer in record["peers"]:
+        axes.plot(peer["seconds"], peer["accuracy"], "s", color=VALIDATION)
+        axes.annotate(
+            peer["name"], (peer["seconds"], peer["accuracy"]), xytext=(6, -12), textcoords="offset points", fontsize=8
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("logit")
+    low = np.floor(min(accuracies) * 20) / 20
+    ticks = [tick for tick in (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96) if tick >= low]
+    axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    marks = [5, 10, 20, 60, 120, 300, 600]
+    axes.set_xticks(marks, [f"{mark} s" for mark in marks])
+    axes.set_xticks([], minor=True)
+    axes.set(
+        xlabel="seconds, from the start of the command to its end", ylabel="test accuracy, 6 views of the least certain"
+    )
+    axes.set_title(f"CIFAR-10 on {record['threads']} threads of {record['processor']}, one run a point", fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[10, 15, 30, 60, 120, 240])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peer", nargs=3, action="append", default=[], metavar=("NAME", "SECONDS", "ACCURACY"))
+    parser.add_argument("--draw", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.draw:
+        with tempfile.TemporaryDirectory() as folder:
+            points = [point(budget, arguments.seed, Path(folder)) for budget in arguments.budgets]
+            about = Run.open(Path(folder) / f"{arguments.budgets[0]:g}").environment
+        record = {
+            "kind": "frontier",
+            "dataset": "cifar10",
+            "command": ["python", *sys.argv],
+            "seed": arguments.seed,
+            "views": int(VIEWS),
+            "uncertain": float(UNCERTAIN),
+            "points": points,
+            "peers": [
+                {"name": name, "seconds": float(seconds), "accuracy": float(accuracy)}
+                for name, seconds, accuracy in arguments.peer
+            ],
+            **{key: about[key] for key in ("processor", "threads", "precision")},
+            "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
+        }
+        write_json(RECORD, record)
+    save(draw(json.loads(RECORD.read_text(encoding="utf-8"))), PICTURE)
+
+
+if __name__ == "__main__":
+    main()

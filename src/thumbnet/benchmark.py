@@ -1,0 +1,234 @@
+"""Campaigns: a recipe trained over seeds in fresh processes and measured inside one clock, as results/ records it."""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.errors import TrainingFailed, UserError
+from thumbnet.files import write_json
+from thumbnet.machine import Machine
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+
+def run_campaign(
+    name: str,
+    dataset: str,
+    seeds: Sequence[int],
+    *,
+    split: str = "test",
+    folder: Path,
+    data_dir: Path | None = None,
+    machine: Machine | None = None,
+    changes: dict[str, Any] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
+
+    On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
+    counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). Raises `UserError` for bad arguments
+    and `TrainingFailed` where a run fails.
+    """
+    recipe = vary(named_recipe(name), **(changes or {}))
+    recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
+    rows = []
+    for seed in seeds:
+        order = {
+            "recipe": name,
+            "changes": {**(changes or {}), "validation": recipe.validation, "seed": seed},
+            "dataset": dataset,
+            "data_dir": str(data_dir) if data_dir else None,
+            "split": split,
+            "out": str(folder / f"{name}-s{seed}"),
+            "machine": vars(machine or Machine()),
+        }
+        row = in_fresh_process(order)
+        rows.append(row)
+        tell(
+            f"seed {seed}: {row['accuracy']:.2%} with {row['views']} view{'s'[: row['views'] > 1]}, "
+            f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s, cold wall {row['cold_wall']:.1f} s"
+        )
+    return summary_of_campaign(recipe, dataset, split, rows, changes or {})
+
+
+def measured_campaign(
+    name: str, dataset: str, seeds: Sequence[int], *, out: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given."""
+    from thumbnet.data.datasets import load_dataset
+
+    record = run_campaign(name, dataset, seeds, **options)
+    recipe = vary(named_recipe(name), **record["changes"], validation=record["validation"])
+    data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
+    flops = training_flops(recipe, data)
+    ceiling = convolution_ceiling(options.get("machine") or Machine())
+    training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
+    record |= {
+        "training_flops": flops,
+        "flops_per_second": round(flops / training),
+        "ceiling_flops_per_second": round(ceiling),
+        "part_of_ceiling": round(flops / training / ceiling, 3),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{name}.json", record)
+    return record
+
+
+def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
+    """Run one seed in a new interpreter; its row, with the cold wall from before the process began to after its last line."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "thumbnet.benchmark"], input=json.dumps(order), stdout=subprocess.PIPE, text=True
+    )
+    wall = time.perf_counter() - began
+    if done.returncode:
+        raise TrainingFailed(f"the run with seed {order['changes']['seed']} failed (exit code {done.returncode})")
+    return {**json.loads(done.stdout.splitlines()[-1]), "cold_wall": round(wall, 3)}
+
+
+def one_run(order: dict[str, Any]) -> dict[str, Any]:
+    """Train and measure one seed. The train clock runs from images in memory to the last accuracy."""
+    from thumbnet.backend import peak_memory_mb
+    from thumbnet.data.datasets import load_dataset
+    from thumbnet.evaluation import evaluate
+    from thumbnet.training import train
+
+    recipe = named_recipe(order["recipe"], **order["changes"])
+    machine = Machine(**order["machine"])
+    data = load_dataset(
+        order["dataset"], data_dir=order["data_dir"], validation=recipe.validation, seed=recipe.seed
+    ).in_memory()
+    began = time.perf_counter()
+    run = train(recipe, data, order["out"], machine=machine, resume=False, plots=False)
+    trained = time.perf_counter()
+    scores = evaluate(
+        run, split=order["split"], views=recipe.views, uncertain=recipe.uncertain, machine=machine, data=data
+    )
+    clock = time.perf_counter() - began
+    single = evaluate(run, split=order["split"], views=1, machine=machine, data=data)  # outside the clock
+    return {
+        "seed": recipe.seed,
+        "accuracy": scores.accuracy,
+        "accuracy_1_view": single.accuracy,
+        "top5": scores.top5,
+        "top5_1_view": single.top5,
+        "loss": scores.loss,
+        "views": scores.views,
+        "images": scores.images,
+        "train_clock": round(clock, 3),
+        "evaluation_seconds": round(clock - (trained - began), 3),
+        "images_per_second": run.summary["images_per_second"],
+        "peak_memory_mb": peak_memory_mb(),
+        "test_openings": run.test_openings,
+        "environment": run.environment,
+    }
+
+
+def summary_of_campaign(
+    recipe: Recipe, dataset: str, split: str, rows: Sequence[dict[str, Any]], changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The record: every seed, means with spread and interval, clocks, what it ran on and what it computed."""
+    about = rows[0]["environment"]
+    accuracies = [row["accuracy"] for row in rows]
+    return {
+        "kind": "campaign",
+        "recipe": recipe.name,
+        "dataset": dataset,
+        "split": split,
+        "changes": changes,
+        "validation": recipe.validation,
+        "command": ["thumbnet", *sys.argv[1:]],
+        "n": len(rows),
+        "seeds": [row["seed"] for row in rows],
+        "epochs": recipe.epochs,
+        "views": recipe.views,
+        "uncertain": recipe.uncertain,
+        "accuracy": statistics.fmean(accuracies),
+        "accuracy_sd": statistics.stdev(accuracies) if len(rows) > 1 else None,
+        "accuracy_interval95": mean_interval(accuracies),
+        "accuracy_1_view": statistics.fmean(row["accuracy_1_view"] for row in rows),
+        "top5": statistics.fmean(row["top5"] for row in rows),
+        "train_clock": statistics.median(row["train_clock"] for row in rows),
+        "train_clock_range": [min(row["train_clock"] for row in rows), max(row["train_clock"] for row in rows)],
+        "cold_wall": statistics.median(row["cold_wall"] for row in rows),
+        "images_per_second": statistics.median(row["images_per_second"] for row in rows),
+        "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
+        "processor": about["gpu"] or about["processor"],
+        "threads": about["threads"],
+        "precision": about["precision"],
+        "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
+        "runs": [{key: value for key, value in row.items() if key != "environment"} for row in rows],
+    }
+
+
+def training_flops(recipe: Recipe, data: "Dataset") -> int:
+    """Floating-point operations of the convolutions and matrix products of a whole run, forward and backward.
+
+    Counted by torch on two images at each resolution; a multiplication and an addition are two operations.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from thumbnet.runs import build_model
+    from thumbnet.schedule import steps_per_epoch, total_steps
+
+    model = build_model(recipe, channels=data.channels, classes=len(data.classes)).train()
+    images = total_steps(recipe, steps_per_epoch(recipe, len(data.train))) * recipe.batch_size
+    total = 0.0
+    for part in recipe.resolution:
+        model.resize.part = part
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(2, data.channels, *data.image_size)).sum().backward()
+        total += counter.get_total_flops() / 2 * images / len(recipe.resolution)
+    return round(total)
+
+
+def convolution_ceiling(machine: Machine) -> float:
+    """FLOP/s of a large 3x3 convolution, forward, in the run's precision: what this machine can do at best for a network."""
+    import torch
+    from torch.nn import functional as F
+
+    from thumbnet.backend import prepare
+
+    backend = prepare(machine)
+    images, channels, side, kernel = 128, 256, 16, 3
+    like: dict[str, Any] = {"device": backend.device, "dtype": backend.dtype}
+    x = torch.full((images, channels, side, side), 0.5, **like).contiguous(memory_format=torch.channels_last)
+    weight = torch.full((channels, channels, kernel, kernel), 0.5, **like)
+    fastest = math.inf
+    with torch.no_grad():
+        for _ in range(30):
+            began = time.perf_counter()
+            F.conv2d(x, weight, padding=1)[0, 0, 0, 0].item()  # waits for the device
+            fastest = min(fastest, time.perf_counter() - began)
+    return 2 * images * (channels * kernel * side) ** 2 / fastest
+
+
+def dataset_of(name: str) -> str:
+    """The data set a recipe is named after: `cifar10` for cifar10-94; fashion-mini where it is named after none."""
+    from thumbnet.data.datasets import SPECS
+
+    first = name.split("-")[0]
+    return first if first in SPECS else "fashion-mini"
+
+
+def seeds_from(first: int, count: int) -> list[int]:
+    """`count` seeds in a row. Raises `UserError` for fewer than one."""
+    if count < 1:
+        raise UserError(f"seeds is {count}; give 1 or more")
+    return list(range(first, first + count))
+
+
+if __name__ == "__main__":
+    print(json.dumps(one_run(json.loads(sys.stdin.read()))))

@@ -1,0 +1,127 @@
+"""A recipe that ends on time: what `train --time-budget` chooses after a few seconds of measuring the machine."""
+
+import math
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.errors import UserError
+from thumbnet.machine import Machine
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import vary
+from thumbnet.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
+RESERVE = 0.04  # of the budget: steps of a long run are a little slower than the few that are timed
+FINISH = 2.0  # seconds to write weights, plots and summary
+SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
+FEWEST_STEPS = 10  # in an epoch; the batches of small sets are cut to allow them
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A network with its setting, and the training images seen beyond which the next rung is the better use of time."""
+
+    until: float
+    fields: dict[str, Any]
+
+
+def rung(
+    until: float, model: str, widths: tuple[int, ...], *resolution: float, batch_size: int, rate: float, crop: int
+) -> Rung:
+    """Shorthand for the table below."""
+    fields = {"model": model, "widths": widths, "batch_size": batch_size, "learning_rate": rate, "crop": crop}
+    return Rung(until, {**fields, "resolution": resolution})
+
+
+# From narrow and coarse to wide and sharp; chosen on held-out images of CIFAR-10 (docs/findings.md, "Time to accuracy").
+LADDER = (
+    rung(75e3, "speednet_slim", (32, 64, 128), 0.5, 0.75, batch_size=250, rate=0.24, crop=0),
+    rung(125e3, "speednet_slim", (32, 128, 256), 0.5, 0.75, batch_size=250, rate=0.24, crop=0),
+    rung(250e3, "speednet_slim", (64, 128, 256), 0.625, 0.75, 0.875, batch_size=250, rate=0.12, crop=1),
+    rung(650e3, "speednet_slim", (64, 192, 384), 0.75, 0.875, 1.0, batch_size=500, rate=0.12, crop=2),
+    rung(math.inf, "speednet", (128, 384, 512), 0.75, 0.875, 1.0, batch_size=500, rate=0.12, crop=4),
+)
+
+
+def parse_budget(text: str) -> float:
+    """Seconds in `90`, `90s`, `2m`, `1.5h`. Raises `UserError` for anything else and for less than the shortest."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?\s*", text)
+    if match is None:
+        raise UserError(f"time-budget is {text!r}; give seconds, minutes or hours, as in 90s, 5m or 1h")
+    seconds = float(match[1]) * UNITS[match[2] or ""]
+    if seconds < SHORTEST:
+        raise UserError(f"time-budget is {seconds:g} s; give {SHORTEST:g} s or more")
+    return seconds
+
+
+def recipe_for_budget(
+    data: "Dataset",
+    seconds: float,
+    *,
+    started: float | None = None,
+    machine: Machine | None = None,
+    recipe: str | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Recipe:
+    """The recipe whose training of `data` ends `seconds` after `started` (`time.time()`, now by default) on this machine.
+
+    With `recipe`, that named recipe with its number of epochs alone chosen; else the network, resolutions and batch size are
+    chosen too. `changes` to other fields are kept. Raises `UserError` where the budget is over before anything is learned.
+    """
+    from thumbnet.backend import prepare
+    from thumbnet.timing import step_seconds, training_seconds
+
+    started, changes = started or time.time(), changes or {}
+    backend = prepare(machine or Machine())
+    rungs = [Rung(math.inf, {})] if recipe else list(LADDER)
+    for place in rungs:
+        chosen = fitted(named_recipe(recipe or "general"), data, place, changes)
+        step = step_seconds(chosen, data, backend, steps=3)
+        left = seconds * (1 - RESERVE) - FINISH - (time.time() - started)
+        epochs = left / training_seconds(vary(chosen, epochs=1), data, step)
+        if epochs * len(data.train) <= place.until:
+            break
+    fewest = 1 / (len(data.train) // chosen.batch_size)
+    if epochs < fewest:
+        raise UserError(
+            f"time-budget is {seconds:g} s, and {time.time() - started:.0f} s are over before the first step, which takes "
+            f"{step:.1f} s; give more time"
+        )
+    return vary(chosen, epochs=max(epochs, fewest))
+
+
+def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) -> Recipe:
+    """The recipe of a rung for these data: resolutions that leave the network enough pixels, batches that leave it steps."""
+    chosen = vary(base, **{**place.fields, **changes})
+    smallest = min(data.image_size)
+    if "resolution" not in changes:
+        kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)
+        chosen = vary(chosen, resolution=kept or (1.0,))
+    if "batch_size" not in changes:
+        chosen = vary(chosen, batch_size=max(2, min(chosen.batch_size, len(data.train) // FEWEST_STEPS)))
+    return chosen
+
+
+def expected_accuracy(flops: float, dataset: str) -> float | None:
+    """The accuracy that recorded runs of this ladder had for so many operations, or None where none are recorded.
+
+    Between two records it is read off a straight line over the logarithm of the operations; beyond them nothing is said.
+    """
+    from thumbnet.results import recorded
+
+    points = sorted(
+        (point["training_flops"], point["accuracy"])
+        for result in recorded()
+        if result["kind"] == "frontier" and result["dataset"] == dataset
+        for point in result["points"]
+    )
+    for (less, low), (more, high) in zip(points, points[1:], strict=False):
+        if less <= flops <= more:
+            return low + (high - low) * math.log(flops / less) / math.log(more / less)
+    return None

@@ -1,0 +1,86 @@
+"""Train recipes over seeds and record accuracy and time."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from thumbnet.cli.options import Json, MachineFlags, Machines, RecipeFlags, Recipes, Whole, given, print_json
+from thumbnet.errors import UserError
+from thumbnet.recipes import RECIPES, vary
+from thumbnet.recipes import recipe as named_recipe
+
+
+def bench(
+    *recipes: str,
+    seeds: Whole = 5,
+    first_seed: Whole = 0,
+    dataset: str | None = None,
+    split: Literal["test", "validation"] = "test",
+    out: Path | None = None,
+    runs: Path = Path("runs/bench"),
+    data_dir: Path | None = None,
+    fields: Recipes = RecipeFlags(),  # noqa: B008
+    machine: Machines = MachineFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Train each recipe over several seeds in fresh processes, and record accuracy, spread and time.
+
+    Parameters
+    ----------
+    recipes
+        names from `thumbnet list recipes`
+    seeds
+        runs of each recipe
+    first_seed
+        the seed of the first run; the others follow it
+    dataset
+        what to train on, if not the set that the recipe is named after
+    split
+        test: train on all training images and open the test set once a run; validation: for tuning
+    out
+        folder that gets RECIPE.json, for a run to be published; without it nothing is recorded
+    runs
+        folder for the run folders
+    data_dir
+        folder with the published files; else THUMBNET_DATA, else downloaded
+    """
+    if not recipes:
+        raise UserError(f"name a recipe to measure, for instance cifar10-83; there are {', '.join(RECIPES)}")
+    changes = given(fields)
+    if "seed" in changes:
+        raise UserError("bench has --first-seed and --seeds in place of --seed")
+    for name in recipes:
+        vary(named_recipe(name), **changes)
+
+    from thumbnet.benchmark import dataset_of, measured_campaign, seeds_from
+    from thumbnet.machine import Machine
+    from thumbnet.progress import reporter_for_terminal
+
+    records: list[dict[str, Any]] = []
+    with reporter_for_terminal() as reporter:
+        for name in recipes:
+            reporter.say(f"{name} on {dataset or dataset_of(name)}, {seeds} seed{'s'[: seeds > 1]}")
+            records.append(
+                measured_campaign(
+                    name,
+                    dataset or dataset_of(name),
+                    seeds_from(first_seed, seeds),
+                    split=split,
+                    folder=runs,
+                    out=out,
+                    data_dir=data_dir,
+                    machine=Machine(**given(machine)),
+                    changes=changes,
+                    tell=reporter.say,
+                )
+            )
+    if json:
+        print_json({"campaigns": records})
+    else:
+        print("\n".join(lines(records)))
+
+
+def lines(records: list[dict[str, Any]]) -> list[str]:
+    """The table for people, and each record as a ratio to the published one."""
+    from thumbnet.results import campaign_table, compared_with_published
+
+    return [*campaign_table(records), *(line for record in records for line in compared_with_published(record))]

@@ -1,0 +1,139 @@
+"""The convolutional network of the CIFAR speed records: whitening, groups of convolutions, the maximum over the map.
+
+The line of David Page's ResNet-9 (https://myrtle.ai/learn/how-to-train-your-resnet/), tysam-code's hlb-CIFAR10 and Keller
+Jordan's airbench (https://arxiv.org/abs/2404.00498), whose plan and constants these are: a frozen whitening layer, kernels
+that begin as the identity, normalisation without scales, pooling before normalisation and activation.
+"""
+# Shapes: B batch, C channels in, D channels out, H and W height and width, K classes.
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thumbnet.models.convolution import Conv2d
+from thumbnet.models.whitening import Whitening
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
+POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
+NORM_MOMENTUM = 0.3  # share of the newest batch in the running statistics; with 0.1 they lag behind (docs/findings.md)
+NORM_EPSILON = 1e-12
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with trained shifts and fixed scales of one."""
+    layer = nn.BatchNorm2d(channels, momentum=NORM_MOMENTUM, eps=NORM_EPSILON)
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+class Group(nn.Module):
+    """A convolution that halves the map by pooling, then one more, or two with a shortcut around them (depth 3)."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        kernels: Sequence[int],
+        activation: str = "gelu",
+        pool: str = "max",
+    ):
+        super().__init__()
+        widths = [channels_in] + [channels_out] * len(kernels)
+        self.convs = nn.ModuleList(
+            Conv2d(width, channels_out, kernel, padding=kernel // 2 if kernel % 2 else 0, bias=False)
+            for width, kernel in zip(widths, kernels, strict=False)
+        )
+        self.norms = nn.ModuleList(norm(channels_out) for _ in kernels)
+        self.activation, self.pool = ACTIVATIONS[activation], POOLS[pool]
+
+    def forward(self, x: Tensor) -> Tensor:  # B C H W
+        x = self.activation(self.norms[0](self.pool(self.convs[0](x), 2)))  # B D H/2 W/2
+        shortcut = x
+        last = len(self.convs) - 1
+        for i in range(1, len(self.convs)):
+            x = self.norms[i](self.convs[i](x))
+            x = self.activation(x + shortcut if i == last and last >= 2 else x)
+        return x
+
+
+class SpeedNet(nn.Module):
+    """Whitening, one group per width, the maximum over the map, a dense layer without bias.
+
+    `kernels` holds the sides of the kernels of each group, so their number is the group's depth. Images of 2^groups + 1
+    pixels or more, of any number of channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        channels: int,
+        widths: Sequence[int],
+        kernels: Sequence[Sequence[int]],
+        activation: str = "gelu",
+        pool: str = "max",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.whitening = Whitening(channels)
+        self.activation = ACTIVATIONS[activation]
+        pairs = zip([self.whitening.channels_out, *widths], widths, strict=False)
+        self.groups = nn.ModuleList(
+            Group(*pair, kernels=sides, activation=activation, pool=pool)
+            for pair, sides in zip(pairs, kernels, strict=True)
+        )
+        self.head_dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1], classes, bias=False)
+        self.apply(initialize)
+
+    def forward(self, images: Tensor) -> Tensor:  # B C H W
+        x = self.activation(self.whitening(images))  # B 8C H-1 W-1
+        for group in self.groups:
+            x = group(x)  # B D H W, halved by every group
+        x = x.amax(dim=(2, 3))  # B D
+        return self.head(self.head_dropout(x)) / x.shape[1]  # B K
+
+
+def initialize(layer: nn.Module) -> None:
+    """The first filters of every kernel pass their input on (dirac); the dense layer has unit variance (airbench)."""
+    if isinstance(layer, nn.Conv2d):
+        layer.reset_parameters()
+        with torch.no_grad():
+            kernel = layer.weight  # D C S S
+            nn.init.dirac_(kernel[: kernel.shape[1]])
+    elif isinstance(layer, nn.Linear):
+        with torch.no_grad():
+            layer.reset_parameters()
+            layer.weight.div_(layer.weight.std())
+
+
+def speednet(
+    *,
+    classes: int,
+    channels: int = 3,
+    widths: Sequence[int] = (64, 256, 256),
+    depth: int = 2,
+    dropout: Sequence[float] = (0.0,),
+) -> SpeedNet:
+    """Whitened network of the CIFAR speed records (airbench), with groups of any width and depth."""
+    return SpeedNet(
+        classes=classes, channels=channels, widths=widths, kernels=[[3] * depth] * len(widths), dropout=dropout[-1]
+    )
+
+
+def speednet_slim(
+    *,
+    classes: int,
+    channels: int = 3,
+    widths: Sequence[int] = (64, 192, 384),
+    depth: int = 2,
+    dropout: Sequence[float] = (0.0,),
+) -> SpeedNet:
+    """The same with cheaper kernels where they cost most: 1x1 second in the first group, 2x2 first in the last."""
+    kernels = [[3] * depth for _ in widths]
+    kernels[0][1:] = [1] * (depth - 1)
+    kernels[-1][0] = 2
+    return SpeedNet(classes=classes, channels=channels, widths=widths, kernels=kernels, dropout=dropout[-1])

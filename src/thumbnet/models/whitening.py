@@ -1,0 +1,59 @@
+"""A frozen first layer that decorrelates the colours and edges of small patches, computed from training images.
+
+David Page 2019, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/; with both signs of every filter as in
+airbench (Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.2).
+"""
+# Shapes: B batch, C channels, S side of a patch, H and W height and width, F filters (2 C S^2).
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
+
+
+class Whitening(nn.Module):
+    """Filters S x S without padding: B C H W -> B F H-S+1 W-S+1. Random until `fit_whitening` has seen images."""
+
+    filters: Tensor  # F C S S, never trained; the bias is, see `train_stem`
+
+    def __init__(self, channels: int, side: int = 2):
+        super().__init__()
+        directions = channels * side**2  # of a patch, each taken with both signs
+        self.register_buffer("filters", torch.empty(2 * directions, channels, side, side))
+        nn.init.normal_(self.filters, std=directions**-0.5)
+        self.bias = nn.Parameter(torch.zeros(2 * directions))
+
+    @property
+    def channels_out(self) -> int:
+        return len(self.filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filters, self.bias)
+
+
+def train_stem(network: nn.Module, trained: bool) -> None:
+    """Whether the bias of a network's `Whitening` is trained on. Once it is not, no gradient goes through the largest map."""
+    for layer in network.modules():
+        if isinstance(layer, Whitening):
+            layer.bias.requires_grad_(trained)
+
+
+@torch.no_grad()
+def fit_whitening(network: nn.Module, images: Tensor) -> None:
+    """Set the filters of every `Whitening` of a network that takes float images B C H W; without one, do nothing."""
+    for layer in network.modules():
+        if not isinstance(layer, Whitening):
+            continue
+        filters = whitening_filters(images, layer.filters.shape[2])
+        layer.filters.copy_(torch.cat((filters, -filters)))
+
+
+def whitening_filters(images: Tensor, side: int) -> Tensor:
+    """C*S^2 C S S: each eigenvector of the patches' covariance, divided by the square root of its variance."""
+    channels = images.shape[1]
+    patches = F.unfold(images, side).transpose(1, 2).reshape(-1, channels * side**2)  # patches C*S*S
+    covariance = patches.double().T @ patches.double() / len(patches)
+    variances, vectors = torch.linalg.eigh(covariance.cpu())  # ascending; vectors in columns
+    scaled = vectors / (variances + EPSILON).sqrt()
+    return scaled.T.reshape(-1, channels, side, side).to(images)
