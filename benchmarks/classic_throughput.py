@@ -55,7 +55,7 @@ def measure_ours(precision: str) -> None:
     images, _ = data.train.take(torch.arange(64))
     start = time.perf_counter()
     for step in range(1000):
-        augment(images, classic, generator("cpu", 0, "augment", 0, step))
+        augment(images, classic, generator("cpu", 0, "augment", 0, step), torch.zeros(len(images), dtype=torch.bool))
     augmented = 64 * 1000 / (time.perf_counter() - start)
     seconds = moments[-1] - moments[WARM_UP - 1]
     steps = [later - earlier for earlier, later in zip(moments[WARM_UP:], moments[WARM_UP + 1 :], strict=False)]

@@ -22,6 +22,7 @@ from thumbnet.augment import (
 from thumbnet.recipes import recipe
 
 BATCH = 64
+NONE = torch.zeros(BATCH, dtype=torch.bool)
 
 
 def random(seed=0):
@@ -131,7 +132,7 @@ def test_cutout_blanks_one_square_and_nothing_else():
 @pytest.mark.parametrize("name", ["general", "cifar10-classic", "cifar10-resnet18", "cifar10-94"])
 def test_augmented_images_are_floats_in_the_unit_range_and_a_function_of_the_generator(name):
     images = (pictures() * 255).byte()
-    first, same, other = (augment(images, recipe(name), random(seed)) for seed in (1, 1, 2))
+    first, same, other = (augment(images, recipe(name), random(seed), NONE) for seed in (1, 1, 2))
     assert first.dtype == torch.float32
     assert first.shape == images.shape
     assert first.min() >= 0 and first.max() <= 1
@@ -141,7 +142,7 @@ def test_augmented_images_are_floats_in_the_unit_range_and_a_function_of_the_gen
 
 def test_every_image_of_a_batch_is_changed_by_draws_of_its_own():
     images = (pictures(1).expand(BATCH, 3, 32, 32) * 255).byte()
-    result = augment(images, recipe("cifar10-classic"), random())
+    result = augment(images, recipe("cifar10-classic"), random(), NONE)
     assert len({tuple(image.flatten().tolist()) for image in result}) == BATCH
 
 
@@ -159,7 +160,7 @@ def test_alternating_flips_show_every_image_once_each_way_in_two_epochs():
 def test_given_which_images_to_mirror_augment_mirrors_those_and_no_others():
     images = (pictures(4) * 255).byte()
     chosen = torch.tensor([True, False, True, False])
-    result = augment(images, recipe("general", crop=0), random(), chosen)
+    result = augment(images, recipe("general", crop=0, alternate_flip=True), random(), chosen)
     torch.testing.assert_close(result[chosen], to_float(images[chosen].flip(3)))
     torch.testing.assert_close(result[~chosen], to_float(images[~chosen]))
 

@@ -14,7 +14,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
-    "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview", "results", "budget", "benchmark", "cli",
+    "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview", "results",
+    "budget", "benchmark", "cli",
 ]  # fmt: skip
 
 

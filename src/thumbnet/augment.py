@@ -15,14 +15,14 @@ from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 
 
-def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor | None = None) -> Tensor:
+def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor) -> Tensor:
     """uint8 B C H W -> float B C H W in [0, 1], changed as the recipe says.
 
-    `mirrored` (bool B) names the images to mirror; without it the recipe's `flip` draws them.
+    Where it has `alternate_flip`, `mirrored` (bool B, of `mirrored_in_epoch`) says which images to mirror.
     """
-    random_flip = recipe.flip and mirrored is None
-    if mirrored is not None:
+    if recipe.alternate_flip:
         images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
+    random_flip = recipe.flip and not recipe.alternate_flip
     x = to_float(images)
     if recipe.zoom or recipe.shift:
         x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thumbnet.augment import augment
+from thumbnet.augment import augment, mirrored_in_epoch
 from thumbnet.backend import prepare
 from thumbnet.data.batches import epoch_order
 from thumbnet.errors import UserError
@@ -48,7 +48,8 @@ def preview(
     order = epoch_order(len(data.train), seed=recipe.seed, epoch=0)
     images, labels = data.train.take(order[: rows * columns])
     names = [data.classes[label] for label in labels]
-    changed = augment(images, recipe, generator("cpu", recipe.seed, "augment", 0, 0))
+    mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=0)[order[: rows * columns]]
+    changed = augment(images, recipe, generator("cpu", recipe.seed, "augment", 0, 0), mirrored)
     pages = {
         folder / "stored.png": (images, f"{data.name}: as stored"),
         folder / "augmented.png": (

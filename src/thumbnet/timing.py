@@ -53,8 +53,7 @@ def timed_step(
     positions = torch.arange(recipe.batch_size) + step % (len(data.train) // recipe.batch_size) * recipe.batch_size
     images, labels = (tensor.to(backend.device) for tensor in data.train.take(positions))
     random = generator(backend.device, recipe.seed, "augment", 0, step)
-    mirrored = labels % 2 == 0 if recipe.alternate_flip else None  # which ones does not matter to the time
-    x = augment(images, recipe, random, mirrored)
+    x = augment(images, recipe, random, labels % 2 == 0)  # which ones are mirrored does not matter to the time
     x, targets = mix(x, labels, len(data.classes), recipe, random, at=0.0)
     optimizer.zero_grad(set_to_none=True)
     with global_draws(backend.device, recipe.seed, "dropout", 0, step):

@@ -115,9 +115,7 @@ def fit(
                 batch = order[step * recipe.batch_size :][: recipe.batch_size]
                 images, labels = data.train.take(batch)
                 random = generator(device, recipe.seed, "augment", epoch, step)
-                x = augment(
-                    images, recipe, random, mirrored[batch] if recipe.alternate_flip else None
-                )  # B C H W in [0, 1]
+                x = augment(images, recipe, random, mirrored[batch])  # B C H W in [0, 1]
                 progress = (epoch + step / steps) / recipe.epochs
                 x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
                 x = x.contiguous(memory_format=torch.channels_last)
@@ -144,7 +142,9 @@ def fit(
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits, labels, data.classes, split="validation")
             penalty = l2_penalty(model, recipe)
-            refuse_non_finite(position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, step)
+            refuse_non_finite(
+                position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
+            )
             row = position.row(recipe, steps, penalty, scores)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
