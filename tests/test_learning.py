@@ -49,3 +49,12 @@ def test_the_classic_recipe_learns_real_cifar10_along_its_known_course(cifar_fol
     assert BAND[0] < loss < BAND[1]
     assert loss < sum(losses[:10]) / 10 / 2
     assert accuracy > 1.5 * CHANCE
+
+
+def test_cifar10_83_learns_real_cifar10_in_its_seconds(cifar_folder, tmp_path):
+    words = ("bench", "cifar10-83", "--seeds", "1", "--data-dir", str(cifar_folder), "--json")
+    result = thumbnet(*words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [record] = json.loads(result.stdout)["campaigns"]
+    print(f"test accuracy {record['accuracy']:.4f} in {record['train_clock']:.1f} s")
+    assert record["accuracy"] >= 0.82

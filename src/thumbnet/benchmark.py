@@ -99,9 +99,9 @@ def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
 
 def one_run(order: dict[str, Any]) -> dict[str, Any]:
     """Train and measure one seed. The train clock runs from images in memory to the last accuracy."""
-    from thumbnet.backend import peak_memory_mb
+    from thumbnet.backend import peak_memory_mb, place, prepare
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.evaluation import evaluate
+    from thumbnet.evaluation import open_split, predict_logits, score
     from thumbnet.training import train
 
     recipe = named_recipe(order["recipe"], **order["changes"])
@@ -112,11 +112,13 @@ def one_run(order: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     run = train(recipe, data, order["out"], machine=machine, resume=False, plots=False)
     trained = time.perf_counter()
-    scores = evaluate(
-        run, split=order["split"], views=recipe.views, uncertain=recipe.uncertain, machine=machine, data=data
-    )
+    backend = prepare(run.machine_to_measure(machine))
+    model, chosen = place(run.model(), backend.device), open_split(run, data, order["split"]).to(backend.device)
+    labels = chosen.labels[chosen.rows]
+    logits = predict_logits(model, chosen, backend, views=recipe.views, uncertain=recipe.uncertain)
+    scores = score(logits, labels, data.classes, split=order["split"], views=recipe.views)
     clock = time.perf_counter() - began
-    single = evaluate(run, split=order["split"], views=1, machine=machine, data=data)  # outside the clock
+    single = score(predict_logits(model, chosen, backend), labels, data.classes, split=order["split"])  # off the clock
     return {
         "seed": recipe.seed,
         "accuracy": scores.accuracy,

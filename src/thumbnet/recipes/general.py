@@ -1,19 +1,23 @@
 """A recipe for any set of small images: what `train` takes when nothing else is asked for."""
 
+import dataclasses
+
+from thumbnet.recipes import cifar10
 from thumbnet.recipes.recipe import Recipe
 
 
 def general() -> Recipe:
-    """A small residual network, SGD, linear decay. `thumbnet train fashion-mini`, `thumbnet train path/to/folder`."""
-    return Recipe(
+    """The network of the fast CIFAR recipes in a size for thousands of images. `thumbnet train path/to/folder`."""
+    return dataclasses.replace(
+        cifar10.FAST,
         name="general",
-        model="small_resnet",
-        epochs=12,
-        batch_size=64,
-        optimizer="sgd",
+        widths=(32, 128, 256),
+        epochs=8,
+        batch_size=100,
         learning_rate=0.1,
-        schedule="linear",
-        warmup=0.2,
-        l2=5e-4,
+        resolution=(0.75, 1.0),
+        label_smoothing=0.1,
         crop=1,
+        views=1,
+        uncertain=1.0,
     )

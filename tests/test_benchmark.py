@@ -1,0 +1,138 @@
+"""Campaigns: what they record, that runs are fresh and count their look at the test set, and the operations they compute."""
+
+import json
+import statistics
+
+import pytest
+from scipy import stats
+
+from conftest import thumbnet
+from thumbnet.benchmark import dataset_of, summary_of_campaign, training_flops
+from thumbnet.data.datasets import load_dataset
+from thumbnet.recipes import recipe
+from thumbnet.results import campaign_table, compared_with_published, in_words
+from thumbnet.statistics import mean_interval
+
+ENVIRONMENT = {
+    "processor": "a processor", "gpu": None, "threads": 2, "precision": "fp32",
+    "thumbnet": "1", "commit": None, "python": "3", "torch": "2", "numpy": "2",
+}  # fmt: skip
+
+
+def row(seed, accuracy, clock):
+    """What one run gives back."""
+    return {
+        "seed": seed, "accuracy": accuracy, "accuracy_1_view": accuracy - 0.01, "top5": 0.99, "train_clock": clock,
+        "cold_wall": clock + 3, "images_per_second": 1000.0, "peak_memory_mb": 900 + seed, "environment": ENVIRONMENT,
+    }  # fmt: skip
+
+
+def record(rows, **changes):
+    made = summary_of_campaign(recipe("cifar10-83", **changes), "cifar10", "test", rows, changes)
+    return made | {"part_of_ceiling": 0.5}
+
+
+def test_a_record_holds_every_seed_and_their_mean_spread_and_median_clock():
+    made = record([row(0, 0.83, 9.0), row(1, 0.85, 30.0), row(2, 0.84, 10.0)])
+    assert made["n"] == 3 and made["seeds"] == [0, 1, 2] and len(made["runs"]) == 3
+    assert made["accuracy"] == pytest.approx(0.84)
+    assert made["accuracy_sd"] == pytest.approx(0.01)
+    assert made["accuracy_1_view"] == pytest.approx(0.83)
+    assert (made["train_clock"], made["train_clock_range"], made["cold_wall"]) == (10.0, [9.0, 30.0], 13.0)
+    assert made["peak_memory_mb"] == 902
+    json.dumps(made, allow_nan=False)
+
+
+def test_one_seed_has_no_spread_and_no_interval():
+    made = record([row(0, 0.83, 9.0)])
+    assert made["accuracy_sd"] is None and made["accuracy_interval95"] is None
+    assert "(n = 1)" in in_words(made)
+    assert "| 83.00% |  |" in campaign_table([made])[-1]
+
+
+def test_a_new_record_is_told_as_a_ratio_to_the_published_one(monkeypatch):
+    old, new = record([row(0, 0.83, 10.0), row(1, 0.84, 10.0)]), record([row(2, 0.845, 5.0), row(3, 0.845, 5.0)])
+    monkeypatch.setattr("thumbnet.results.recorded", lambda: [old])
+    assert compared_with_published(new) == [
+        "cifar10-83: +1.00 points and 0.50 x the train clock of the published record (83.50% in 10.0 s on a processor)"
+    ]
+    assert compared_with_published(record([row(0, 0.8, 5.0)], epochs=1)) == []  # another recipe
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 31])
+def test_the_interval_of_a_mean_is_students(n):
+    values = [((7 * i) % 13) / 13 for i in range(n)]
+    low, high = mean_interval(values)
+    expected = stats.t.interval(0.95, n - 1, statistics.fmean(values), stats.sem(values))
+    assert (low, high) == pytest.approx(expected, rel=1e-3)
+
+
+def test_recipes_know_their_data_set_by_name():
+    assert [dataset_of(name) for name in ("cifar10-94", "cifar100-quick", "general")] == [
+        "cifar10", "cifar100", "fashion-mini",
+    ]  # fmt: skip
+
+
+def test_operations_are_those_of_convolutions_and_products_forward_and_backward():
+    data = load_dataset("fashion-mini", validation=0)
+    chosen = recipe("cifar10-94", model="speednet", widths=(16,), depth=1, epochs=1, batch_size=100, resolution=(0.5,))
+    images, pixels = 6_000, 13**2  # 14 x 14, whitened 2 x 2
+    whitening = 2 * 8 * 4 * pixels  # forward only: neither its filters nor the images are trained
+    convolution = 3 * 2 * 8 * 16 * 9 * pixels
+    dense = 3 * 2 * 16 * 10
+    assert training_flops(chosen, data) == images * (whitening + convolution + dense)
+
+
+def test_operations_grow_with_epochs_and_resolution():
+    data = load_dataset("fashion-mini", validation=0)
+    low, twice, high = (
+        training_flops(recipe("cifar10-94", **changes), data)
+        for changes in (
+            {"resolution": (0.75,), "epochs": 1},
+            {"resolution": (0.75,), "epochs": 2},
+            {"epochs": 1, "resolution": (1.0,)},
+        )
+    )
+    assert twice == 2 * low and high > 1.5 * low
+
+
+def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_look_at_the_test_set(tmp_path):
+    result = thumbnet(
+        "bench", "general", "--seeds", "2", "--first-seed", "5", "--epochs", "0.1", "--threads", "1",
+        "--runs", "here", "--out", "results", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    assert json.loads((tmp_path / "results" / "general.json").read_text()) == made
+    assert made["seeds"] == [5, 6] and made["changes"] == {"epochs": 0.1} and made["validation"] == 0
+    assert [run["test_openings"] for run in made["runs"]] == [1, 1]
+    assert all(run["cold_wall"] > run["train_clock"] > 0 for run in made["runs"])
+    assert made["runs"][0]["images"] == 1_000
+    assert made["training_flops"] > 0 and made["part_of_ceiling"] > 0
+    for seed in (5, 6):
+        summary = json.loads((tmp_path / "here" / f"general-s{seed}" / "summary.json").read_text())
+        assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
+
+
+def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
+    words = ("bench", "general", "--seeds", "1", "--epochs", "0.05", "--split", "validation", "--json")
+    result = thumbnet(*words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    assert made["runs"][0]["test_openings"] == 0 and made["runs"][0]["images"] == 600
+    assert not (tmp_path / "runs" / "bench" / "general-s0" / "test-openings.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name a recipe to measure"),
+        (("cifar10-84",), "unknown recipe 'cifar10-84'; did you mean 'cifar10-83'?"),
+        (("general", "--seeds", "0"), "seeds is 0; give 1 or more"),
+        (("general", "--seed", "3"), "--first-seed and --seeds in place of --seed"),
+    ],
+)
+def test_what_bench_cannot_do_is_said_in_one_line(tmp_path, words, message):
+    result = thumbnet("bench", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
