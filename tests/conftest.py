@@ -43,8 +43,9 @@ def tiny() -> Dataset:
 def quick() -> Recipe:
     """Seconds of training with everything that draws at random switched on."""
     return recipe(
-        "general", epochs=3, batch_size=32, learning_rate=0.02, dropout=(0.2,), zoom=0.1, shift=0.1, cutout=6, crop=1
-    )
+        "general", widths=(8, 16, 16), epochs=3, batch_size=32, micro_batch=16, learning_rate=0.05, dropout=(0.2,),
+        zoom=0.1, shift=0.1, crop=1, jitter=0.1, cutout=6, cutmix=0.4, mixup=0.3, mix_until=0.9, stem_until=0.5,
+    )  # fmt: skip
 
 
 @pytest.fixture

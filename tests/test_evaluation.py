@@ -24,7 +24,7 @@ CLASSES = tuple("abcdefgh")
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    made = recipe("general", epochs=2, batch_size=32, learning_rate=0.02)
+    made = recipe("general", widths=(16, 16, 32), epochs=2, batch_size=32)
     return train(made, tiny, tmp_path_factory.mktemp("evaluated") / "run", machine=CPU)
 
 
@@ -190,3 +190,9 @@ def test_only_the_least_certain_images_get_all_views(monkeypatch):
     others[doubtful] = False
     torch.testing.assert_close(some[others], one[others])
     assert not torch.equal(one[doubtful], both[doubtful])
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.5])
+def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, tmp_path):
+    with pytest.raises(UserError, match="give a part of the images, 0 to 1"):
+        evaluation.evaluate(tmp_path, views=6, uncertain=part)

@@ -12,7 +12,7 @@ from thumbnet.recipes import recipe
 from thumbnet.signals import StopRequested
 from thumbnet.training import train
 
-FLOOR = 0.88  # of 600 validation images of fashion-mini; five seeds reached 0.887 to 0.903
+FLOOR = 0.89  # of 600 validation images of fashion-mini; three seeds reached 0.912 to 0.922
 
 
 def test_the_default_recipe_reaches_its_floor_on_fashion_mini(tmp_path):

@@ -17,7 +17,7 @@ from thumbnet.training import train
 
 @pytest.fixture(scope="module")
 def classifier(tiny, tmp_path_factory):
-    made = recipe("general", epochs=2, batch_size=32, learning_rate=0.02)
+    made = recipe("general", widths=(16, 16, 32), epochs=2, batch_size=32)
     return load(train(made, tiny, tmp_path_factory.mktemp("predicted") / "run", machine=CPU), machine=CPU)
 
 

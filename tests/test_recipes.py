@@ -95,6 +95,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"epochs": float("inf")}, "epochs is inf; it must be finite"),
         ({"widths": (8, 0)}, "widths is 0; it must be 1 or more"),
         ({"resolution": (0.5, 1.5)}, "resolution is 1.5; it must be 0.25 or more and at most 1"),
+        ({"model": "resnet18"}, "for model 'resnet18' take --recipe plain"),
         ({"resolution": ()}, "resolution has no parts; give at least one, as in 0.75 1"),
         ({"cutmix": 0.6, "mixup": 0.6}, "they sum to at most 1"),
         ({"micro_batch": 7}, "micro_batch 7 does not divide batch_size"),
@@ -109,7 +110,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"model": "resnet17"}, "unknown model 'resnet17'; did you mean 'resnet18'?"),
         ({"learning_rat": 1}, "unknown recipe field 'learning_rat'; did you mean 'learning_rate'?"),
         ({"flip": 1}, "flip is 1; give a value of type bool"),
-        ({"weight_decay": 0.1}, "weight_decay 0.1 is for adamw; with sgd set l2 instead"),
+        ({"weight_decay": 0.1, "optimizer": "sgd"}, "weight_decay 0.1 is for adamw; with sgd set l2 instead"),
         ({"drop_after": (0.5,)}, "drop_after has 1 places and drop_factors 0"),
     ],
 )
@@ -146,3 +147,8 @@ def test_a_run_of_a_fraction_of_an_epoch_has_that_fraction_of_its_steps_and_one_
 )
 def test_every_data_set_has_a_default_recipe(dataset, name):
     assert default_for(dataset) == name
+
+
+def test_another_model_gets_the_recipe_that_suits_any_model():
+    assert default_for("cifar10", "resnet18") == "plain"
+    assert default_for("cifar10", "speednet") == "cifar10-94"

@@ -17,6 +17,7 @@ from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run, build_model
 from thumbnet.training import normalization, train
 
+PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
 TIMES = ("training_seconds", "images_per_second")
 
 
@@ -61,13 +62,14 @@ def unbroken(tiny, tmp_path_factory):
 
 OPTIMIZERS = [
     {},
+    {"optimizer": "sgd", "l2": 5e-4, "learning_rate": 0.02},
     {"optimizer": "adam", "learning_rate": 1e-3},
-    {"optimizer": "adamw", "l2": 0, "weight_decay": 0.01, "learning_rate": 1e-3},
+    {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 1e-3},
 ]
 
 
 # 216 training images of batch 32: 6 steps and 1 check before the validation batch, so an epoch asks 7 times.
-@pytest.mark.parametrize("changes", OPTIMIZERS, ids=["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=["muon", "sgd", "adam", "adamw"])
 @pytest.mark.parametrize("stops", [[1], [4], [7], [8, 3], [20]], ids=str)
 def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
     tiny, quick, unbroken, tmp_path, monkeypatch, stops, changes
@@ -163,7 +165,7 @@ def test_training_figures_are_means_over_the_augmented_batches(tiny, tmp_path, m
         keep(self, loss, logits, labels)
 
     monkeypatch.setattr(training.Position, "count", count)
-    run = train(recipe("general", epochs=1, batch_size=50), tiny, tmp_path / "run", machine=CPU)
+    run = train(vary(PLAIN, epochs=1, batch_size=50), tiny, tmp_path / "run", machine=CPU)
     losses, hits, images = (sum(column) for column in zip(*seen, strict=True))
     assert images == 200  # the ragged last batch is left out
     assert run.metrics[0]["train_loss"] == pytest.approx(losses / images)
@@ -178,7 +180,7 @@ def test_without_validation_nothing_is_measured_and_all_images_train(tiny, quick
 
 
 def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tiny, tmp_path):
-    wild = recipe("general", learning_rate=1e30, warmup=0, momentum=0, epochs=2, batch_size=32)
+    wild = vary(PLAIN, learning_rate=1e30, warmup=0, momentum=0, epochs=2, batch_size=32)
     with pytest.raises(
         TrainingFailed, match=r"the loss is nan in epoch 1, step \d: .* --learning-rate 5e\+29 \(now 1e\+30\)"
     ):
@@ -188,7 +190,7 @@ def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tin
 
 
 def test_weights_ruined_by_the_last_step_of_an_epoch_are_noticed_before_the_metrics(tiny, tmp_path):
-    wild = recipe("general", learning_rate=1e30, warmup=0, momentum=0, epochs=1, batch_size=216)
+    wild = vary(PLAIN, learning_rate=1e30, warmup=0, momentum=0, epochs=1, batch_size=216)
     with pytest.raises(TrainingFailed, match="in epoch 1, step 1"):
         train(wild, tiny, tmp_path / "run", machine=CPU)
     assert Run.open(tmp_path / "run").metrics == []
@@ -266,7 +268,7 @@ def test_a_batch_larger_than_the_training_set_is_refused_before_anything_is_writ
 
 
 def test_bf16_and_fp32_learn_alike(tiny, tmp_path):
-    calm = recipe("general", epochs=3, batch_size=32, learning_rate=0.01)
+    calm = vary(PLAIN, epochs=3, batch_size=32, learning_rate=0.01)
     bf16 = train(calm, tiny, tmp_path / "bf16", machine=Machine(device="cpu", threads=1, precision="bf16"))
     fp32 = train(calm, tiny, tmp_path / "fp32", machine=CPU)
     assert (bf16.summary["precision"], fp32.summary["precision"]) == ("bf16", "fp32")
@@ -305,7 +307,7 @@ def test_the_classic_l2_reaches_the_kernels_of_the_stages_and_nothing_else():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_coupled_l2_is_the_penalty_added_to_the_loss(optimizer):
     """One step by build_optimizer against one where autograd differentiates the penalised loss."""
-    changed = recipe("general", optimizer=optimizer, l2=0.03, learning_rate=0.01, epsilon=1e-4)
+    changed = vary(PLAIN, optimizer=optimizer, l2=0.03, learning_rate=0.01, epsilon=1e-4)
     ours, theirs = (build_model(changed, channels=1, classes=10).double() for _ in range(2))
     images = torch.rand(8, 1, 28, 28, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8)
@@ -401,3 +403,41 @@ def test_a_cap_on_gpu_memory_is_handed_to_cuda_as_a_part_of_its_memory(monkeypat
     assert asked == [(3072 / 8192, 0)]
     with pytest.raises(UserError, match="--gpu-memory 9000 MiB; the GPU has 8192 MiB"):
         backend.limit_gpu_memory(9000, torch.device("cuda"))
+
+
+def test_a_run_of_a_fraction_of_epochs_ends_in_the_middle_of_the_last_and_resumes_there(
+    tiny, quick, tmp_path, monkeypatch
+):
+    quick = vary(quick, epochs=1.5)  # 6 + 3 steps
+    whole = train(quick, tiny, tmp_path / "whole", machine=CPU)
+    stop_at(monkeypatch, 9)  # within the second epoch
+    with pytest.raises(Interrupted):
+        train(quick, tiny, tmp_path / "run", machine=CPU)
+    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), whole)
+    assert [row["epoch"] for row in whole.metrics] == [1, 2]
+    assert whole.metrics[-1]["learning_rate"] == pytest.approx(quick.learning_rate / 9)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_fast_recipe_trains_and_ends_at_its_last_resolution_in_either_precision(tiny, tmp_path, precision):
+    made = recipe("cifar10-83", widths=(16, 16, 32), epochs=2, batch_size=24, resolution=(0.75, 1.0))
+    run = train(made, tiny, tmp_path / "run", machine=Machine(device="cpu", precision=precision, threads=1))
+    losses = [row["train_loss"] for row in run.metrics]
+    assert losses[1] < losses[0]
+    assert run.model().resize.part == 1.0
+    assert run.environment["precision"] == precision
+
+
+def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_normalised_among_them(tiny):
+    from thumbnet.backend import prepare
+    from thumbnet.training import gradients
+
+    backend = prepare(Machine(device="cpu", precision="fp32"))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    x, labels = torch.rand(8, 3, 2, 2), torch.arange(8) % 4
+    found = []
+    for size in (0, 2):
+        model.zero_grad()
+        loss, logits = gradients(model, x, labels, recipe("general", batch_size=8, micro_batch=size), backend)
+        found.append((loss, logits, model[1].weight.grad.clone()))
+    torch.testing.assert_close(found[0], found[1])

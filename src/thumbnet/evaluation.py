@@ -69,6 +69,8 @@ def evaluate(
     from thumbnet.runs import Run
 
     check_views(views)
+    if not 0 <= uncertain <= 1:
+        raise UserError(f"uncertain is {uncertain:g}; give a part of the images, 0 to 1")
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")

@@ -160,17 +160,22 @@ def check_fits(recipe: Recipe, data: "Dataset") -> None:
     """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
     if recipe.batch_size > len(data.train):
         raise UserError(
-            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}"
+            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}; give less"
         )
     height, width = data.image_size
     if recipe.crop >= min(height, width):
         raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
     model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    model.resize.part = min(recipe.resolution)
     try:
         with torch.no_grad():
             model(torch.zeros(1, data.channels, height, width))
     except RuntimeError as error:
-        raise UserError(f"{recipe.model} cannot take images of {height} x {width} pixels; use larger ones") from error
+        least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
+        hint = ", or --resolution 1" if least else ""
+        raise UserError(
+            f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
+        ) from error
 
 
 def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:

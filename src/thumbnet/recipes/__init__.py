@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from thumbnet.errors import unknown_name
+from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.recipes import cifar10, cifar100, general
 from thumbnet.recipes.recipe import Recipe as Recipe
 from thumbnet.recipes.recipe import vary as vary
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "general": general.general,
+    "plain": general.plain,
     "cifar10-83": cifar10.to_83,
     "cifar10-94": cifar10.to_94,
     "cifar10-96": cifar10.to_96,
@@ -41,6 +43,8 @@ def recipe(name: str, **changes: Any) -> Recipe:
 DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76"}
 
 
-def default_for(dataset: str) -> str:
-    """The recipe that `train` takes for a data set when none is named."""
+def default_for(dataset: str, model: str | None = None) -> str:
+    """The recipe that `train` takes for a data set when none is named, and perhaps a model is."""
+    if model is not None and model not in OPEN_MODELS:
+        return "plain"
     return DEFAULTS.get(dataset, "general")

@@ -1,4 +1,4 @@
-"""A recipe for any set of small images: what `train` takes when nothing else is asked for."""
+"""Recipes for any set of small images: what `train` takes when nothing else is asked for."""
 
 import dataclasses
 
@@ -20,4 +20,23 @@ def general() -> Recipe:
         crop=1,
         views=1,
         uncertain=1.0,
+    )
+
+
+def plain() -> Recipe:
+    """SGD with Nesterov momentum and weight decay, for any model. `thumbnet train path/to/folder --recipe plain`.
+
+    What `train` takes where another `--model` is asked for, since the rates of the fast recipes are for the speednets.
+    """
+    return Recipe(
+        name="plain",
+        model="small_resnet",
+        epochs=12,
+        batch_size=64,
+        optimizer="sgd",
+        learning_rate=0.1,
+        schedule="linear",
+        warmup=0.2,
+        l2=5e-4,
+        crop=1,
     )

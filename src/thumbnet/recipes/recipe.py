@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.models.registry import check_model
+from thumbnet.models.registry import OPEN_MODELS, check_model
 
 
 def setting(
@@ -83,6 +83,12 @@ class Recipe:
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
+        check_model(self.model)
+        if self.optimizer == "muon" and self.model not in OPEN_MODELS:
+            raise UserError(
+                f"the rates of muon here are for {' and '.join(OPEN_MODELS)}; for model {self.model!r} take --recipe plain, "
+                "or give --optimizer and --learning-rate"
+            )
         check_model(self.model, self.dropout, self.widths, self.depth)
         if len(self.drop_after) != len(self.drop_factors):
             raise UserError(
