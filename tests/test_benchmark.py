@@ -127,7 +127,7 @@ def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
     ("words", "message"),
     [
         ((), "name a recipe to measure"),
-        (("cifar10-84",), "unknown recipe 'cifar10-84'; did you mean 'cifar10-83'?"),
+        (("cifar10-833",), "unknown recipe 'cifar10-833'; did you mean 'cifar10-83'?"),
         (("general", "--seeds", "0"), "seeds is 0; give 1 or more"),
         (("general", "--seed", "3"), "--first-seed and --seeds in place of --seed"),
     ],

@@ -125,7 +125,7 @@ def test_preview_draws_both_pages_and_estimates(here, capsys):
     words = ["preview", "fashion-mini", "--rows", "2", "--columns", "3", "--threads", "1", "--json"]
     assert command_line(words) == 0
     seen = json.loads(capsys.readouterr().out)
-    assert seen["parameters"] == 611_690 and seen["step_seconds"] > 0 and seen["steps"] == 84 * 12
+    assert seen["parameters"] == 912_776 and seen["step_seconds"] > 0 and seen["steps"] == 54 * 8
     sizes = []
     for page in ("stored", "augmented"):
         with Image.open(seen[page]) as picture:
@@ -201,8 +201,8 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --model resnet81", ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
         ("train fashion-mini --epoch 3", ["Unknown option: --epoch", "Did you mean --epochs"]),
         ("train fashion-mini --epochs 0", ["epochs is 0", "1 or more"]),
-        ("train fashion-mini --epochs 1.5", ["--epochs", "'1.5' is not a whole number"]),
-        ("train fashion-mini --epochs ten", ["--epochs", "'ten' is not a whole number"]),
+        ("train fashion-mini --batch-size 1.5", ["--batch-size", "'1.5' is not a whole number"]),
+        ("train fashion-mini --epochs ten", ["--epochs", '"ten"']),
         ("train fashion-mini --learning-rate fast", ["--learning-rate", '"fast"']),
         ("train fashion-mini --optimizer adamm", ["--optimizer", '"adamm"', '"adam"']),
         ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5400 training images"]),
@@ -213,7 +213,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --config absent.toml", ["cannot read the config file absent.toml"]),
         ("train fashion-mini --config broken.toml", ["broken.toml is not TOML"]),
         ("train fashion-mini --config unknown.toml", ["epohs", "unknown.toml", "Did you mean --epochs"]),
-        ("train fashion-mini --config fraction.toml", ["epochs", "'1.5' is not a whole number"]),
+        ("train fashion-mini --config fraction.toml", ["batch_size", "'1.5' is not a whole number"]),
         ("train fashion-mini --out taken", ["taken is taken; choose another --out"]),
         ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
         ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
@@ -256,7 +256,7 @@ def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(
     (here / "spoilt" / "b" / "bad.png").write_bytes(b"not a picture")
     (here / "broken.toml").write_text("epochs = = 3\n")
     (here / "unknown.toml").write_text("epohs = 3\n")
-    (here / "fraction.toml").write_text("epochs = 1.5\n")
+    (here / "fraction.toml").write_text("batch_size = 1.5\n")
     before = sorted(here.rglob("*"))
 
     code = command_line(words.split())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.errors import TrainingFailed, UserError
+from thumbnet.errors import TrainingFailed
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe as named_recipe
@@ -223,13 +223,6 @@ def dataset_of(name: str) -> str:
 
     first = name.split("-")[0]
     return first if first in SPECS else "fashion-mini"
-
-
-def seeds_from(first: int, count: int) -> list[int]:
-    """`count` seeds in a row. Raises `UserError` for fewer than one."""
-    if count < 1:
-        raise UserError(f"seeds is {count}; give 1 or more")
-    return list(range(first, first + count))
 
 
 if __name__ == "__main__":

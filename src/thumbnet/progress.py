@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere. Written to stderr, never to stdout."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def reporter_for_terminal() -> Reporter:
 
 def epoch_line(row: dict[str, Any], epochs: float) -> str:
     """One epoch in one line of 80 columns: losses and accuracies, training images per second."""
-    line = f"epoch {row['epoch']:>3}/{epochs:g}  training {row['train_loss']:.4f} {row['train_accuracy']:6.2%}"
+    line = f"epoch {row['epoch']:>3}/{math.ceil(epochs)}  training {row['train_loss']:.4f} {row['train_accuracy']:6.2%}"
     if row.get("validation_accuracy") is not None:
         line += f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:6.2%}"
     return line + f"  {row['images_per_second']:,.0f}/s"

@@ -1,6 +1,7 @@
 """The state of training: where it stands, the sums of the running epoch, and how it is saved and restored."""
 # Shapes: B batch, K classes.
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,7 +67,7 @@ class Position:
         seconds = time.perf_counter() - self.began
         left = seconds / done * (total_steps(recipe, steps) - self.epoch * steps - self.step)
         return (
-            f"epoch {self.epoch + 1}/{recipe.epochs:g}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
+            f"epoch {self.epoch + 1}/{math.ceil(recipe.epochs)}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
             f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
         )
 

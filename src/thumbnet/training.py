@@ -138,6 +138,7 @@ def fit(
 
             position.end_training()
             if data.validation is not None:
+                model.resize.part = resolution(recipe, epoch, position.step - 1, steps)
                 logits = predict_logits(model, data.validation, backend, poll=stop.check)
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits, labels, data.classes, split="validation")

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, RecipeFlags, Recipes, Whole, given, print_json
+from thumbnet.cli.options import (
+    Json,
+    MachineFlags,
+    Machines,
+    RecipeFlags,
+    Recipes,
+    Whole,
+    check_positive,
+    given,
+    print_json,
+)
 from thumbnet.errors import UserError
 from thumbnet.recipes import RECIPES, vary
 from thumbnet.recipes import recipe as named_recipe
@@ -50,8 +60,9 @@ def bench(
         raise UserError("bench has --first-seed and --seeds in place of --seed")
     for name in recipes:
         vary(named_recipe(name), **changes)
+    check_positive(seeds=seeds)
 
-    from thumbnet.benchmark import dataset_of, measured_campaign, seeds_from
+    from thumbnet.benchmark import dataset_of, measured_campaign
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
 
@@ -63,7 +74,7 @@ def bench(
                 measured_campaign(
                     name,
                     dataset or dataset_of(name),
-                    seeds_from(first_seed, seeds),
+                    range(first_seed, first_seed + seeds),
                     split=split,
                     folder=runs,
                     out=out,

@@ -49,7 +49,7 @@ def preview(
         folder for stored.png and augmented.png, written anew each time
     """
     check_dataset_name(dataset)
-    chosen = named_recipe(recipe or default_for(dataset, fields.model), **given(fields))
+    chosen = named_recipe(recipe or default_for(dataset, given(fields).get("model")), **given(fields))
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine

@@ -52,7 +52,7 @@ def train(
     check_dataset_name(dataset)
     seconds = budget_seconds(time_budget, resume, given(fields)) if time_budget else None
     begun = begun_run(dataset, recipe, out) if resume else None
-    start = recipe or ("general" if seconds else default_for(dataset, fields.model))
+    start = recipe or ("general" if seconds else default_for(dataset, given(fields).get("model")))
     chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(start, **given(fields))
 
     from thumbnet.machine import Machine

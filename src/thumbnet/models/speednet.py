@@ -18,12 +18,11 @@ from thumbnet.models.whitening import Whitening
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
 POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
 NORM_MOMENTUM = 0.3  # share of the newest batch in the running statistics; with 0.1 they lag behind (docs/findings.md)
-NORM_EPSILON = 1e-12
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
     """Batch normalisation with trained shifts and fixed scales of one."""
-    layer = nn.BatchNorm2d(channels, momentum=NORM_MOMENTUM, eps=NORM_EPSILON)
+    layer = nn.BatchNorm2d(channels, momentum=NORM_MOMENTUM)
     layer.weight.requires_grad_(False)
     return layer
 
