@@ -7,7 +7,7 @@ from thumbnet.recipes.recipe import Recipe
 
 
 def quick() -> Recipe:
-    """The report's 80.3 % top-5 in seconds. `thumbnet train cifar100 --recipe cifar100-quick`."""
+    """Aims at the report's 80.3 % top-5 in seconds; not yet measured. `thumbnet train cifar100 --recipe cifar100-quick`."""
     return dataclasses.replace(
         cifar10.FAST,
         name="cifar100-quick",
@@ -21,7 +21,7 @@ def quick() -> Recipe:
 
 
 def to_76() -> Recipe:
-    """76 % in minutes, the widest layers last. `thumbnet train cifar100`."""
+    """Aims at 76 % in minutes, the widest layers last; not yet measured. `thumbnet train cifar100`."""
     return dataclasses.replace(
         cifar10.FAST,
         name="cifar100-76",
@@ -35,7 +35,7 @@ def to_76() -> Recipe:
 
 
 def to_80() -> Recipe:
-    """80 % within an hour. `thumbnet train cifar100 --recipe cifar100-80`."""
+    """Aims at 80 % within an hour; not yet measured. `thumbnet train cifar100 --recipe cifar100-80`."""
     return dataclasses.replace(
         to_76(),
         name="cifar100-80",
