@@ -150,7 +150,7 @@ def summary_of_campaign(
         "split": split,
         "changes": changes,
         "validation": recipe.validation,
-        "command": ["thumbnet", *sys.argv[1:]],
+        "command": command_of(recipe, split, [row["seed"] for row in rows], changes),
         "n": len(rows),
         "seeds": [row["seed"] for row in rows],
         "epochs": recipe.epochs,
@@ -172,6 +172,17 @@ def summary_of_campaign(
         "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
         "runs": [{key: value for key, value in row.items() if key != "environment"} for row in rows],
     }
+
+
+def command_of(recipe: Recipe, split: str, seeds: Sequence[int], changes: dict[str, Any]) -> list[str]:
+    """The command that repeats a campaign, without where its files lay."""
+    fields = [
+        word
+        for name, value in changes.items()
+        for word in (f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,)))
+    ]
+    numbers = ["--seeds", str(len(seeds)), "--first-seed", str(seeds[0]), "--split", split]
+    return ["thumbnet", "bench", recipe.name, *numbers, *fields]
 
 
 def training_flops(recipe: Recipe, data: "Dataset") -> int:
