@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
 RESERVE = 0.04  # of the budget: steps of a long run are a little slower than the few that are timed
-FINISH = 2.0  # seconds to write weights, plots and summary
+FINISH = 1.0  # seconds to write weights, plots and summary
 SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
 FEWEST_STEPS = 10  # in an epoch; the batches of small sets are cut to allow them
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
