@@ -202,7 +202,8 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --epoch 3", ["Unknown option: --epoch", "Did you mean --epochs"]),
         ("train fashion-mini --epochs 0", ["epochs is 0", "1 or more"]),
         ("train fashion-mini --batch-size 1.5", ["--batch-size", "'1.5' is not a whole number"]),
-        ("train fashion-mini --epochs ten", ["--epochs", '"ten"']),
+        ("train fashion-mini --epochs 1.5", ["--epochs", "'1.5' is not a whole number"]),
+        ("train fashion-mini --epochs ten", ["--epochs", "'ten' is not a whole number"]),
         ("train fashion-mini --learning-rate fast", ["--learning-rate", '"fast"']),
         ("train fashion-mini --optimizer adamm", ["--optimizer", '"adamm"', '"adam"']),
         ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5400 training images"]),
@@ -414,3 +415,10 @@ def test_output_cut_off_by_its_reader_is_no_error(trained):
         ["bash", "-o", "pipefail", "-c", shell], cwd=place, capture_output=True, text=True, timeout=60
     )
     assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+
+
+def test_the_recipe_of_a_run_with_a_fraction_of_an_epoch_repeats_it_though_fractions_cannot_be_typed(here, capsys):
+    (here / "part.toml").write_text("epochs = 0.1\n")
+    assert command_line(["train", "fashion-mini", "--config", "part.toml", "--out", "one", "--threads", "1"]) == 0
+    assert command_line(["train", "fashion-mini", "--config", "one/recipe.toml", "--out", "two", "--threads", "1"]) == 0
+    assert (here / "one" / "model.safetensors").read_bytes() == (here / "two" / "model.safetensors").read_bytes()

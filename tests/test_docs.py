@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 from thumbnet.cli.main import COMMANDS
 from thumbnet.results import in_words, recorded
@@ -42,11 +43,15 @@ def test_every_command_line_of_a_page_is_understood(page):
     """Names of commands and flags are checked by the parser itself; nothing is run."""
     from thumbnet.cli.main import make_app
 
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if re.match(r" {4}thumbnet \w", line):
-            words = shlex.split(line, comments=True)[1:]
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r" {4}thumbnet \w", line)]
+    refused = {}
+    for words in (shlex.split(line, comments=True)[1:] for line in lines):
+        try:
             if "--config" not in words:
                 make_app().parse_args(words, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            refused[" ".join(words)] = str(error)
+    assert refused == {}
 
 
 def test_every_command_has_a_page_and_a_row_in_the_readme():

@@ -23,6 +23,17 @@ def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+def typed_whole_number(kind: Any, tokens: Sequence[Token]) -> float:
+    """Whole where it is typed; a file, such as a run's recipe.toml, may hold a fraction."""
+    [token] = tokens
+    if token.source in ("", "cli"):
+        return whole_number(kind, tokens)
+    try:
+        return float(token.value)
+    except ValueError:
+        raise ValueError(f"{token.value!r} is not a number") from None
+
+
 def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, None]:
     """One optional flag for a dataclass field, with the help that stands in the field; None means not given."""
     whole = field.type is int or field.type == int | None
@@ -30,7 +41,7 @@ def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, No
     parameter = Parameter(
         help=field.metadata.get("help", ""),
         group=group,
-        converter=whole_number if whole else None,
+        converter=typed_whole_number if field.metadata.get("typed_whole") else whole_number if whole else None,
         consume_multiple=many or None,
         negative_iterable=() if many else None,
         show_default=False,

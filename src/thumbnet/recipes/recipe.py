@@ -14,10 +14,20 @@ from thumbnet.models.registry import OPEN_MODELS, check_model
 
 
 def setting(
-    default: Any, help: str, *, low: float | None = None, high: float | None = None, below: float | None = None
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    typed_whole: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and range: low <= value <= high, and value < below."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "below": below})
+    """A dataclass field with its meaning and range: low <= value <= high, and value < below.
+
+    `typed_whole` fields are whole where they are typed on the command line; recipes, and files of them, hold fractions too.
+    """
+    metadata = {"help": help, "low": low, "high": high, "below": below, "typed_whole": typed_whole}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +39,12 @@ class Recipe:
     widths: tuple[int, ...] = setting((), "channels of each group, where the model leaves them open", low=1)
     depth: int = setting(0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0)
     dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
-    epochs: float = setting(20, "passes over the training images; 1.5 ends in the middle of the second", low=0.01)
+    epochs: float = setting(
+        20,
+        "passes over the training images; a recipe's 1.5 ends in the middle of the second",
+        low=0.01,
+        typed_whole=True,
+    )
     batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2)
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
