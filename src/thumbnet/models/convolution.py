@@ -57,11 +57,12 @@ class Conv2d(nn.Conv2d):
 
     def as_product_over_pixels(self, x: Tensor) -> Tensor:
         """A 1x1 kernel: every pixel the kernel visits is multiplied by the same matrix."""
-        if self.stride != (1, 1):
-            x = x[:, :, :: self.stride[0], :: self.stride[1]]
-        batch, channels, height, width = x.shape
+        # Cut with channels last: the gradient of a cut is contiguous in the order of what was cut, and the slow path of every
+        # operation behind it is taken where orders differ.
+        visited = x.permute(0, 2, 3, 1)[:, :: self.stride[0], :: self.stride[1]]  # B H W C
+        batch, height, width, channels = visited.shape
         # As rows: given four dimensions and strides, torch multiplies each image by a copy of the matrix of its own.
-        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # B*H*W C
+        rows = visited.reshape(-1, channels)  # B*H*W C
         y = F.linear(rows, self.weight.flatten(1), self.bias)  # B*H*W D
         return y.view(batch, height, width, -1).permute(0, 3, 1, 2)  # B D H W, channels last in memory
 
@@ -112,14 +113,15 @@ class DenseMatrix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # In float32 and in the kernel's own order, so that nothing is left to convert: each conversion is a pass over memory.
         channels_out, channels = ctx.shape[:2]
         if ctx.side == 1:
-            result = torch.zeros(ctx.shape, dtype=ctx.dtype)
+            result = torch.zeros(ctx.shape)
             result[:, :, 1, 1] = gradient
             return result, None, None
         pixels = ctx.side**2
-        blocks = gradient.to(ctx.dtype).view(pixels, channels_out, pixels, channels)
-        taps = torch.zeros(9, channels_out, channels, dtype=ctx.dtype)
+        blocks = gradient.view(pixels, channels_out, pixels, channels)
+        taps = torch.zeros(9, channels_out, channels)
         for i, row in enumerate(taps_between_pixels(ctx.side)):
             for j, tap in enumerate(row):
                 taps[tap] += blocks[i, :, j]
