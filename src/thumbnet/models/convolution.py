@@ -113,15 +113,15 @@ class DenseMatrix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # In float32 and in the kernel's own order, so that nothing is left to convert: each conversion is a pass over memory.
+        # In the kernel's own type and order, so that nothing is left to convert: each conversion is a pass over memory.
         channels_out, channels = ctx.shape[:2]
         if ctx.side == 1:
-            result = torch.zeros(ctx.shape)
+            result = torch.zeros(ctx.shape, dtype=ctx.dtype)
             result[:, :, 1, 1] = gradient
             return result, None, None
         pixels = ctx.side**2
         blocks = gradient.view(pixels, channels_out, pixels, channels)
-        taps = torch.zeros(9, channels_out, channels)
+        taps = torch.zeros(9, channels_out, channels, dtype=ctx.dtype)
         for i, row in enumerate(taps_between_pixels(ctx.side)):
             for j, tap in enumerate(row):
                 taps[tap] += blocks[i, :, j]
