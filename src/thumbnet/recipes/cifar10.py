@@ -28,7 +28,7 @@ def to_83() -> Recipe:
         FAST,
         name="cifar10-83",
         widths=(32, 128, 256),
-        epochs=1.4,
+        epochs=1.5,
         batch_size=250,
         learning_rate=0.24,
         resolution=(0.5, 0.75),
