@@ -5,7 +5,6 @@ import dataclasses
 from thumbnet.recipes import cifar10
 from thumbnet.recipes.recipe import Recipe
 
-
 # With 100 classes each row of the dense layer is right in a hundredth of the images and needs a rate many times that of the
 # ten-class recipes: in two epochs 77 % top-5 at 0.33, 81 at 4, 82.5 at 16 (docs/findings.md).
 
