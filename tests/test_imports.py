@@ -14,8 +14,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
-    "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview", "results",
-    "budget", "benchmark", "cli",
+    "calibration", "predictions", "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview",
+    "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
+    "classic_study", "doctor", "cli",
 ]  # fmt: skip
 
 

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend
+from thumbnet.calibration import Calibration, calibration
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
+from thumbnet.predictions import Predictions
 from thumbnet.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -29,7 +31,11 @@ BATCH_SIZE = 500  # large enough to fill two cores, small enough to stay in thei
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured on `images` images. Accuracies are fractions in [0, 1]; `confusion[i][j]` counts class i taken for j."""
+    """What was measured on `images` images. Accuracies are fractions in [0, 1]; `confusion[i][j]` counts class i taken for j.
+
+    What a class has no images for is None: its recall where it has none, its precision where it was never predicted, its F1
+    where both are so.
+    """
 
     split: str
     images: int
@@ -37,11 +43,30 @@ class Scores:
     accuracy: float
     top5: float  # the right class is among the five likeliest
     loss: float  # mean cross-entropy in nats, without any penalty
+    brier: float  # mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950)
     interval95: tuple[float, float]  # Wilson's, of the accuracy
+    calibration: Calibration
     classes: tuple[str, ...]
-    per_class: tuple[float, ...]  # accuracy on the images of each class (recall); nan-free: 0 images give 0
+    per_class: tuple[float | None, ...]  # accuracy on the images of each class (recall)
+    precision: tuple[float | None, ...]  # part of the images taken for each class that are of it
+    f1: tuple[float | None, ...]  # harmonic mean of the two
     support: tuple[int, ...]  # images of each class
+    per_class_interval95: tuple[tuple[float, float] | None, ...]  # Wilson's, of the recall
     confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that have one."""
+        known = [value for value in self.f1 if value is not None]
+        return sum(known) / len(known)
+
+    def most_confused(self, limit: int = 10) -> list[tuple[str, str, int, float]]:
+        """The most frequent mistakes: class, what it was taken for, how often, which part of the class's images."""
+        pairs = [
+            (count, i, j) for i, row in enumerate(self.confusion) for j, count in enumerate(row) if i != j and count > 0
+        ]
+        pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+        return [(self.classes[i], self.classes[j], count, count / self.support[i]) for count, i, j in pairs[:limit]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
@@ -62,26 +87,53 @@ def evaluate(
 
     `views` averages the logits over the image (1), its mirror image too (2), and both shifted by a pixel too (6); with
     `uncertain` below 1 only that part of the images, the least certain in one view, gets them.
+    The predictions are kept in the run folder; probabilities are scaled by the run's temperature where `Scores` says "after".
     Raises `UserError` where the run is unfinished, the data has changed since, or the split does not exist.
     """
+    from thumbnet.runs import Run
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    options: dict[str, Any] = {"machine": machine, "data": data, "data_dir": data_dir}
+    return measure(run, split=split, views=views, uncertain=uncertain, **options)[0]
+
+
+def measure(
+    run: "Run",
+    *,
+    split: str = "validation",
+    views: int = 1,
+    uncertain: float = 1.0,
+    machine: "Machine | None" = None,
+    data: "Dataset | None" = None,
+    data_dir: str | Path | None = None,
+) -> tuple[Scores, Predictions]:
+    """What `evaluate` does, with what the network said of every image."""
     from thumbnet.backend import place, prepare
     from thumbnet.machine import Machine
-    from thumbnet.runs import Run
 
     check_views(views)
     if not 0 <= uncertain <= 1:
         raise UserError(f"uncertain is {uncertain:g}; give a part of the images, 0 to 1")
-    run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     chosen = open_split(run, data, split)
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
     logits = predict_logits(model, chosen.to(backend.device), backend, views=views, uncertain=uncertain)
-    scores = score(logits, chosen.labels[chosen.rows], data.classes, split=split, views=views)
+    predictions = predictions_of(chosen, logits, data, split=split, views=views)
+    scores = score_predictions(predictions, temperature=run.temperature)
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
-        run.record_evaluation({**scores.to_json(), "device": str(backend.device), "precision": backend.precision})
-    return scores
+        about = {"device": str(backend.device), "precision": backend.precision, "uncertain": uncertain}
+        run.record_evaluation({**scores.to_json(), **about})
+        if uncertain == 1:
+            run.save_predictions(predictions)
+    return scores, predictions
+
+
+def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str, views: int = 1) -> Predictions:
+    """Logits N K of the images `chosen`, with what tells which images they were."""
+    rows = chosen.rows.cpu()
+    return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits)
 
 
 def open_split(run: "Run", data: "Dataset", split: str) -> Split:
@@ -157,7 +209,27 @@ def average_over_views(model: nn.Module, images: Tensor, views: int) -> Tensor:
     return (plain + shifted) / 2
 
 
-def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, split: str, views: int = 1) -> Scores:
+def score_predictions(predictions: Predictions, *, temperature: float = 1.0) -> Scores:
+    """Scores of saved predictions; no network is needed."""
+    return score(
+        predictions.logits,
+        predictions.labels,
+        predictions.classes,
+        split=predictions.split,
+        views=predictions.views,
+        temperature=temperature,
+    )
+
+
+def score(
+    logits: Tensor,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    *,
+    split: str,
+    views: int = 1,
+    temperature: float = 1.0,
+) -> Scores:
     """Scores of logits N K against labels N. Raises `UserError` on an empty split."""
     if len(labels) == 0:
         raise UserError(f"the {split} split has no images")
@@ -166,8 +238,10 @@ def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, split: st
     predicted = logits.argmax(1)
     likeliest = logits.topk(min(5, kinds), dim=1).indices  # N 5
     confusion = torch.bincount(labels * kinds + predicted, minlength=kinds * kinds).view(kinds, kinds)
-    support = confusion.sum(1)
-    hits = int(confusion.trace())
+    right, support, taken = (part.tolist() for part in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+    hits = sum(right)
+    probabilities = logits.double().softmax(1)
+    recall = [ratio(n, of) for n, of in zip(right, support, strict=True)]
     return Scores(
         split=split,
         images=len(labels),
@@ -175,9 +249,21 @@ def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, split: st
         accuracy=hits / len(labels),
         top5=(likeliest == labels[:, None]).any(1).sum().item() / len(labels),
         loss=F.cross_entropy(logits.double(), labels).item(),
+        brier=(probabilities - F.one_hot(labels, kinds)).square().sum(1).mean().item(),
         interval95=wilson_interval(hits, len(labels)),
+        calibration=calibration(logits, labels, temperature),
         classes=classes,
-        per_class=tuple((confusion.diagonal().double() / support.clamp(min=1)).tolist()),
-        support=tuple(support.tolist()),
+        per_class=tuple(recall),
+        precision=tuple(ratio(n, of) for n, of in zip(right, taken, strict=True)),
+        f1=tuple(ratio(2 * n, of + said) for n, of, said in zip(right, support, taken, strict=True)),
+        support=tuple(support),
+        per_class_interval95=tuple(
+            wilson_interval(n, of) if of else None for n, of in zip(right, support, strict=True)
+        ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+def ratio(part: int, whole: int) -> float | None:
+    """`part` of `whole`, None of nothing."""
+    return part / whole if whole else None

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from thumbnet.backend import Backend, place, prepare
+from thumbnet.calibration import Threshold, confidence_and_hits, threshold_for
 from thumbnet.data.batches import whole
 from thumbnet.data.images import decode_image
 from thumbnet.errors import UserError
@@ -31,6 +33,7 @@ class Prediction:
 
     file: str
     ranking: tuple[tuple[str, float], ...]
+    sure: bool = True  # False where the probability is below what `predict --sure` asks for
 
     @property
     def label(self) -> str:
@@ -46,20 +49,46 @@ def load(run: "Run | str | Path", *, machine: Machine | None = None) -> "Classif
     run = run if isinstance(run, Run) else Run.open(run)
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
-    return Classifier(model, run.classes, run.data["channels"], tuple(run.data["image_size"]), backend)
+    size = tuple(run.data["image_size"])
+    return Classifier(model, run.classes, run.data["channels"], size, backend, temperature=run.temperature)
+
+
+def sure_from(run: Run, accuracy: float) -> Threshold:
+    """The probability from which on answers were right in a part `accuracy` of the run's validation images.
+
+    Raises `UserError` where the run kept no predictions of such images, or was never that sure with reason.
+    """
+    if not 0 < accuracy < 1:
+        raise UserError(f"sure is {accuracy:g}; give the accuracy wanted of the answers, above 0 and below 1")
+    kept = run.predictions("validation")
+    found = threshold_for(*confidence_and_hits(kept.logits.double() / run.temperature, kept.labels), accuracy)
+    if found is None:
+        raise UserError(f"{run.path} was right on {accuracy:.1%} of no part of its validation images; ask for less")
+    return found
 
 
 class Classifier:
-    """A trained network with scikit-learn's verbs. `classes` holds the names in the order of the columns."""
+    """A trained network with scikit-learn's verbs. `classes` holds the names in the order of the columns.
+
+    Probabilities are calibrated: the logits are divided by the `temperature` that was fitted on the validation images.
+    """
 
     def __init__(
-        self, model: "nn.Module", classes: tuple[str, ...], channels: int, image_size: tuple[int, int], backend: Backend
+        self,
+        model: "nn.Module",
+        classes: tuple[str, ...],
+        channels: int,
+        image_size: tuple[int, int],
+        backend: Backend,
+        *,
+        temperature: float = 1.0,
     ):
         self.model = model
         self.classes = classes
         self.channels = channels
         self.image_size = image_size
         self.backend = backend
+        self.temperature = temperature
 
     def predict_proba(
         self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
@@ -73,8 +102,12 @@ class Classifier:
         pixels = self.prepare_images(images)
         if len(pixels) == 0:
             return np.zeros((0, len(self.classes)), np.float32)
+        return self.probabilities(pixels, views=views).numpy()
+
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> Tensor:
+        """float32 N K for prepared images uint8 N C H W."""
         split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
-        return predict_logits(self.model, split, self.backend, views=views).softmax(1).numpy()
+        return (predict_logits(self.model, split, self.backend, views=views) / self.temperature).softmax(1)
 
     def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
         """The name of the likeliest class of each image; takes what `predict_proba` takes."""
@@ -98,11 +131,18 @@ class Classifier:
 
 
 def predict_files(
-    classifier: Classifier, files: Sequence[Path], *, top: int = 1, views: int = 1, skip_broken: bool = False
+    classifier: Classifier,
+    files: Sequence[Path],
+    *,
+    top: int = 1,
+    views: int = 1,
+    sure: float = 0.0,
+    skip_broken: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
     """Predictions for image files, and the complaints about those that could not be read.
 
-    A file that cannot be read raises `UserError` naming it, unless `skip_broken`.
+    Those with a probability below `sure` are marked. A file that cannot be read raises `UserError` naming it, unless
+    `skip_broken`.
     """
     pixels, readable, broken = [], [], []
     for file in files:
@@ -115,12 +155,11 @@ def predict_files(
             broken.append(str(error))
     if not readable:
         raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")
-    split = whole(torch.from_numpy(np.stack(pixels)), torch.zeros(len(pixels), dtype=torch.int64))
-    logits = predict_logits(classifier.model, split.to(classifier.backend.device), classifier.backend, views=views)
-    best = logits.softmax(1).topk(min(top, len(classifier.classes)), dim=1)
+    probabilities = classifier.probabilities(np.stack(pixels), views=views)
+    best = probabilities.topk(min(top, len(classifier.classes)), dim=1)
     rows = zip(readable, best.indices.tolist(), best.values.tolist(), strict=True)
-    predictions = [
-        Prediction(str(file), tuple((classifier.classes[i], value) for i, value in zip(indices, values, strict=True)))
-        for file, indices, values in rows
-    ]
+    predictions = []
+    for file, indices, values in rows:
+        ranking = tuple((classifier.classes[i], value) for i, value in zip(indices, values, strict=True))
+        predictions.append(Prediction(str(file), ranking, sure=values[0] >= sure))
     return predictions, broken

@@ -42,7 +42,7 @@ def preview(
     """
     if not (1 <= rows <= 50 and 1 <= columns <= 50):
         raise UserError(f"a grid of {rows} x {columns}; give 1 to 50 rows and columns")
-    data = data.with_validation(recipe.validation, seed=recipe.seed)
+    data = data.with_validation(**recipe.cut)
     check_fits(recipe, data)
     backend = prepare(machine or Machine())
     order = epoch_order(len(data.train), seed=recipe.seed, epoch=0)

@@ -10,6 +10,10 @@ checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose rep
 model.safetensors  the final weights, the normalisation with them
 summary.json       the outcome; present only when the run is finished
 plots/             curves as PNG
+predictions/       SPLIT.npz: what the network said of every image of a split
+calibration.json   the temperature fitted on the validation images
+robustness.json    accuracy on corrupted images, where that was measured
+report.html        the page
 evaluations.jsonl, test-openings.jsonl   what was measured later, and how often the test images were looked at
 """
 
@@ -19,7 +23,7 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
     from thumbnet.data.datasets import Dataset
     from thumbnet.models.preprocessed import Preprocessed
+    from thumbnet.predictions import Predictions
 
 
 class Run:
@@ -127,6 +132,35 @@ class Run:
         return rows
 
     @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What `evaluate` measured, oldest first."""
+        path = self.path / "evaluations.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 for a run without validation images."""
+        path = self.path / "calibration.json"
+        return json.loads(path.read_text(encoding="utf-8"))["temperature"] if path.is_file() else 1.0
+
+    def predictions(self, split: str = "validation", views: int = 1) -> "Predictions":
+        """What the run said of every image of a split. Raises `UserError` where that was not kept."""
+        from thumbnet.predictions import load_predictions
+
+        path = self.predictions_path(split, views)
+        if not path.is_file():
+            options = "".join([" --split test" if split == "test" else "", f" --views {views}" if views > 1 else ""])
+            raise UserError(
+                f"{self.path} has no predictions of its {split} images; make them with: "
+                f"thumbnet evaluate {shlex.quote(str(self.path))}{options}"
+            )
+        return load_predictions(path)
+
+    def predictions_path(self, split: str, views: int) -> Path:
+        """Where predictions lie: predictions/test.npz, or test-6-views.npz."""
+        return self.path / "predictions" / f"{split}{f'-{views}-views' if views > 1 else ''}.npz"
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and settings of the process that began the run."""
         try:
@@ -198,8 +232,7 @@ class Run:
         as_before: dict[str, Any] = {}
         if name not in SPECS:
             as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
-        cut: dict[str, Any] = {"validation": self.recipe.validation, "seed": self.recipe.seed}
-        return load_dataset(name, data_dir=data_dir, **(as_before | options), **cut)
+        return load_dataset(name, data_dir=data_dir, **(as_before | options)).with_validation(**self.recipe.cut)
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, its every pixel) are the run's."""
@@ -212,7 +245,7 @@ class Run:
                 f"{data.name} has changed since the run {self.path} (fingerprint {data.fingerprint}, then "
                 f"{self.data['fingerprint']}), so its held-out images are not known; train again"
             )
-        return data.with_validation(self.recipe.validation, seed=self.recipe.seed)
+        return data.with_validation(**self.recipe.cut)
 
     # ---------------------------------------------------------------- writing
 
@@ -236,6 +269,24 @@ class Run:
     def save_model(self, model: "nn.Module") -> None:
         """Write the final weights."""
         save_tensors(self.path / "model.safetensors", model.state_dict(), {"classes": json.dumps(self.classes)})
+
+    def save_predictions(self, predictions: "Predictions") -> None:
+        """Keep what was said of a split."""
+        predictions.save(self.predictions_path(predictions.split, predictions.views))
+
+    def save_calibration(self, measured: dict[str, Any]) -> None:
+        """Keep the temperature, and what it was fitted on."""
+        write_json(self.path / "calibration.json", measured)
+
+    def save_robustness(self, measured: dict[str, Any]) -> None:
+        """Keep what was measured on corrupted images."""
+        write_json(self.path / "robustness.json", measured)
+
+    @property
+    def robustness(self) -> dict[str, Any] | None:
+        """What was measured on corrupted images, or None."""
+        path = self.path / "robustness.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which declares the run finished, then drop the checkpoint."""
@@ -370,6 +421,23 @@ def point_latest(run: Path, root: Path = Path("runs")) -> None:
         os.replace(temporary, root / "latest")
     except (OSError, ValueError):
         return
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
+
+    Raises `UserError` where a folder is missing or holds none.
+    """
+    runs = []
+    for path in paths:
+        if (path / "recipe.toml").is_file() or not path.is_dir():
+            runs.append(Run.open(path))
+            continue
+        below = sorted(file.parent for file in path.rglob("summary.json") if (file.parent / "recipe.toml").is_file())
+        if not below:
+            raise UserError(f"{path} is not a run folder and holds no finished run")
+        runs += [Run.open(folder) for folder in below]
+    return runs
 
 
 def listed(names: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
 from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
+from thumbnet.calibration import fit_temperature
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.evaluation import Scores, predict_logits, score
+from thumbnet.evaluation import Scores, predict_logits, predictions_of, score, score_predictions
 from thumbnet.machine import Machine
 from thumbnet.models.whitening import fit_whitening, train_stem
 from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
@@ -56,7 +58,7 @@ def train(
     is no longer finite, `Interrupted` after SIGINT or SIGTERM, with a checkpoint written.
     """
     started = started or time.time()
-    data = data.with_validation(recipe.validation, seed=recipe.seed)
+    data = data.with_validation(**recipe.cut)
     check_fits(recipe, data)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
     machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
@@ -74,8 +76,10 @@ def train(
             f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"
         )
         reporter.say(about)
-        model, validation, position = fit(run, data, backend, reporter, stop)
+        model, logits, validation, position = fit(run, data, backend, reporter, stop)
         run.save_model(model)
+        if logits is not None:
+            keep_predictions(run, data, logits)
         if plots:
             from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
 
@@ -88,8 +92,8 @@ def train(
 
 def fit(
     run: Run, data: "Dataset", backend: Backend, reporter: Reporter, stop: StopSignals
-) -> tuple[nn.Module, Scores | None, Position]:
-    """The loop. Gives the model after the last epoch, its validation scores, and the position with its clocks."""
+) -> tuple[nn.Module, Tensor | None, Scores | None, Position]:
+    """The loop. Gives the model after the last epoch, its validation logits N K and scores, and the position with its clocks."""
     recipe, device = run.recipe, backend.device
     began = time.perf_counter()
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
@@ -101,7 +105,7 @@ def fit(
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
     steps = steps_per_epoch(recipe, len(data.train))
     total = total_steps(recipe, steps)
-    scores = None
+    logits_of_validation = scores = None
 
     with saving_when_stopped(run, model, optimizer, position):
         for epoch in range(position.epoch, math.ceil(total / steps)):
@@ -139,9 +143,9 @@ def fit(
             position.end_training()
             if data.validation is not None:
                 model.resize.part = resolution(recipe, epoch, position.step - 1, steps)
-                logits = predict_logits(model, data.validation, backend, poll=stop.check)
+                logits_of_validation = predict_logits(model, data.validation, backend, poll=stop.check)
                 labels = data.validation.labels[data.validation.rows]
-                scores = score(logits, labels, data.classes, split="validation")
+                scores = score(logits_of_validation, labels, data.classes, split="validation")
             penalty = l2_penalty(model, recipe)
             refuse_non_finite(
                 position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
@@ -151,10 +155,20 @@ def fit(
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
 
-    return model, scores, position
+    return model, logits_of_validation, scores, position
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
+
+
+def keep_predictions(run: Run, data: "Dataset", logits: Tensor) -> None:
+    """Write what the finished network says of its validation images, and the temperature that fits them."""
+    assert data.validation is not None
+    predictions = predictions_of(data.validation, logits, data, split="validation")
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    run.save_predictions(predictions)
+    measured = asdict(score_predictions(predictions, temperature=temperature).calibration)
+    run.save_calibration({"images": len(logits), **measured})
 
 
 def check_fits(recipe: Recipe, data: "Dataset") -> None:

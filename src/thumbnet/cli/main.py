@@ -31,11 +31,23 @@ Validation images are cut from the training set; the test set stays closed until
 Example: thumbnet train cifar10 --recipe cifar10-resnet18 --epochs 10""",
     "evaluate": """Measure a finished run on held-out images.
 
-Accuracy with its interval, top-5, loss, and accuracy by class. The test split is locked: opening it is counted in the
-run folder. Example: thumbnet evaluate runs/latest""",
+Accuracy with its interval, top-5, loss, calibration, and each class; --robustness: on corrupted images. The test split is
+locked: opening it is counted in the run folder. Example: thumbnet evaluate runs/latest""",
     "predict": """Name the class of image files.
 
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
+    "report": """Write the page of a run, or of several compared.
+
+One HTML file that needs no network. Example: thumbnet report runs/latest""",
+    "compare": """Compare runs: means, intervals, what can be claimed.
+
+Runs of one recipe are a group, whatever their seeds. Example: thumbnet compare runs/a runs/b --plot compared.png""",
+    "study": """Train variants of a recipe over seeds and compare them.
+
+Called again, it goes on where it stopped. Example: thumbnet study classic --scale 0.05""",
+    "doctor": """Examine a data set for faults, or this machine.
+
+Duplicates within and across splits, constant images, balance, suspect labels. Example: thumbnet doctor cifar10""",
     "bench": """Train recipes over several seeds and record accuracy and time.
 
 Trains on every training image and measures on the test set, once per seed. Example: thumbnet bench cifar10-83 --seeds 10""",

@@ -10,7 +10,9 @@ from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, as_json, c
 from thumbnet.errors import UserError
 
 if TYPE_CHECKING:
-    from thumbnet.prediction import Prediction
+    from thumbnet.calibration import Threshold
+    from thumbnet.prediction import Classifier, Prediction
+    from thumbnet.runs import Run
 
 
 def predict(
@@ -20,6 +22,9 @@ def predict(
     *,
     top: Whole = 1,
     views: Literal[1, 2, 6] = 1,
+    sure: float | None = None,
+    explain: Path | None = None,
+    data_dir: Path | None = None,
     format: Literal["table", "csv", "json"] = "table",
     output: Path | None = None,
     skip_broken: bool = False,
@@ -38,6 +43,12 @@ def predict(
         how many of the likeliest classes to tell
     views
         average over the image (1), its mirror image (2), and both shifted by one pixel (6)
+    sure
+        answer only where at least this part of such answers was right on the validation images, as in 0.99
+    explain
+        folder for a picture per image: where the network looked, beside the nearest training images
+    data_dir
+        for --explain: where the training images lie now, if not where they lay in training
     format
         how to print: for people, as CSV, or as JSON (--json is the same)
     output
@@ -51,17 +62,26 @@ def predict(
 
     from thumbnet.data.images import image_files
     from thumbnet.machine import Machine
-    from thumbnet.prediction import load, predict_files
+    from thumbnet.prediction import load, predict_files, sure_from
+    from thumbnet.runs import Run
 
+    opened = Run.open(run)
+    threshold = None if sure is None else sure_from(opened, sure)
     files = [file for path in images for file in image_files(path)]
-    classifier = load(run, machine=Machine(**given(machine)))
-    predictions, broken = predict_files(classifier, files, top=top, views=views, skip_broken=skip_broken)
+    classifier = load(opened, machine=Machine(**given(machine)))
+    least = threshold.confidence if threshold else 0.0
+    predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
     for complaint in broken:
         print(f"skipped: {complaint}", file=sys.stderr)
+    if threshold:
+        print(told_of(threshold), file=sys.stderr)
+    if explain is not None:
+        explain_files(opened, classifier, predictions, explain, data_dir)
     if json or format == "json":
-        text = as_json({"run": str(run), "images": [as_object(row) for row in predictions], "skipped": broken})
+        rows = [as_object(row, threshold) for row in predictions]
+        text = as_json({"run": str(run), "images": rows, "skipped": broken})
     else:
-        text = as_csv(predictions) if format == "csv" else as_table(predictions)
+        text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -71,22 +91,43 @@ def predict(
         print(f"{len(predictions)} predictions in {output}", file=sys.stderr)
 
 
-def as_object(row: "Prediction") -> dict[str, object]:
-    """One image as a JSON object."""
+def explain_files(
+    run: "Run", classifier: "Classifier", predictions: "list[Prediction]", folder: Path, data_dir: Path | None
+) -> None:
+    """A picture per image in `folder`, named after the file."""
+    from thumbnet.explanation import save_explanations
+
+    written = save_explanations(classifier, run.load_data(data_dir=data_dir), predictions, folder)
+    print(f"{len(written)} explanations in {folder}", file=sys.stderr)
+
+
+def told_of(threshold: "Threshold") -> str:
+    """What `--sure` comes down to."""
+    low, high = threshold.interval95
+    return (
+        f"sure from {threshold.confidence:.2%} on: of the validation images {threshold.coverage:.1%} are answered, "
+        f"{threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
+    )
+
+
+def as_object(row: "Prediction", threshold: "Threshold | None") -> dict[str, object]:
+    """One image as a JSON object; `sure` is there where it was asked for."""
     ranking = [{"class": name, "probability": round(value, 6)} for name, value in row.ranking]
-    return {"file": row.file, "class": row.label, "probability": round(row.probability, 6), "ranking": ranking}
+    found = {"file": row.file, "class": row.label, "probability": round(row.probability, 6), "ranking": ranking}
+    return found | ({"sure": row.sure} if threshold else {})
 
 
-def as_csv(predictions: "list[Prediction]") -> str:
-    """One row per image: file, then class and probability for each place."""
+def as_csv(predictions: "list[Prediction]", threshold: "Threshold | None") -> str:
+    """One row per image: file, then class and probability for each place, and whether it is sure where that was asked."""
     places = len(predictions[0].ranking)
     head = ["file", "class", "probability"]
     head += [f"{column}_{place}" for place in range(2, places + 1) for column in ("class", "probability")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(head + (["sure"] if threshold else []))
     for row in predictions:
-        writer.writerow([row.file, *(value for name, share in row.ranking for value in (name, f"{share:.6f}"))])
+        ranked = [value for name, share in row.ranking for value in (name, f"{share:.6f}")]
+        writer.writerow([row.file, *ranked] + ([int(row.sure)] if threshold else []))
     return text.getvalue()
 
 
@@ -96,6 +137,7 @@ def as_table(predictions: "list[Prediction]") -> str:
     label = max(len(name) for row in predictions for name, _ in row.ranking)
     rows = [
         "  ".join([f"{row.file:{width}}", *(f"{name:{label}} {value:6.2%}" for name, value in row.ranking)])
+        + ("" if row.sure else "  not sure")
         for row in predictions
     ]
     return "".join(f"{row}\n" for row in rows)

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.budget import expected_accuracy, parse_budget, recipe_for_budget
 from thumbnet.cli.main import STARTED
-from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, RecipeFlags, Recipes, given, print_json
+from thumbnet.cli.options import (
+    Data,
+    DataFlags,
+    Json,
+    MachineFlags,
+    Machines,
+    RecipeFlags,
+    Recipes,
+    Whole,
+    check_positive,
+    given,
+    print_json,
+)
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.recipes import default_for, vary
@@ -27,7 +39,9 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    seeds: Whole | None = None,
     time_budget: str | None = None,
+    report: bool = True,
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     data: Data = DataFlags(),  # noqa: B008
@@ -45,13 +59,21 @@ def train(
         the run folder; by default runs/DATASET/RECIPE/TIME-sSEED
     resume
         continue the interrupted run in --out, or the newest one of this data set
+    seeds
+        train so many runs that differ in their seed, --seed being the first, and tell mean, spread and interval
     time_budget
         end after so long, as in 90s, 5m or 1h: measures the machine for a few seconds, then chooses network, resolutions
         and epochs; with --recipe the epochs only
+    report
+        write report.html into the run folder
     """
     check_dataset_name(dataset)
+    if seeds is not None:
+        check_positive(seeds=seeds)
+        if time_budget:
+            raise UserError("--time-budget plans one run; leave out --seeds")
     seconds = budget_seconds(time_budget, resume, given(fields)) if time_budget else None
-    begun = begun_run(dataset, recipe, out) if resume else None
+    begun = begun_run(dataset, recipe, out) if resume and seeds is None else None
     start = recipe or ("general" if seconds else default_for(dataset, given(fields).get("model")))
     chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(start, **given(fields))
 
@@ -60,19 +82,97 @@ def train(
     from thumbnet.training import train as train_run
 
     with reporter_for_terminal() as reporter:
-        if begun:
+        if seeds is not None:
+            loaded = load_dataset(dataset, progress=reporter.loading, **given(data))
+            asked = Machine(**given(machine))
+            runs = train_seeds(
+                chosen, loaded, seeds, out, resume=resume, machine=asked, reporter=reporter, report=report
+            )
+        elif begun:
             out, loaded = begun.path, begun.load_data(progress=reporter.loading, **given(data))
         else:
-            cut: dict[str, Any] = {"validation": chosen.validation, "seed": chosen.seed}
-            loaded = load_dataset(dataset, progress=reporter.loading, **cut, **given(data))
-        asked = Machine(**given(machine))
-        if seconds:
-            chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
-        run = train_run(chosen, loaded, out, machine=asked, resume=resume, reporter=reporter, started=STARTED)
+            loaded = load_dataset(dataset, progress=reporter.loading, **given(data))
+        if seeds is None:
+            asked = Machine(**given(machine))
+            if seconds:
+                chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
+            runs = [train_run(chosen, loaded, out, machine=asked, resume=resume, reporter=reporter, started=STARTED)]
+            add_report(runs[0], reporter, wanted=report)
     if json:
-        print_json(run.summary)
+        print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
-        print("\n".join(outcome(run.summary)))
+        print("\n".join(outcome(runs[0].summary) if seeds is None else seeds_outcome(runs)))
+
+
+def train_seeds(
+    recipe: "Recipe",
+    data: "Dataset",
+    seeds: int,
+    out: Path | None,
+    *,
+    resume: bool,
+    machine: "Machine",
+    reporter: "Reporter",
+    report: bool,
+) -> "list[Run]":
+    """One run per seed, in OUT/sSEED or folders of their own; finished ones are kept where `resume`."""
+    from thumbnet.training import train as train_run
+
+    runs = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        path = out and out / f"s{seed}"
+        goes_on = resume and path is not None and (path / "recipe.toml").is_file()
+        runs.append(train_run(vary(recipe, seed=seed), data, path, machine=machine, resume=goes_on, reporter=reporter))
+        add_report(runs[-1], reporter, wanted=report)
+    return runs
+
+
+def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> None:
+    """The page of the run in its folder; one that cannot be written costs a line, not the run."""
+    if wanted:
+        from thumbnet.report import write_run_report
+
+        try:
+            write_run_report(run)
+        except UserError as error:
+            reporter.say(f"no report: {error}")
+
+
+def over_seeds(runs: "list[Run]") -> dict[str, Any]:
+    """Every run, and mean, standard deviation and interval of their validation accuracies, null where there are none."""
+    import statistics
+
+    from thumbnet.statistics import mean_interval
+
+    values = [run.summary["validation_accuracy"] for run in runs]
+    known = None not in values
+    return {
+        "runs": [run.summary for run in runs],
+        "n": len(runs),
+        "validation_accuracy": statistics.fmean(values) if known else None,
+        "validation_accuracy_sd": statistics.stdev(values) if known and len(values) > 1 else None,
+        "validation_accuracy_interval95": mean_interval(values) if known else None,
+    }
+
+
+def seeds_outcome(runs: "list[Run]") -> list[str]:
+    """Each seed in a line, then what they say together."""
+    found = over_seeds(runs)
+    lines = []
+    for run in runs:
+        accuracy = run.summary["validation_accuracy"]
+        lines.append(f"seed {run.recipe.seed}  {'-' if accuracy is None else f'{accuracy:.4f}'}  {run.path}")
+    if found["validation_accuracy"] is None:
+        return [*lines, "validation  none was held out; measure with thumbnet evaluate RUN --split test"]
+    interval = found["validation_accuracy_interval95"]
+    spread = (
+        f" (sd {found['validation_accuracy_sd']:.4f}, 95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+        if interval
+        else ""
+    )
+    lines.append(f"validation  accuracy {found['validation_accuracy']:.4f}{spread}, n = {found['n']} seeds")
+    paths = " ".join(shlex.quote(str(run.path)) for run in runs[:3]) + (" ..." if len(runs) > 3 else "")
+    return [*lines, f"next        thumbnet compare {paths}"]
 
 
 def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:
@@ -138,6 +238,7 @@ def outcome(summary: dict[str, Any]) -> list[str]:
         f"run folder  {run}",
         f"plots       {run / 'plots' / 'curves.png'}",
         f"summary     {run / 'summary.json'}",
+        *([f"report      {run / 'report.html'}"] if (run / "report.html").is_file() else []),
         f"next        thumbnet evaluate {shlex.quote(str(run))}   or   thumbnet predict {shlex.quote(str(run))} IMAGE",
     ]
     return lines

@@ -66,6 +66,26 @@ def hold_out(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split 
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 
 
+def fold_of(split: Split, folds: int, fold: int, *, seed: int) -> tuple[Split, Split]:
+    """Cut every class into `folds` parts of equal size (to one image) at random: (all but part `fold`, that part).
+
+    The parts are a function of seed and `folds`, so that every image is held out in just one fold.
+    """
+    labels = split.labels[split.rows]
+    random = generator("cpu", seed, "folds")
+    part = torch.empty(len(split), dtype=torch.int64)
+    begun = 0  # where the last class stopped dealing, so that the parts differ by one image over all classes too
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        shuffled = members[torch.randperm(len(members), generator=random)]
+        part[shuffled] = (begun + torch.arange(len(members))) % folds
+        begun = (begun + len(members)) % folds
+    held = part == fold
+    if not held.any() or held.all():
+        raise UserError(f"{folds} folds of {len(split)} images leave one part empty; choose fewer")
+    return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
+
+
 class LockedSplit:
     """A test split that is opened on purpose only: `unlock` is called by evaluation, which counts it in the run folder."""
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,7 @@ class Dataset:
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
     development: "Split"  # all images that are not test images, before validation was held out
     own_validation: "Split | None"  # the validation split that the set brought along
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)  # folders: names of the stored images by split, in row order
 
     def __repr__(self) -> str:
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
@@ -88,10 +89,18 @@ class Dataset:
         height, width = self.development.images.shape[2:]
         return height, width
 
-    def with_validation(self, fraction: float, *, seed: int) -> "Dataset":
-        """The same set with another part of its training images held out; a set's own validation split is kept."""
-        from thumbnet.data.batches import hold_out
+    def with_validation(self, fraction: float, *, seed: int, folds: int = 0, fold: int = 0) -> "Dataset":
+        """The same set with another part of its training images held out: `fraction`, or one of `folds` parts.
 
+        A set's own validation split is kept; it cannot be combined with folds.
+        """
+        from thumbnet.data.batches import fold_of, hold_out
+
+        if folds and self.own_validation is not None:
+            raise UserError(f"{self.name} brings its own validation images; folds are for sets that do not")
+        if folds:
+            train, held = fold_of(self.development, folds, fold, seed=seed)
+            return replace(self, train=train, validation=held)
         if self.own_validation is not None:
             return replace(self, train=self.development, validation=self.own_validation)
         train, validation = hold_out(self.development, fraction, seed=seed)
@@ -207,6 +216,7 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
         facts=about | described | facts,
         development=split("train"),
         own_validation=split("validation") if "validation_images" in pack.arrays else None,
+        files=pack.description.get("files", {}),
     )
 
 

@@ -91,6 +91,8 @@ class Recipe:
     validation: float = setting(
         0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1
     )
+    folds: int = setting(0, "cut the training images into so many parts and hold one out; 0: `validation` says", low=0)
+    fold: int = setting(0, "which of the parts is held out, 0 to folds - 1", low=0)
     seed: int = setting(0, "weights, order, augmentation, dropout and the held-out part derive from it", low=0)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,10 @@ class Recipe:
                 "or give --optimizer and --learning-rate"
             )
         check_model(self.model, self.dropout, self.widths, self.depth)
+        if self.folds == 1 or self.fold >= max(1, self.folds):
+            raise UserError(
+                f"folds {self.folds} and fold {self.fold}: give 2 folds or more, and a fold from 0 to folds - 1"
+            )
         if len(self.drop_after) != len(self.drop_factors):
             raise UserError(
                 f"drop_after has {len(self.drop_after)} places and drop_factors {len(self.drop_factors)}; give the same number"
@@ -122,6 +128,11 @@ class Recipe:
         if self.l2 and self.optimizer in ("adamw", "muon"):
             hint = "with adamw set weight_decay instead" if self.optimizer == "adamw" else "muon keeps every norm fixed"
             raise UserError(f"l2 {self.l2} is for adam and sgd; {hint}")
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How the recipe holds images out, as `Dataset.with_validation` takes it."""
+        return {"fraction": self.validation, "seed": self.seed, "folds": self.folds, "fold": self.fold}
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:

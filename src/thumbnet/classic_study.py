@@ -1,0 +1,84 @@
+"""The original report as a study: every row of it, with the numbers it states beside ours."""
+
+from dataclasses import dataclass
+
+from thumbnet.errors import UserError
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.study import Study, Variant
+
+EPOCHS = 160  # of the report
+
+
+@dataclass(frozen=True)
+class ReportedRow:
+    """A row of the report: what it trained, and the test numbers and words it gives. Accuracies are fractions."""
+
+    variant: str
+    figure: str
+    accuracy: float | None
+    top5: float | None
+    loss: float | None  # with the L2 penalty, as Keras reports losses
+    said: str
+
+
+REPORTED = (
+    ReportedRow("CIFAR-10, pre-activation", "4, 5", 0.8340, None, 0.6280, "over an hour on its GPU"),
+    ReportedRow("CIFAR-10, pre-activation, L2 0.01", "1", None, None, None, "converges to about 65 %"),
+    ReportedRow("CIFAR-10, post-activation", "2, 3", 0.8170, None, 0.6549, "converges more slowly, slightly lower"),
+    ReportedRow(
+        "CIFAR-100, no dropout", "-", None, 0.79, None, "about 79 %; gap of training and validation almost 10 points"
+    ),
+    ReportedRow("CIFAR-100, dropout before the dense layer", "6, 7", None, 0.8004, 2.1422, "gap about 7 points"),
+    ReportedRow("CIFAR-100, dropout in three places", "8, 9", None, 0.8026, 2.0996, "gap about 5 points"),
+)
+
+CHANGES: dict[str, dict[str, object]] = {  # from the classic recipe of the data set that the row's name begins with
+    "CIFAR-10, pre-activation": {},
+    "CIFAR-10, pre-activation, L2 0.01": {"l2": 0.01},
+    "CIFAR-10, post-activation": {"model": "resnet50_classic"},
+    "CIFAR-100, no dropout": {"dropout": (0.0, 0.0, 0.0)},
+    "CIFAR-100, dropout before the dense layer": {"dropout": (0.0, 0.0, 0.2)},
+    "CIFAR-100, dropout in three places": {},
+}
+
+
+def classic_study(*, scale: float = 1.0, seeds: int = 1, first_seed: int = 0, only: str | None = None) -> Study:
+    """Every row of the report's experiments, epochs times `scale`; the drops of the rate lie at parts of the run and follow.
+
+    `only` keeps the rows of one data set. Raises `UserError` for a scale of no epoch or beyond 1.
+    """
+    epochs = round(EPOCHS * scale)
+    if not 0 < scale <= 1 or epochs < 1:
+        raise UserError(f"scale is {scale:g}; give a part of the report's {EPOCHS} epochs, {1 / EPOCHS:.4f} to 1")
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; give 1 or more")
+    variants = []
+    for row in REPORTED:
+        dataset = "cifar100" if row.variant.startswith("CIFAR-100") else "cifar10"
+        if only in (None, dataset):
+            made = named_recipe(f"{dataset}-classic", epochs=epochs, **CHANGES[row.variant])
+            variants.append(Variant(row.variant, dataset, made, note=stated(row)))
+    if not variants:
+        raise UserError(f"the report has no rows on {only!r}; choose cifar10 or cifar100")
+    return Study(
+        name=f"classic-{epochs}-epochs",
+        variants=tuple(variants),
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        about=(
+            f"The report's experiments with {epochs} of its {EPOCHS} epochs. The report gives numbers of the test images; "
+            "ours are of the validation images, since a study never opens the test set."
+        ),
+    )
+
+
+def stated(row: ReportedRow) -> str:
+    """What the report says of a row: `83.40 %, loss 0.6280 (figures 4, 5): over an hour on its GPU`."""
+    parts = []
+    if row.accuracy is not None:
+        parts.append(f"{row.accuracy:.2%} test accuracy")
+    if row.top5 is not None:
+        parts.append(f"{row.top5:.2%} test top-5")
+    if row.loss is not None:
+        parts.append(f"loss {row.loss:.4f}")
+    figure = f" (figures {row.figure})" if "," in row.figure else f" (figure {row.figure})" if row.figure != "-" else ""
+    return "; ".join([*parts, row.said]) + figure

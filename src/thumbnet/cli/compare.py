@@ -1,0 +1,95 @@
+"""Compare finished runs."""
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from thumbnet.cli.options import Json, print_json
+
+if TYPE_CHECKING:
+    from thumbnet.comparison import Comparison
+
+
+def compare(
+    *runs: Path,
+    split: Literal["validation", "test"] = "validation",
+    metric: Literal["accuracy", "top5", "loss"] = "accuracy",
+    csv: Path | None = None,
+    plot: Path | None = None,
+    report: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Compare finished runs: mean, spread and interval of each recipe over its seeds, differences, and what can be claimed.
+
+    Parameters
+    ----------
+    runs
+        folders written by `thumbnet train`; those of one recipe are a group, whatever their seeds. A folder of several runs
+        stands for all of them
+    split
+        the validation images, or the test images as `thumbnet evaluate --split test` measured them
+    metric
+        what to compare
+    csv
+        write a row per run to this file
+    plot
+        draw curves with bands, and means with intervals, into this .png file
+    report
+        write the page with everything to this .html file
+    """
+    from thumbnet.cli.evaluate import check_ending
+    from thumbnet.comparison import compare as compare_runs
+    from thumbnet.runs import find_runs
+
+    check_ending("plot", plot, ".png")
+    check_ending("report", report, ".html")
+    opened = find_runs(runs)
+    found = compare_runs(opened, split=split, metric=metric)
+    if csv:
+        from thumbnet.files import write_text
+
+        write_text(csv, as_csv(found))
+    if plot:
+        from thumbnet.plots import comparison_figure, save
+
+        save(comparison_figure(found, {str(run.path): run.metrics for run in opened}), plot)
+    if report:
+        from thumbnet.report import write_comparison_report
+
+        write_comparison_report(found, opened, report)
+    if json:
+        print_json(found.to_json())
+    else:
+        print("\n".join(lines(found)))
+
+
+def lines(found: "Comparison") -> list[str]:
+    """A table of the groups, a sentence for every pair, and the warnings."""
+    from thumbnet.progress import duration
+
+    width = max(5, *(len(group.name) for group in found.groups))
+    text = [
+        f"{found.split} {found.metric} on {found.dataset}",
+        f"{'group':{width}}     n     mean       sd  95 % interval of the mean   time",
+    ]
+    for group in found.groups:
+        sd = "-" if group.sd is None else f"{group.sd:.4f}"
+        interval = "-" if group.interval95 is None else f"{group.interval95[0]:.4f} to {group.interval95[1]:.4f}"
+        text.append(
+            f"{group.name:{width}}  {group.n:>4}  {group.mean:>7.4f}  {sd:>7}  {interval:<25}  {duration(group.seconds)}"
+        )
+    text += ["", *(pair.sentence for pair in found.pairs)]
+    return text + [f"note: {warning}" for warning in found.warnings]
+
+
+def as_csv(found: "Comparison") -> str:
+    """One row per run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["group", "run", "seed", found.metric, "train_seconds", "test_openings"])
+    for group in found.groups:
+        for member in group.members:
+            row = [group.name, member.path, member.seed, f"{member.value:.6f}", member.train_seconds]
+            writer.writerow([*row, member.test_openings])
+    return text.getvalue()

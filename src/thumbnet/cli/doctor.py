@@ -1,0 +1,96 @@
+"""Examine a data set for faults, or this machine."""
+
+from pathlib import Path
+from typing import Any
+
+from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, Whole, check_positive, given, print_json
+from thumbnet.errors import UserError
+
+
+def doctor(
+    dataset: str | None = None,
+    /,
+    *,
+    labels: bool = False,
+    folds: Whole = 4,
+    recipe: str | None = None,
+    output: Path | None = None,
+    out: Path | None = None,
+    machine: Machines = MachineFlags(),  # noqa: B008
+    options: Data = DataFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Examine a data set for duplicates, leaks and other faults, with a gallery; without a name, this machine.
+
+    Parameters
+    ----------
+    dataset
+        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+    labels
+        look for wrong labels too: trains as many networks as there are folds
+    folds
+        for --labels: parts of the training images, each judged by a network trained on the others
+    recipe
+        for --labels: what trains them; by default cifar10-83, cifar100-quick or general
+    output
+        the gallery, doctor-NAME.html by default
+    out
+        for --labels: folder of the runs, runs/doctor/NAME by default; called again, it goes on where it stopped
+    """
+    if dataset is None:
+        if labels or output:
+            raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
+        report_computer(as_json=json)
+        return
+
+    from thumbnet.data.datasets import check_dataset_name, load_dataset
+
+    check_positive(folds=folds)
+    check_dataset_name(dataset)
+
+    from thumbnet.doctor import examine_dataset
+    from thumbnet.doctor.dataset import findings
+    from thumbnet.doctor.page import write_doctor_page
+    from thumbnet.progress import reporter_for_terminal
+
+    name = Path(dataset).resolve().name
+    with reporter_for_terminal() as reporter:
+        data = load_dataset(dataset, progress=reporter.loading, **given(options))
+        suspects = None
+        if labels:
+            folder = out or Path("runs/doctor") / name
+            suspects = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
+        reporter.say("looking for duplicates")
+        found = examine_dataset(data, suspects)
+        page = write_doctor_page(data, found, output or Path(f"doctor-{name}.html"))
+    if json:
+        print_json(found.to_json() | {"findings": findings(found), "page": str(page)})
+    else:
+        print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
+        print(f"page   {page}")
+
+
+def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: int, machine: Any, reporter: Any) -> Any:
+    """Suspect labels by networks trained on the other folds."""
+    from thumbnet.doctor import suspect_labels
+    from thumbnet.machine import Machine
+    from thumbnet.recipes import recipe as named_recipe
+
+    quick = {"cifar10": "cifar10-83", "cifar100": "cifar100-quick"}.get(data.name, "general")
+    options = {"machine": Machine(**machine), "reporter": reporter}
+    return suspect_labels(data, named_recipe(recipe or quick), folder, folds=folds, **options)
+
+
+def report_computer(*, as_json: bool) -> None:
+    """The machine's findings; a fault ends with exit code 1."""
+    from thumbnet.doctor import examine_computer
+    from thumbnet.errors import ThumbnetError
+
+    found = examine_computer()
+    faults = sum(grave == "fault" for grave, _ in found)
+    if as_json:
+        print_json({"findings": found, "faults": faults})
+    else:
+        print("\n".join(f"{grave:5}  {sentence}" for grave, sentence in found))
+    if faults:
+        raise ThumbnetError(f"{faults} fault{'s'[: faults > 1]} found on this machine")

@@ -1,0 +1,44 @@
+"""Write the page of a run, or of several compared."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from thumbnet.cli.options import Json, print_json
+from thumbnet.errors import UserError
+
+
+def report(
+    *runs: Path,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    split: Literal["validation", "test"] = "validation",
+    json: Json = False,
+) -> None:
+    """Write one HTML file: of one run everything that was measured, of several their comparison.
+
+    Parameters
+    ----------
+    runs
+        folders written by `thumbnet train`; a folder of several runs stands for all of them
+    output
+        the file; by default report.html in the run folder, comparison.html here for several
+    split
+        for several runs: which images' results are compared. One run is judged by its test images if it was measured on them
+    """
+    if not runs:
+        raise UserError("name a run folder, for instance runs/latest")
+
+    from thumbnet.comparison import compare
+    from thumbnet.report import write_comparison_report, write_run_report
+    from thumbnet.runs import find_runs
+
+    opened = find_runs(runs)
+    if len(opened) == 1:
+        path = write_run_report(opened[0], output)
+    else:
+        path = write_comparison_report(compare(opened, split=split), opened, output or Path("comparison.html"))
+    if json:
+        print_json({"runs": [str(run.path) for run in opened], "report": str(path), "bytes": path.stat().st_size})
+    else:
+        print(path)

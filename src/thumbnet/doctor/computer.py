@@ -1,0 +1,165 @@
+"""The state of the machine and its installation: what would make training slow, wrong or impossible."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
+LEAST_DISK = 1  # GiB in the cache: two published sets with their archives
+
+Finding = tuple[str, str]  # "well", "note" or "fault", and a sentence
+
+
+def examine_computer() -> list[Finding]:
+    """Every check, in words. One that fails in an unforeseen way is itself a fault, with the error's name."""
+    found: list[Finding] = []
+    for check in (python_and_packages, processor, device, memory_and_disk, cache, data_folder, arithmetic):
+        found += guarded(check)
+    return found
+
+
+def guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What a check finds, or that it broke."""
+    try:
+        return list(check())
+    except Exception as error:  # whatever is broken here is what the user wants to hear of
+        return [("fault", f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")]
+
+
+def python_and_packages() -> Iterator[Finding]:
+    """Versions, held against what the package asks for."""
+    yield "well", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    from packaging.requirements import Requirement
+
+    for text in requires("thumbnet") or []:
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(wanted.name)
+        except PackageNotFoundError:
+            yield "fault", f"{wanted.name} is missing; install thumbnet again"
+            continue
+        fits = wanted.specifier.contains(installed, prereleases=True)
+        hint = (
+            ""
+            if fits
+            else f", where {wanted.specifier} is asked for; install thumbnet again in an environment of its own"
+        )
+        yield ("well" if fits else "fault"), f"{wanted.name} {installed}{hint}"
+
+
+def processor() -> Iterator[Finding]:
+    """Cores, and whether bf16 is multiplied natively."""
+    import torch
+
+    from thumbnet.backend import has_fast_bf16, processor_name
+
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    yield "well", f"{processor_name()}, {cores} cores, {threads} threads"
+    if os.environ.get("OMP_NUM_THREADS") and threads < cores:
+        yield (
+            "note",
+            f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves {cores - threads} cores idle; unset it, or give --threads",
+        )
+    load = os.getloadavg()[0]
+    if load > cores / 2:
+        yield "note", f"other programs keep this machine busy (load {load:.1f}): training will be several times slower"
+    if has_fast_bf16(torch.device("cpu")):
+        yield "well", "the processor multiplies bf16 natively; it is used"
+    else:
+        yield "note", "the processor has no native bf16, so fp32 is used: two to four times slower than on one that has"
+
+
+def device() -> Iterator[Finding]:
+    """A GPU that could be used, or could not."""
+    import torch
+
+    if torch.cuda.is_available():
+        yield "well", f"GPU {torch.cuda.get_device_name(0)}"
+    elif torch.backends.mps.is_available():
+        yield "well", "Apple's GPU can be used"
+    elif torch.version.cuda and shutil.which("nvidia-smi"):
+        yield (
+            "fault",
+            f"there is an NVIDIA driver, but this build of torch (CUDA {torch.version.cuda}) cannot use it; update the driver",
+        )
+    elif shutil.which("nvidia-smi"):
+        yield "fault", "there is an NVIDIA driver, but torch is a CPU build; install torch with CUDA (pytorch.org)"
+    else:
+        yield "well", "no GPU, none needed"
+
+
+def memory_and_disk() -> Iterator[Finding]:
+    """What is free."""
+    from thumbnet.data.datasets import cache_folder
+
+    free = shutil.disk_usage(existing_parent(cache_folder())).free / 2**30
+    yield ("well" if free >= LEAST_DISK else "fault"), f"{free:.1f} GiB free for the cache in {cache_folder()}"
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        available = int(rows["MemAvailable"].split()[0]) / 2**20
+        yield ("well" if available >= LEAST_MEMORY else "fault"), f"{available:.1f} GiB of memory available"
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def cache() -> Iterator[Finding]:
+    """Whether converted sets can be kept."""
+    from thumbnet.data.datasets import cache_folder
+
+    folder = existing_parent(cache_folder())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        yield (
+            "fault",
+            f"the cache {cache_folder()} cannot be written ({error.strerror}): data are converted at every start; "
+            "set THUMBNET_CACHE",
+        )
+
+
+def data_folder() -> Iterator[Finding]:
+    """Whether THUMBNET_DATA points somewhere."""
+    named = os.environ.get("THUMBNET_DATA")
+    if named is None:
+        yield "well", "THUMBNET_DATA is not set; published sets are looked for in the cache, then downloaded"
+    elif not Path(named).is_dir():
+        yield "fault", f"THUMBNET_DATA is {named}, which is no folder"
+    else:
+        yield "well", f"THUMBNET_DATA is {named}"
+
+
+def arithmetic() -> Iterator[Finding]:
+    """One training step of the fast network on made-up images: forward, backward and update give finite numbers."""
+    import torch
+
+    from thumbnet.backend import place, prepare
+    from thumbnet.machine import Machine
+    from thumbnet.optimize import build_optimizer
+    from thumbnet.recipes import recipe
+    from thumbnet.runs import build_model
+
+    chosen = recipe("general", widths=(8, 16, 16))
+    backend = prepare(Machine())
+    model = place(build_model(chosen, channels=3, classes=10), backend.device).train()
+    optimizer = build_optimizer(model, chosen, backend.dtype)
+    images = torch.linspace(0, 1, 32 * 3 * 32 * 32, device=backend.device).view(32, 3, 32, 32)
+    with backend.autocast():
+        loss = torch.nn.functional.cross_entropy(model(images).float(), torch.arange(32, device=backend.device) % 10)
+    loss.backward()
+    optimizer.step()
+    finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    said = f"a training step on {backend.describe()} gives {'finite' if finite else 'non-finite'} weights"
+    yield ("well" if finite and bool(loss.isfinite()) else "fault"), said

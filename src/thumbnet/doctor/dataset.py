@@ -1,0 +1,204 @@
+"""The state of a data set: what is there twice, empty, out of balance or of an odd kind."""
+# Shapes: N images, C channels, H and W height and width.
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from thumbnet.data.datasets import SPECS
+from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
+from thumbnet.doctor.labels import SuspectLabel
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
+UNEVEN = 10  # times as many images in the largest class as in the smallest
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found. `near` leaves out the exact ones; `leaked` counts test images that training has too, or nearly."""
+
+    name: str
+    images: dict[str, int]  # by split
+    exact: tuple[tuple[Place, ...], ...]  # groups with the same pixels
+    conflicting: int  # of those groups whose members have different labels
+    near: tuple[DuplicatePair, ...]
+    leaked_exact: int  # test images whose pixels are in the training or validation images
+    leaked: int  # test images with an exact or near duplicate there
+    constant: tuple[Place, ...]  # images of one colour
+    balance: dict[str, dict[str, int]]  # images by split and class
+    sizes: dict[str, int]  # folders: files by width x height
+    modes: dict[str, int]  # folders: files by kind of pixel
+    broken: tuple[str, ...]
+    ignored: tuple[str, ...]
+    suspects: tuple[SuspectLabel, ...] | None  # None: not looked for
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine_dataset(data: "Dataset", suspects: "list[SuspectLabel] | None" = None) -> Diagnosis:
+    """Look at every image of every split, the test images too: no network is measured on them, so nothing is counted."""
+    splits = stored_splits(data)
+    images = {name: pixels for name, (pixels, _) in splits.items()}
+    labels = {name: truth for name, (_, truth) in splits.items()}
+    exact = exact_duplicates(images, labels)
+    near = near_duplicates(images, labels)
+    truths = [{int(labels[place.split][place.row]) for place in group} for group in exact]
+    sizes, modes = kinds_of_files(data)
+    leaked_exact = {place.row for group in exact if leaks(group) for place in group if place.split == "test"}
+    leaked_near = {
+        place.row
+        for pair in near
+        if leaks((pair.first, pair.second))
+        for place in (pair.first, pair.second)
+        if place.split == "test"
+    }
+    return Diagnosis(
+        name=data.name,
+        images={name: len(pixels) for name, pixels in images.items()},
+        exact=tuple(map(tuple, exact)),
+        conflicting=sum(len(kinds) > 1 for kinds in truths),
+        near=tuple(near),
+        leaked_exact=len(leaked_exact),
+        leaked=len(leaked_exact | leaked_near),
+        constant=tuple(constant_images(images)),
+        balance={name: counts_by_class(truth, data.classes) for name, truth in labels.items()},
+        sizes=sizes,
+        modes=modes,
+        broken=tuple(data.facts.get("broken", ())),
+        ignored=tuple(data.facts.get("ignored", ())),
+        suspects=None if suspects is None else tuple(suspects),
+    )
+
+
+def stored_splits(data: "Dataset") -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Images uint8 N C H W and labels N of each split as it is stored, before any part is held out."""
+    test = None if data.test is None else data.test.unlock()
+    splits = {"train": data.development, "validation": data.own_validation, "test": test}
+    return {name: (split.images.numpy(), split.labels.numpy()) for name, split in splits.items() if split is not None}
+
+
+def leaks(places: "tuple[Place, ...] | list[Place]") -> bool:
+    """True where a test image is together with one of another split."""
+    kinds = {place.split for place in places}
+    return "test" in kinds and len(kinds) > 1
+
+
+def constant_images(images: dict[str, NDArray[np.uint8]]) -> list[Place]:
+    """The images whose every channel has one value."""
+    found = []
+    for split, pixels in images.items():
+        flat = pixels.reshape(*pixels.shape[:2], -1)
+        constant = (flat.min(axis=2) == flat.max(axis=2)).all(axis=1)
+        found += [Place(split, int(row)) for row in np.flatnonzero(constant)]
+    return found
+
+
+def counts_by_class(labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, int]:
+    """Images of each class."""
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+
+
+def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
+    """Files by size and by mode, the most frequent first; empty for published sets. Only the headers are read."""
+    if data.name in SPECS or not data.files:
+        return {}, {}
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    for names in data.files.values():
+        for name in names:
+            with Image.open(Path(data.facts["location"]) / name) as image:
+                sizes[f"{image.width} x {image.height}"] += 1
+                modes[image.mode] += 1
+    return dict(sizes.most_common()), dict(modes.most_common())
+
+
+def findings(found: Diagnosis) -> list[tuple[str, str]]:
+    """What a person should know, as (how grave, sentence): "fault", "note" or "well"."""
+    lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
+    if found.constant:
+        lines.append(("fault", f"{len(found.constant):,} images of one colour throughout"))
+    if found.suspects is not None:
+        total = found.images["train"]
+        many = f"{len(found.suspects):,} of {total:,} training images ({len(found.suspects) / total:.2%})"
+        lines.append(
+            ("note" if found.suspects else "well", f"{many} have a label that networks which never saw them doubt")
+        )
+    return lines or [("well", "nothing found")]
+
+
+def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
+    """Test images that training has too."""
+    if not (tests := found.images.get("test")):
+        return []
+    if not found.leaked:
+        return [("well", f"none of the {tests:,} test images is among the training images, or nearly")]
+    exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%}) are training images too"
+    near = f"{found.leaked:,} ({found.leaked / tests:.2%}) with near duplicates: accuracy on them says nothing of new images"
+    return [("fault", f"{exact}, {near}")]
+
+
+def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
+    """What is there twice within a split, and twice with different labels."""
+    lines = []
+    for split in found.images:
+        exact = sum(len([place for place in group if place.split == split]) > 1 for group in found.exact)
+        near = sum(pair.first.split == pair.second.split == split for pair in found.near)
+        if exact or near:
+            lines.append(
+                ("note", f"{exact:,} groups of equal images and {near:,} nearly equal pairs within the {split} images")
+            )
+    if found.conflicting:
+        lines.append(("fault", f"{found.conflicting:,} groups of equal images have different labels"))
+    if doubtful := sum(not pair.same_label for pair in found.near):
+        lines.append(("note", f"{doubtful:,} nearly equal pairs have different labels"))
+    return lines
+
+
+def class_findings(found: Diagnosis) -> list[tuple[str, str]]:
+    """Classes with few images, or far fewer than others."""
+    lines = []
+    for split, counts in found.balance.items():
+        smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        if few := [name for name, count in counts.items() if count < FEW]:
+            shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
+            lines.append(("note", f"{len(few)} classes have fewer than {FEW} {split} images: {shown}"))
+        if counts[largest] >= UNEVEN * max(1, counts[smallest]):
+            sizes = f"{largest} has {counts[largest]:,} {split} images, {smallest} {counts[smallest]:,}"
+            lines.append(("note", f"classes are uneven: {sizes}; look at recall by class, not at accuracy alone"))
+    return lines
+
+
+def file_findings(found: Diagnosis) -> list[tuple[str, str]]:
+    """Odd sizes and modes, broken and ignored files of a folder."""
+    lines = []
+    if len(found.sizes) > 1:
+        common, count = next(iter(found.sizes.items()))
+        total = sum(found.sizes.values())
+        lines.append(
+            (
+                "note",
+                f"{len(found.sizes):,} sizes of image; {count / total:.0%} are {common}, all are resized and cut to a square",
+            )
+        )
+    if len(found.modes) > 1:
+        told = ", ".join(f"{count:,} {mode}" for mode, count in found.modes.items())
+        lines.append(("note", f"several kinds of pixel, all converted to RGB: {told}"))
+    if found.broken:
+        lines.append(("fault", f"{len(found.broken):,} files cannot be read: {', '.join(found.broken[:3])}"))
+    if found.ignored:
+        lines.append(
+            (
+                "note",
+                f"{len(found.ignored):,} files are not images of a class and are ignored: {', '.join(found.ignored[:3])}",
+            )
+        )
+    return lines

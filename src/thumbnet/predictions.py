@@ -1,0 +1,89 @@
+"""What a network said of every image of a split, kept so that every figure can be computed again without the network."""
+# Shapes: N images, K classes.
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thumbnet.errors import UserError
+from thumbnet.files import replacing, write_text
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of a split with the labels, in its order."""
+
+    split: str
+    views: int
+    classes: tuple[str, ...]
+    fingerprint: str  # of the data set
+    rows: Tensor  # int64 N: positions among the stored images of the split's file
+    labels: Tensor  # int64 N
+    logits: Tensor  # float32 N K
+
+    def probabilities(self, temperature: float = 1.0) -> Tensor:
+        """float64 N K, rows summing to 1."""
+        return (self.logits.double() / temperature).softmax(1)
+
+    def same_images(self, other: "Predictions") -> bool:
+        """True where both are of the same images of the same data, in the same order."""
+        return (self.split, self.classes, self.fingerprint) == (other.split, other.classes, other.fingerprint) and (
+            torch.equal(self.rows, other.rows) and torch.equal(self.labels, other.labels)
+        )
+
+    def save(self, path: Path) -> None:
+        """A NumPy archive of plain arrays: split, views, classes, fingerprint, rows, labels, logits."""
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                split=np.array(self.split),
+                views=np.array(self.views),
+                classes=np.array(self.classes),
+                fingerprint=np.array(self.fingerprint),
+                rows=self.rows.numpy(),
+                labels=self.labels.numpy(),
+                logits=self.logits.numpy(),
+            )
+
+    def save_csv(self, path: Path, temperature: float = 1.0) -> None:
+        """One row per image: its place among the stored images, class, predicted class, probability, right or not."""
+        write_text(path, self.as_csv(temperature))
+
+    def as_csv(self, temperature: float = 1.0) -> str:
+        """The rows of `save_csv` as text; probabilities at `temperature`."""
+        confidence, predicted = self.probabilities(temperature).max(1)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "class", "predicted", "probability", "correct"])
+        columns = (self.rows.tolist(), self.labels.tolist(), predicted.tolist(), confidence.tolist())
+        for row, label, guess, sure in zip(*columns, strict=True):
+            writer.writerow([row, self.classes[label], self.classes[guess], f"{sure:.6f}", int(label == guess)])
+        return text.getvalue()
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Predictions that `save` wrote. Raises `UserError` where the file is none; it is read as data and can run nothing."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        made = Predictions(
+            split=str(arrays["split"]),
+            views=int(arrays["views"]),
+            classes=tuple(map(str, arrays["classes"])),
+            fingerprint=str(arrays["fingerprint"]),
+            rows=torch.from_numpy(arrays["rows"]),
+            labels=torch.from_numpy(arrays["labels"]),
+            logits=torch.from_numpy(arrays["logits"]),
+        )
+    except Exception as error:  # zipfile, numpy and torch raise a dozen kinds for a damaged archive
+        raise UserError(
+            f"{path} does not hold predictions: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
+    if made.logits.shape != (len(made.labels), len(made.classes)) or len(made.rows) != len(made.labels):
+        raise UserError(f"{path} does not hold predictions: its arrays do not fit together")
+    return made

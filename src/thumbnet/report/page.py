@@ -1,0 +1,136 @@
+"""From runs to a page: gathers the sections and fills the templates."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from thumbnet import plots
+from thumbnet.comparison import Comparison, amount
+from thumbnet.files import write_text
+from thumbnet.report import sections
+from thumbnet.report.pictures import as_svg
+from thumbnet.runs import Run
+
+if TYPE_CHECKING:
+    from thumbnet.study import Cell, Study
+
+
+def write_run_report(run: Run, path: Path | None = None) -> Path:
+    """The page of one finished run, at `path` or in its folder; gives where it lies.
+
+    What was not measured, or cannot be shown since the data are gone, is left out with the reason.
+    """
+    run.require_finished()
+    found = sections.judged(run)
+    data, reason = sections.data_or_reason(run)
+    shown = None
+    if found is not None and data is not None:
+        split = sections.split_of(found, data)
+        if sections.same_images(found, split):
+            shown = sections.mistakes(found, data, split)
+        else:
+            reason = "the data have changed since the predictions were made"
+    page = render(
+        "run.html",
+        title=f"{run.recipe.name} on {run.data['name']}",
+        run=run,
+        headline=sections.headline(run, found),
+        recipe=sections.recipe_rows(run.recipe),
+        curves=sections.curves(run),
+        scores=found and found.scores,
+        confusion=found and sections.confusion(found.scores),
+        classes=found and sections.class_rows(found.scores),
+        calibration=found and sections.calibration(found),
+        mistakes=shown,
+        reason=reason,
+        robustness=sections.robustness(run),
+        cost=sections.cost(run, data),
+        data=sections.data_section(run, data),
+        environment=sections.environment(run),
+        reproduce=sections.reproduce(run),
+    )
+    return written(path or run.path / "report.html", page)
+
+
+def write_comparison_report(comparison: Comparison, runs: Sequence[Run], path: Path) -> Path:
+    """The page of several runs compared; gives where it lies."""
+    metrics = {str(run.path): run.metrics for run in runs}
+    title = f"{len(comparison.groups)} recipes on {comparison.dataset}"
+    page = render(
+        "comparison.html", title=title, about="", parts_of_page=[comparison_part(comparison, metrics, {})], figures=[]
+    )
+    return written(path, page)
+
+
+def write_study_report(
+    study: "Study", comparisons: Sequence[Comparison], done: "Sequence[tuple[Cell, Run]]", path: Path
+) -> Path:
+    """The page of a study: a comparison for each data set, and the classic figure of each variant's first run."""
+    metrics = {str(run.path): run.metrics for _, run in done}
+    notes = {variant.name: variant.note for variant in study.variants if variant.note}
+    parts = [comparison_part(comparison, metrics, notes) for comparison in comparisons]
+    figures, seen = [], set()
+    for cell, run in done:
+        if cell.variant.name not in seen and notes:
+            seen.add(cell.variant.name)
+            top5 = len(run.classes) >= 100
+            figure = plots.classic_figure(run.metrics, top5=top5)
+            alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
+            figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes[cell.variant.name]})
+    page = render("comparison.html", title=study.name, about=study.about, parts_of_page=parts, figures=figures)
+    return written(path, page)
+
+
+def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict[str, str]) -> dict[str, Any]:
+    """Table, figures and sentences of one comparison."""
+    show = amount(comparison.metric) if comparison.metric == "loss" else (lambda value: f"{value:.2%}")
+    rows = [
+        {
+            "name": group.name,
+            "n": group.n,
+            "mean": show(group.mean),
+            "sd": "-" if group.sd is None else amount(comparison.metric)(group.sd),
+            "interval": "-" if group.interval95 is None else " to ".join(map(show, group.interval95)),
+            "seconds": sections.in_seconds(group.seconds),
+            "note": notes.get(group.name, ""),
+        }
+        for group in comparison.groups
+    ]
+    means = "; ".join(f"{row['name']} {row['mean']}" for row in rows)
+    effects = [pair for pair in comparison.pairs if pair.difference]
+    curves = plots.comparison_figure(comparison, metrics)
+    return {
+        "comparison": comparison,
+        "rows": rows,
+        "noted": bool(notes),
+        "curves": as_svg(curves, f"Validation by epoch and final {comparison.metric} of each group: {means}."),
+        "effects": effects and as_svg(plots.effects_figure(effects, comparison.metric), effects_in_words(effects)),
+    }
+
+
+def effects_in_words(pairs: Sequence[Any]) -> str:
+    """The figure of differences, for those who cannot see it."""
+    return "Differences with 95 % intervals. " + " ".join(pair.sentence for pair in pairs)
+
+
+def render(template: str, **values: Any) -> str:
+    """The page; every value is escaped, and one that is missing is an error."""
+    environment = Environment(
+        loader=PackageLoader("thumbnet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = {"version": version("thumbnet"), "day": datetime.now(UTC).date().isoformat()}
+    return environment.get_template(template).render(**made, **values)
+
+
+def written(path: Path, page: str) -> Path:
+    """The file, replaced in one step. Names that are no text are shown with a mark in their place."""
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    return path

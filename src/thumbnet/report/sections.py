@@ -1,0 +1,313 @@
+"""What stands in the page of one run, section by section: plain values that the templates show."""
+# Shapes: N images, C channels, H and W height and width.
+
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from thumbnet import plots
+from thumbnet.benchmark import training_flops
+from thumbnet.calibration import confidence_and_hits, reliability, risk_coverage, threshold_for
+from thumbnet.comparison import in_words
+from thumbnet.data.batches import Split
+from thumbnet.errors import UserError
+from thumbnet.evaluation import Scores, score_predictions
+from thumbnet.explanation import Explanation, explain
+from thumbnet.plots import occlusion_overlay
+from thumbnet.prediction import load
+from thumbnet.predictions import Predictions
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
+from thumbnet.runs import Run, first_line
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+MISTAKES = 12  # shown with maps and neighbours
+SAMPLES = 3  # training images of each class in the sample grid, of at most SAMPLED_CLASSES
+SAMPLED_CLASSES = 20
+TARGETS = (0.9, 0.95, 0.99)  # accuracies for which "answer only when sure" is told
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with what it said of the split that the page judges it by."""
+
+    run: Run
+    predictions: Predictions
+    scores: Scores
+
+
+def judged(run: Run) -> Judged | None:
+    """By the test images where the run was measured on them, else by the validation images; None where neither is kept."""
+    for split in ("test", "validation"):
+        with suppress(UserError):
+            predictions = run.predictions(split)
+            return Judged(run, predictions, score_predictions(predictions, temperature=run.temperature))
+    return None
+
+
+def headline(run: Run, found: Judged | None) -> dict[str, Any]:
+    """The result in one line, and what it is of."""
+    trained = f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"
+    if found is None:
+        return {"title": trained, "result": None}
+    scores = found.scores
+    low, high = scores.interval95
+    return {
+        "title": trained,
+        "result": f"{scores.accuracy:.2%}",
+        "interval": f"95 % interval {low:.2%} to {high:.2%}",
+        "about": f"accuracy on {scores.images:,} {scores.split} images, one view each, n = 1 run",
+        "cards": [
+            ("top-5", f"{scores.top5:.2%}") if len(scores.classes) > 5 else ("macro F1", f"{scores.macro_f1:.4f}"),
+            ("loss", f"{scores.loss:.4f} nats"),
+            ("calibration error", f"{scores.calibration.error_after:.2%}"),
+            ("training time", in_seconds(run.summary["train_seconds"])),
+            ("test set opened", f"{run.test_openings} x"),
+        ],
+    }
+
+
+def recipe_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """Every field, with the named recipe's value where it differs."""
+    base = differences(recipe, named_recipe(recipe.name))
+    rows = []
+    for name, value in vars(recipe).items():
+        if name != "name":
+            before = in_words(base[name][1]) if name in base else None
+            rows.append({"name": name, "value": in_words(value) or "none", "changed": name in base, "before": before})
+    return rows
+
+
+def curves(run: Run) -> Picture:
+    """Accuracy, loss and learning rate by epoch."""
+    rows = run.metrics
+    last = rows[-1]
+    measured = last["validation_accuracy"]
+    ends = f"; validation ends at {measured:.2%}" if measured is not None else ""
+    alt = f"Accuracy, loss and learning rate over {len(rows)} epochs; training ends at {last['train_accuracy']:.2%}{ends}."
+    return as_svg(plots.curves(rows, run.recipe, title=""), alt)
+
+
+def confusion(scores: Scores) -> dict[str, Any]:
+    """The matrix as a picture and the most frequent mistakes as rows."""
+    pairs = scores.most_confused(10)
+    first = f" Most often {pairs[0][0]} is taken for {pairs[0][1]}, {pairs[0][2]} times." if pairs else ""
+    alt = f"Confusion matrix of {len(scores.classes)} classes on {scores.images:,} {scores.split} images.{first}"
+    rows = [(name, other, f"{count:,}", f"{part:.1%}") for name, other, count, part in pairs]
+    return {"figure": as_svg(plots.confusion_figure(scores), alt), "pairs": rows}
+
+
+def class_rows(scores: Scores) -> list[dict[str, str]]:
+    """Precision, recall with interval, F1 and support of each class, the worst recall first; "-" for what is not defined."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    rows = zip(
+        scores.classes,
+        scores.precision,
+        scores.per_class,
+        scores.per_class_interval95,
+        scores.f1,
+        scores.support,
+        strict=True,
+    )
+    ordered = sorted(rows, key=lambda row: (row[2] is None, row[2] or 0))
+    return [
+        {
+            "name": name,
+            "precision": cell(precision),
+            "recall": cell(recall),
+            "interval": "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
+            "f1": "-" if f1 is None else f"{f1:.3f}",
+            "images": f"{images:,}",
+        }
+        for name, precision, recall, interval, f1, images in ordered
+    ]
+
+
+def calibration(found: Judged) -> dict[str, Any]:
+    """Reliability before and after the temperature, the risk-coverage curve, and thresholds for being sure."""
+    measured = found.scores.calibration
+    logits, labels = found.predictions.logits.double(), found.predictions.labels
+    before = confidence_and_hits(logits, labels)
+    after = confidence_and_hits(logits / measured.temperature, labels)
+    thresholds = []
+    for target in TARGETS:
+        threshold = threshold_for(*after, target)
+        thresholds.append((f"{target:.0%}", threshold))
+    diagram = plots.reliability_figure(reliability(*before), reliability(*after), measured.temperature)
+    risk = plots.risk_figure(*risk_coverage(*after))
+    return {
+        "measured": measured,
+        "same_images": found.predictions.split == "validation" and measured.temperature != 1,
+        "diagram": as_svg(
+            diagram,
+            f"Accuracy by confidence. Expected calibration error {measured.error:.2%} as trained, "
+            f"{measured.error_after:.2%} at temperature {measured.temperature:.2f}.",
+        ),
+        "risk": as_svg(risk, f"Errors among the surest images; {1 - found.scores.accuracy:.2%} when all are answered."),
+        "thresholds": thresholds,
+    }
+
+
+def robustness(run: Run) -> dict[str, Any] | None:
+    """What was measured on corrupted images, or None."""
+    measured = run.robustness
+    if measured is None:
+        return None
+    alt = (
+        f"Accuracy on {len(measured['rows'])} kinds of corruption at 5 levels: {measured['corrupted']:.2%} on the mean, "
+        f"{measured['clean']:.2%} on clean images."
+    )
+    return {"measured": measured, "figure": as_svg(plots.robustness_figure(measured), alt)}
+
+
+def mistakes(found: Judged, data: "Dataset", split: Split) -> dict[str, Any]:
+    """The mistakes with the highest confidence, with maps for what was said and the nearest training images."""
+    predictions = found.predictions
+    probabilities = predictions.probabilities(found.run.temperature)
+    confidence, guesses = probabilities.max(1)
+    wrong = (guesses != predictions.labels).nonzero().flatten()
+    chosen = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
+    if len(chosen) == 0:
+        return {"rows": [], "wrong": 0}
+    classifier = load(found.run)
+    images, labels = split.take(chosen)
+    options: dict[str, Any] = {"training": data.train, "temperature": found.run.temperature}
+    explained = explain(classifier.model, images, guesses[chosen], classifier.backend, **options)
+    rows = [
+        mistake(explanation, data.classes[label], data.classes, place)
+        for explanation, label, place in zip(explained, labels.tolist(), chosen.tolist(), strict=True)
+    ]
+    return {"rows": rows, "wrong": len(wrong)}
+
+
+def mistake(explanation: Explanation, truth: str, classes: tuple[str, ...], place: int) -> dict[str, Any]:
+    """One mistake as pictures and words."""
+    said, image = classes[explanation.target], explanation.image.numpy()
+    return {
+        "truth": truth,
+        "said": said,
+        "probability": f"{explanation.probability:.1%}",
+        "place": place,
+        "image": as_thumbnail(image, f"{truth} taken for {said}"),
+        "covering": as_overlay(image, occlusion_overlay(explanation.occlusion), f"where covering costs {said} most"),
+        "activation": as_overlay(image, explanation.activation, f"class activation for {said}"),
+        "neighbours": [
+            {
+                "picture": as_thumbnail(near.image.numpy(), f"training image of {classes[near.label]}"),
+                "label": classes[near.label],
+                "similarity": f"{near.similarity:.2f}",
+                "agrees": near.label == explanation.target,
+            }
+            for near in explanation.neighbours
+        ],
+    }
+
+
+def cost(run: Run, data: "Dataset | None") -> list[tuple[str, str]]:
+    """Time, speed, memory and arithmetic."""
+    summary = run.summary
+    rows = [
+        ("training and validation", in_seconds(summary["train_seconds"])),
+        ("whole command", in_seconds(summary["wall_seconds"])),
+        ("training images per second", f"{summary['images_per_second']:,.0f}"),
+        ("peak memory", f"{summary['peak_memory_mb']:,.0f} MB"),
+        ("parameters", f"{summary['parameters']:,}"),
+    ]
+    if data is not None:
+        flops = training_flops(run.recipe, data)
+        rows.append(("arithmetic of training", f"{flops / 1e12:,.2f} TFLOP (convolutions and matrix products)"))
+    return rows
+
+
+def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
+    """Counts, licence, and a few images of each class."""
+    about = run.data
+    rows = [
+        ("name", about["name"]),
+        ("images", f"{about['train']:,} training, {about['validation']:,} validation, {about['test']:,} test"),
+        ("size", f"{about['image_size'][0]} x {about['image_size'][1]}, {'grey' if about['channels'] == 1 else 'RGB'}"),
+        ("classes", f"{len(about['classes'])}"),
+        ("licence", about.get("licence", "-")),
+        ("fingerprint", about["fingerprint"]),
+    ]
+    rows += [(what, f"{len(about[what])} files") for what in ("broken", "ignored") if about.get(what)]
+    return {"rows": rows, "samples": samples(data) if data is not None else []}
+
+
+def samples(data: "Dataset") -> list[dict[str, Any]]:
+    """The first training images of each class, with how many it has."""
+    labels = data.train.labels[data.train.rows]
+    found = []
+    for label, name in enumerate(data.classes[:SAMPLED_CLASSES]):
+        members = (labels == label).nonzero().flatten()
+        images, _ = data.train.take(members[:SAMPLES])
+        pictures = [as_thumbnail(image.numpy(), f"training image of {name}") for image in images]
+        found.append({"name": name, "images": f"{len(members):,}", "pictures": pictures})
+    return found
+
+
+def environment(run: Run) -> list[tuple[str, str]]:
+    """Versions, hardware and settings."""
+    kept = (
+        "thumbnet",
+        "commit",
+        "python",
+        "torch",
+        "numpy",
+        "platform",
+        "processor",
+        "gpu",
+        "device",
+        "threads",
+        "precision",
+    )
+    about = run.environment
+    return [(name, in_words(about[name])) for name in kept if about.get(name) not in (None, "")]
+
+
+def reproduce(run: Run) -> list[str]:
+    """Commands that train and measure the run again."""
+    config = shlex.quote(str(run.path / "recipe.toml"))
+    lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config}"]
+    if run.test_openings:
+        lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")
+    return lines
+
+
+def split_of(found: Judged, data: "Dataset") -> Split:
+    """The images that the predictions are of; the test images are looked at again, not measured, so nothing is counted."""
+    if found.predictions.split == "test":
+        assert data.test is not None
+        return data.test.unlock()
+    assert data.validation is not None
+    return data.validation
+
+
+def data_or_reason(run: Run) -> "tuple[Dataset | None, str]":
+    """The run's data, or None and why they cannot be shown."""
+    try:
+        return run.check_data(run.load_data()), ""
+    except UserError as error:
+        return None, first_line(error)
+
+
+def same_images(found: Judged, split: Split) -> bool:
+    """True where the predictions were made of just these images."""
+    rows = split.rows.cpu()
+    return torch.equal(rows, found.predictions.rows) and torch.equal(split.labels.cpu()[rows], found.predictions.labels)
+
+
+def in_seconds(seconds: float) -> str:
+    """`18.3 s` below a minute, else `3:05`."""
+    from thumbnet.progress import duration
+
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)

@@ -1,0 +1,392 @@
+"""Studies: variants of a recipe times seeds, planned first, run in fresh processes, resumable, judged by their statistics.
+
+A study folder holds
+plan.json    every cell and what it trains; a later call with another plan is refused
+cells/       one run folder per cell, its recipe (CELL.toml) and what its process said (CELL.log)
+study.json   the comparison
+study.html   the page
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
+from thumbnet.data.datasets import check_dataset_name
+from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
+from thumbnet.files import write_json, write_text
+from thumbnet.machine import Machine
+from thumbnet.progress import duration
+from thumbnet.recipes import default_for, vary
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.runs import Run, as_toml, recipe_table
+
+KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
+LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
+RESUMABLE = 75  # exit code of a `thumbnet train` that was stopped by a signal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study: a name, a data set, and the recipe without its seed. `note` stands beside it in the report."""
+
+    name: str
+    dataset: str
+    recipe: Recipe
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be trained. The first variant of each data set is what the others are compared with."""
+
+    name: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    folds: int = 0
+    metric: Metric = "accuracy"
+    about: str = ""
+
+    def cells(self) -> "list[Cell]":
+        """Every run: seeds outermost, so that a stopped study has compared all variants on its first seeds."""
+        return [
+            Cell(variant, vary(variant.recipe, seed=seed, folds=self.folds, fold=fold))
+            for seed in self.seeds
+            for fold in range(max(1, self.folds))
+            for variant in self.variants
+        ]
+
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the result, as plan.json holds it."""
+        return {
+            "study": self.name,
+            "metric": self.metric,
+            "cells": {
+                cell.name: {"dataset": cell.variant.dataset, **recipe_table(cell.recipe)} for cell in self.cells()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    variant: Variant
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """A folder name: the variant's in letters, digits and dashes, then seed and fold."""
+        letters = "".join(letter if letter.isalnum() else "-" for letter in self.variant.name)
+        fold = f"-f{self.recipe.fold}" if self.recipe.folds else ""
+        return f"{'-'.join(filter(None, letters.split('-')))}-s{self.recipe.seed}{fold}"
+
+
+# ---------------------------------------------------------------- reading a study file
+
+
+def read_study(path: Path) -> Study:
+    """The study in a TOML file. Raises `UserError` naming what is unknown, empty or of the wrong type in it."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the study file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the study file {path} is not TOML: {error}") from error
+    for key in table:
+        if key not in KEYS:
+            raise UserError(f"{path}: {unknown_name('key', key, KEYS)}")
+    try:
+        return study_of(table, default_name=path.stem)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def study_of(table: dict[str, Any], *, default_name: str) -> Study:
+    """The study that a table of TOML describes."""
+    if "grid" in table and "variant" in table:
+        raise UserError("give either a grid or variants, not both")
+    rows = grid_rows(table["grid"]) if "grid" in table else table.get("variant", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError("variant is not a list of tables; begin each with [[variant]]")
+    if not rows:
+        raise UserError("nothing to study: give a [grid], or a [[variant]] for each row")
+    shared = table.get("fields", {})
+    if not isinstance(shared, dict):
+        raise UserError("fields is not a table; begin it with [fields]")
+    variants = tuple(variant_of(row, table, shared) for row in rows)
+    names = [variant.name for variant in variants]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"two variants are named {twice!r}")
+    metric = table.get("metric", "accuracy")
+    if metric not in ("accuracy", "top5", "loss"):
+        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
+    study = Study(
+        name=str(table.get("name", default_name)),
+        variants=variants,
+        seeds=seeds_of(table),
+        folds=whole(table, "folds", 0, least=0),
+        metric=metric,
+        about=str(table.get("about", "")),
+    )
+    check_study(study)
+    return study
+
+
+def check_study(study: Study) -> None:
+    """Raise `UserError` for names that cannot be folders, that collide, or for a grid beyond reason."""
+    if not study.name or study.name.startswith(".") or "/" in study.name or "\\" in study.name:
+        raise UserError(f"name is {study.name!r}; give one that a folder can have")
+    count = len(study.variants) * len(study.seeds) * max(1, study.folds)
+    if count > LARGEST:
+        raise UserError(f"{count:,} runs are more than {LARGEST:,}; take fewer values, seeds or folds")
+    cells = study.cells()
+    names = [cell.name for cell in cells]
+    if len(set(names)) < len(names):
+        raise UserError("two variants differ in signs only that folder names cannot hold; name them apart")
+
+
+def seeds_of(table: dict[str, Any]) -> tuple[int, ...]:
+    """`seeds = 5` counts from first_seed; `seeds = [1, 2]` names them."""
+    seeds = table.get("seeds", 3)
+    if isinstance(seeds, list):
+        if not seeds or len(set(map(str, seeds))) < len(seeds) or not all(is_whole(seed) for seed in seeds):
+            raise UserError(f"seeds is {seeds!r}; give different whole numbers")
+        return tuple(seeds)
+    first = whole(table, "first_seed", 0, least=0)
+    return tuple(range(first, first + whole(table, "seeds", 3, least=1)))
+
+
+def whole(table: dict[str, Any], key: str, default: int, *, least: int) -> int:
+    """A whole number of the table."""
+    value = table.get(key, default)
+    if not is_whole(value) or value < least:
+        raise UserError(f"{key} is {value!r}; give a whole number, {least} or more")
+    return value
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def grid_rows(grid: Any) -> list[dict[str, Any]]:
+    """Every combination of the listed values, named after them."""
+    if not isinstance(grid, dict) or not grid:
+        raise UserError("the grid is empty; give at least one field with a list of values")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"grid: {name} is {values!r}; give a list of values that is not empty")
+    rows = []
+    for values in itertools.product(*grid.values()):
+        row = dict(zip(grid, values, strict=True))
+        rows.append({"name": ", ".join(f"{name} {in_words(value)}" for name, value in row.items()), **row})
+    return rows
+
+
+def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any]) -> Variant:
+    """One row: its own recipe, data set and fields before the study's."""
+    fields_ = dict(row)
+    name = str(fields_.pop("name", ""))
+    note = str(fields_.pop("note", ""))
+    dataset = str(fields_.pop("dataset", table.get("dataset", "fashion-mini")))
+    check_dataset_name(dataset)
+    recipe = str(fields_.pop("recipe", table.get("recipe", default_for(dataset))))
+    if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
+        raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
+    try:
+        made = named_recipe(recipe, **(shared | fields_))
+    except UserError as error:
+        raise UserError(f"variant {name!r}: {error}") from error
+    changed = ", ".join(f"{key} {in_words(value)}" for key, value in fields_.items())
+    return Variant(name or changed or recipe, dataset, made, note)
+
+
+# ---------------------------------------------------------------- running a study
+
+
+@dataclass
+class Running:
+    """The processes of a study that train now, and what has come of the others."""
+
+    processes: dict[str, tuple[subprocess.Popen[bytes], Cell, float]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of the cells that this call finished
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    machine: Machine | None = None,
+    data_dir: Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[tuple[Cell, Run]]:
+    """Train every cell that is not finished, `jobs` at a time, each in a process of its own; gives all with their runs.
+
+    Never opens the test split. Raises `UserError` where `folder` holds another plan, `TrainingFailed` when all is done but
+    some cells failed, `Interrupted` after SIGINT or SIGTERM: the same call goes on, also inside a cell.
+    """
+    write_plan(study, folder)
+    cells = study.cells()
+    waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
+    tell(f"{study.name}: {len(cells)} runs, {len(cells) - len(waiting)} finished already, into {folder}")
+    threads = (machine.threads if machine else None) or (
+        max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else None
+    )
+    running, total = Running(), len(waiting)
+    with stopping(running.processes):
+        while waiting or running.processes:
+            while waiting and len(running.processes) < jobs:
+                start(waiting.pop(0), folder, running, machine or Machine(), threads, data_dir)
+            for cell in ended(running):
+                left = len(waiting) + len(running.processes)
+                tell(line_of(cell, folder, running, total - left, total, left, jobs))
+            time.sleep(0.1)
+    if running.failed:
+        logs = ", ".join(str(folder / "cells" / f"{name}.log") for name in running.failed[:3])
+        raise TrainingFailed(f"{len(running.failed)} of {len(cells)} runs failed; see {logs}, then run the study again")
+    return [(cell, Run.open(folder / "cells" / cell.name)) for cell in cells]
+
+
+def write_plan(study: Study, folder: Path) -> None:
+    """Write plan.json and the cells' recipes, or refuse a folder that holds another plan, saying what differs."""
+    path = folder / "plan.json"
+    plan = json.loads(json.dumps(study.plan()))
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; give another --out") from error
+        if before != plan:
+            raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is taken and holds no study; give another --out")
+    for cell in study.cells():
+        write_text(folder / "cells" / f"{cell.name}.toml", as_toml(recipe_table(cell.recipe), "one run of a study"))
+    write_json(path, plan)
+
+
+def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first thing in which two plans differ, in words."""
+    for key in ("study", "metric"):
+        if before.get(key) != now[key]:
+            return f"{key} was {before.get(key)!r}, now {now[key]!r}"
+    old, new = before.get("cells", {}), now["cells"]
+    if gone := [name for name in old if name not in new]:
+        return f"it has {gone[0]}, which the new one lacks" + (f" (and {len(gone) - 1} more)" if len(gone) > 1 else "")
+    if added := [name for name in new if name not in old]:
+        return f"it lacks {added[0]}" + (f" (and {len(added) - 1} more)" if len(added) > 1 else "")
+    for name in new:
+        for field_, value in new[name].items():
+            if old[name].get(field_) != value:
+                return f"{field_} of {name} was {old[name].get(field_)!r}, now {value!r}"
+    return "in the order of its runs"
+
+
+def start(
+    cell: Cell, folder: Path, running: Running, machine: Machine, threads: int | None, data_dir: Path | None
+) -> None:
+    """Begin, or go on with, one cell in a process of its own; what it says goes to CELL.log."""
+    out = folder / "cells" / cell.name
+    flags = {"device": machine.device, "precision": machine.precision, "threads": threads, "data-dir": data_dir}
+    flags["gpu-memory"] = machine.gpu_memory
+    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    begun = ["--resume"] if (out / "recipe.toml").is_file() else []
+    command = ["--config", str(out.with_suffix(".toml")), "train", cell.variant.dataset, "--out", str(out), *begun]
+    with open(out.with_suffix(".log"), "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "thumbnet.cli.main", *command, "--no-report", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on once
+        )
+    running.processes[cell.name] = (process, cell, time.monotonic())
+
+
+def ended(running: Running) -> Iterator[Cell]:
+    """The cells whose processes have ended since the last look."""
+    for name, (process, cell, began) in list(running.processes.items()):
+        if process.poll() is None:
+            continue
+        del running.processes[name]
+        if process.returncode == 0:
+            running.seconds.append(time.monotonic() - began)
+        else:
+            running.failed.append(name)
+        yield cell
+
+
+def line_of(cell: Cell, folder: Path, running: Running, done: int, total: int, left: int, jobs: int) -> str:
+    """One line when a cell has ended: what it reached, how many are done, how long the rest will take."""
+    if cell.name in running.failed:
+        return f"{done}/{total}  {cell.name}  failed; see {folder / 'cells' / cell.name}.log"
+    summary = Run.open(folder / "cells" / cell.name).summary
+    reached = summary["validation_accuracy"]
+    said = "" if reached is None else f"  validation {reached:.2%}"
+    mean = sum(running.seconds) / len(running.seconds)
+    rest = f"  about {duration(mean * left / jobs)} left" if left else ""
+    return f"{done}/{total}  {cell.name}{said}  {duration(running.seconds[-1])}{rest}"
+
+
+class stopping:
+    """SIGINT and SIGTERM are passed to the children, which write checkpoints; then `Interrupted` says how to go on."""
+
+    def __init__(self, processes: dict[str, tuple[subprocess.Popen[bytes], Cell, float]]):
+        self.processes = processes
+
+    def __enter__(self) -> None:
+        self.before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(self, number: int, frame: Any) -> None:
+        for process, _, _ in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process, _, _ in self.processes.values():
+            process.wait()
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on with the study")
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if kind is not None:  # an error of ours: leave no orphans
+            for process, _, _ in self.processes.values():
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+
+
+# ---------------------------------------------------------------- judging a study
+
+
+def judge_study(study: Study, done: Sequence[tuple[Cell, Run]]) -> list[Comparison]:
+    """One comparison per data set, each variant with the data set's first one."""
+    by_data: dict[str, list[tuple[str, Run]]] = {}
+    for cell, run in done:
+        by_data.setdefault(cell.variant.dataset, []).append((cell.variant.name, run))
+    return [compare_groups(named, metric=study.metric, baseline=True) for named in by_data.values()]
+
+
+def write_study(study: Study, folder: Path, comparisons: Sequence[Comparison]) -> None:
+    """study.json: the plan's outline and every comparison."""
+    seeds = {"seeds": list(study.seeds), "folds": study.folds}
+    about = {"study": study.name, "about": study.about, "metric": study.metric, **seeds}
+    notes = {variant.name: variant.note for variant in study.variants if variant.note}
+    rows = [found.to_json() for found in comparisons]
+    write_json(folder / "study.json", {**about, "notes": notes, "comparisons": rows})
+
+
+def describe(variant: Variant) -> dict[str, Any]:
+    """A variant as JSON, for `study --plan`."""
+    return {"name": variant.name, "dataset": variant.dataset, "recipe": asdict(variant.recipe), "note": variant.note}
