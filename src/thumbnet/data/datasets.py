@@ -72,7 +72,9 @@ class Dataset:
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
     development: "Split"  # all images that are not test images, before validation was held out
     own_validation: "Split | None"  # the validation split that the set brought along
-    files: Mapping[str, Sequence[str]] = field(default_factory=dict)  # folders: names of the stored images by split, in row order
+    files: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # folders: names of the stored images by split, in row order
 
     def __repr__(self) -> str:
         parts = {"training": self.train, "validation": self.validation, "test": self.test}

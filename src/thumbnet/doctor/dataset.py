@@ -142,8 +142,8 @@ def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
     if not found.leaked:
         return [("well", f"none of the {tests:,} test images is among the training images, or nearly")]
     exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%}) are training images too"
-    near = f"{found.leaked:,} ({found.leaked / tests:.2%}) with near duplicates: accuracy on them says nothing of new images"
-    return [("fault", f"{exact}, {near}")]
+    near = f"with near duplicates {found.leaked:,} ({found.leaked / tests:.2%}): accuracy on them says nothing of new images"
+    return [("fault" if found.leaked_exact or found.leaked > tests / 100 else "note", f"{exact}, {near}")]
 
 
 def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
@@ -152,10 +152,9 @@ def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
     for split in found.images:
         exact = sum(len([place for place in group if place.split == split]) > 1 for group in found.exact)
         near = sum(pair.first.split == pair.second.split == split for pair in found.near)
-        if exact or near:
-            lines.append(
-                ("note", f"{exact:,} groups of equal images and {near:,} nearly equal pairs within the {split} images")
-            )
+        counts = [(exact, "groups of equal images"), (near, "nearly equal pairs")]
+        if told := " and ".join(f"{count:,} {what}" for count, what in counts if count):
+            lines.append(("note", f"{told} within the {split} images"))
     if found.conflicting:
         lines.append(("fault", f"{found.conflicting:,} groups of equal images have different labels"))
     if doubtful := sum(not pair.same_label for pair in found.near):

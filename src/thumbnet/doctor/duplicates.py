@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-GRID = (
-    8  # a descriptor has so many places along each side: enough to tell pictures apart, little enough to forgive noise
-)
-CANDIDATE = 0.95  # cosine of descriptors from which on two images are looked at pixel by pixel
-ALIKE = (
-    0.975  # correlation of their pixels from which on they count as near duplicates; chosen by looking at CIFAR's pairs
-)
+GRID = 8  # places of a descriptor along each side: enough to tell pictures apart, few enough to forgive noise
+CANDIDATE = 0.9  # cosine of descriptors from which on two images are looked at pixel by pixel
+NEIGHBOURS = 6  # of an image that are looked at: the nearest, and others to measure it by
+ALIKE = 0.7  # correlation of their details from which on two images may be duplicates, and
+APART = 0.5  # at most so far apart as the image is from its middle neighbour: trousers are all alike
+DETAIL = 5  # pixels of the square whose mean is taken off
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
-BLOCK = 2_000  # images compared with all others at a time: 2,000 x 50,000 cosines are 400 MB
+BLOCK = 2_000  # images compared with all others at a time: 2,000 x 60,000 cosines are 480 MB
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,30 @@ def exact_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDA
 def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDArray[np.int64]]) -> list[DuplicatePair]:
     """Pairs of images that are alike but not equal, the most similar first.
 
-    Every image is compared with all others by a descriptor that ignores brightness and contrast, and with their mirror images;
-    its two nearest are then compared pixel by pixel, displaced by up to two pixels. Flat images have no likeness.
+    Every image is compared with all others, and with their mirror images, by a descriptor that ignores brightness and contrast;
+    its nearest are then compared by their details, displaced by up to two pixels. A pair counts where the details agree and
+    are much nearer than those of the image's other neighbours. Flat images have no likeness. docs/doctor.md says how it was
+    tested, and what it misses.
     """
-    places = [(split, row) for split, pixels in images.items() for row in range(len(pixels))]
+    places = [Place(split, row) for split, pixels in images.items() for row in range(len(pixels))]
     every = torch.from_numpy(np.concatenate(list(images.values())))  # uint8 N C H W
     truth = np.concatenate(list(labels.values()))
+    if len(every) < 3:
+        return []
     plain = descriptors(every)
     found: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
-        others = descriptors(every, mirrored=True) if mirrored else plain
-        first, second = candidates(plain, others)
-        likeness = correlations(every, first, second, mirrored=mirrored)
-        for i, j, value in zip(first.tolist(), second.tolist(), likeness.tolist(), strict=True):
+        rows, near = candidates(plain, descriptors(every, mirrored=True) if mirrored else plain)
+        likeness = correlations(every, rows, near, mirrored=mirrored)  # R k
+        for i, j, value in standing_out(rows, near, likeness):
             pair = (min(i, j), max(i, j))
-            if value >= ALIKE and value > found.get(pair, (0.0, False))[0]:
+            if value > found.get(pair, (0.0, False))[0]:
                 found[pair] = (value, mirrored)
-    pairs = []
-    for (i, j), (value, mirrored) in sorted(found.items(), key=lambda item: (-item[1][0], item[0])):
-        if mirrored or not torch.equal(every[i], every[j]):
-            pairs.append(
-                DuplicatePair(Place(*places[i]), Place(*places[j]), value, mirrored, bool(truth[i] == truth[j]))
-            )
-    return pairs
+    return [
+        DuplicatePair(places[i], places[j], value, mirrored, bool(truth[i] == truth[j]))
+        for (i, j), (value, mirrored) in sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
+        if mirrored or not torch.equal(every[i], every[j])
+    ]
 
 
 def descriptors(images: Tensor, *, mirrored: bool = False) -> Tensor:
@@ -95,32 +95,47 @@ def descriptors(images: Tensor, *, mirrored: bool = False) -> Tensor:
 
 
 def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """(i, j) int64 each: for every image the two others whose descriptors N D are nearest, if near enough."""
-    firsts, seconds = [], []
+    """int64 R, and R k: the images with a near enough neighbour by descriptors N D, and the k nearest of each."""
+    count = min(NEIGHBOURS, len(images) - 1)
+    rows, neighbours = [], []
     for start in range(0, len(images), BLOCK):
         cosines = images[start : start + BLOCK] @ others.T  # B N
-        own = torch.arange(start, min(start + BLOCK, len(images)))
+        own = torch.arange(start, start + len(cosines))
         cosines[torch.arange(len(own)), own] = -1
-        for _ in range(min(2, len(images) - 1)):
-            value, place = cosines.max(1)
-            near = value >= CANDIDATE
-            firsts.append(own[near])
-            seconds.append(place[near])
-            cosines[torch.arange(len(own)), place] = -1
-    return torch.cat(firsts), torch.cat(seconds)
+        some = (cosines.amax(1) >= CANDIDATE).nonzero().flatten()
+        rows.append(own[some])
+        neighbours.append(cosines[some].topk(count, dim=1).indices)
+    return torch.cat(rows), torch.cat(neighbours)
 
 
-def correlations(images: Tensor, first: Tensor, second: Tensor, *, mirrored: bool) -> Tensor:
-    """float32 N: the largest correlation of the pixels of images first[n] and second[n], over displacements by SHIFTS."""
+def standing_out(rows: Tensor, near: Tensor, likeness: Tensor) -> list[tuple[int, int, float]]:
+    """(i, j, correlation) of the pairs whose details agree much better than those of image i and its middle neighbour."""
+    distance = (2 - 2 * likeness).clamp(min=0).sqrt()  # of details of length 1
+    middle = distance.sort(1).values[:, distance.shape[1] // 2, None]
+    fits = (likeness >= ALIKE) & (distance <= APART * middle)
+    return [
+        (int(rows[row]), int(near[row, place]), likeness[row, place].item()) for row, place in fits.nonzero().tolist()
+    ]
+
+
+def correlations(images: Tensor, rows: Tensor, near: Tensor, *, mirrored: bool) -> Tensor:
+    """float32 R k: the largest correlation of the details of images rows[r] and near[r, k], over displacements by SHIFTS."""
+    first, second = rows.repeat_interleave(near.shape[1]), near.flatten()
     best = torch.full((len(first),), -1.0)
     for start in range(0, len(first), BLOCK):
         part = slice(start, start + BLOCK)
-        a, b = images[first[part]].float(), images[second[part]].float()
+        a, b = details(images[first[part]]), details(images[second[part]])
         b = b.flip(3) if mirrored else b
         for down in SHIFTS:
             for right in SHIFTS:
                 best[part] = torch.maximum(best[part], correlation(*overlap(a, b, down, right)))
-    return best
+    return best.view(near.shape)
+
+
+def details(images: Tensor) -> Tensor:
+    """float32 B C H W: what is left of the images when the mean of each place's neighbourhood is taken off."""
+    x, reach = images.float(), DETAIL // 2
+    return x - F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), DETAIL, stride=1)
 
 
 def overlap(a: Tensor, b: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
@@ -132,7 +147,7 @@ def overlap(a: Tensor, b: Tensor, down: int, right: int) -> tuple[Tensor, Tensor
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """float32 B: Pearson's correlation of all values of images B C H W; 0 where one is flat."""
-    x, y = (part.flatten(1) - part.flatten(1).mean(1, keepdim=True) for part in (a, b))
-    size = x.norm(dim=1) * y.norm(dim=1)
-    return torch.where(size > 0, (x * y).sum(1) / size.clamp(min=1e-6), torch.zeros_like(size))
+    """float32 B: the cosine of all values of details B C H W, whose means are near zero; 0 where one has none."""
+    dims = (1, 2, 3)
+    size = (a.square().sum(dims) * b.square().sum(dims)).sqrt()
+    return torch.where(size > 1e-3, (a * b).sum(dims) / size.clamp(min=1e-3), torch.zeros_like(size))
