@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thumbnet.data.batches import LockedSplit, epoch_order, hold_out, whole
+from thumbnet.data.batches import LockedSplit, epoch_order, fold_of, hold_out, whole
 from thumbnet.errors import UserError
 from thumbnet.randomness import generator, global_draws, seed_of
 
@@ -87,3 +87,25 @@ def test_global_draws_are_a_function_of_the_key_and_leave_no_trace():
     with global_draws("cpu", 7, "dropout"):
         torch.rand(3)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_hold_every_image_out_once_with_the_balance_of_the_classes(folds):
+    split = numbered()
+    held = [fold_of(split, folds, fold, seed=1) for fold in range(folds)]
+    assert sorted(row for _, part in held for row in part.rows.tolist()) == sorted(split.rows.tolist())
+    for rest, part in held:
+        assert sorted([*rest.rows.tolist(), *part.rows.tolist()]) == sorted(split.rows.tolist())
+        counts = [int((part.labels[part.rows] == label).sum()) for label in split.labels.unique()]
+        whole_counts = [int((split.labels == label).sum()) for label in split.labels.unique()]
+        assert all(abs(n - total / folds) < 1 for n, total in zip(counts, whole_counts, strict=True))
+
+
+def test_folds_are_a_function_of_the_seed():
+    rows = [fold_of(numbered(), 3, 0, seed=seed)[1].rows.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_more_folds_than_images_are_refused():
+    with pytest.raises(UserError, match="choose fewer"):
+        fold_of(numbered(), 1_000, 999, seed=0)

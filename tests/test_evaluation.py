@@ -1,6 +1,8 @@
 """Evaluation: exact counts for any batch size, scores against brute force, and the lock on the test images."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -74,8 +76,70 @@ def test_scores_equal_those_counted_one_by_one(count):
     assert [list(row) for row in scores.confusion] == confusion
     assert list(scores.support) == [sum(row) for row in confusion]
     for label in range(8):
-        expected = confusion[label][label] / max(1, sum(confusion[label]))
-        assert scores.per_class[label] == pytest.approx(expected)
+        images = sum(confusion[label])
+        if images == 0:
+            assert scores.per_class[label] is None
+        else:
+            assert scores.per_class[label] == pytest.approx(confusion[label][label] / images)
+
+
+def test_precision_recall_f1_and_brier_are_scikit_learns():
+    from sklearn.metrics import brier_score_loss, precision_recall_fscore_support
+
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 8, (300,), generator=random)
+    logits = torch.randn(300, 8, generator=random) + 2 * torch.nn.functional.one_hot(labels, 8)
+    scores = score(logits, labels, CLASSES, split="test")
+    theirs = precision_recall_fscore_support(labels, logits.argmax(1), labels=range(8))
+    for ours, expected in zip((scores.precision, scores.per_class, scores.f1, scores.support), theirs, strict=True):
+        assert list(ours) == pytest.approx(expected.tolist())
+    assert scores.macro_f1 == pytest.approx(theirs[2].mean())
+    brier = brier_score_loss(labels, logits.double().softmax(1).numpy(), labels=list(range(8)), scale_by_half=False)
+    assert scores.brier == pytest.approx(brier)
+
+
+def test_what_a_class_has_no_images_for_is_none_and_never_nan():
+    logits = torch.tensor([[3.0, 0, 0], [3, 0, 0], [0, 0, 3]])
+    scores = score(logits, torch.tensor([0, 0, 0]), ("a", "b", "c"), split="test")
+    assert scores.per_class == (2 / 3, None, None)
+    assert scores.precision == (1, None, 0)
+    assert scores.f1 == (pytest.approx(0.8), None, 0)
+    assert scores.per_class_interval95[1] is None
+    assert "NaN" not in json.dumps(scores.to_json())
+
+
+def test_the_most_confused_come_first():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    logits = torch.nn.functional.one_hot(torch.tensor([1, 1, 0, 0, 1, 2]), 3).float()
+    scores = score(logits, labels, ("a", "b", "c"), split="test")
+    assert scores.most_confused() == [("a", "b", 2, pytest.approx(2 / 3)), ("b", "a", 1, 0.5)]
+
+
+def test_predictions_are_kept_and_give_the_scores_again(run, tiny):
+    scores = evaluate(run, machine=CPU, data=tiny)
+    again = evaluation.score_predictions(run.predictions("validation"), temperature=run.temperature)
+    assert again == scores
+
+
+def test_training_fits_a_temperature_that_lowers_the_loss(run):
+    kept = json.loads((run.path / "calibration.json").read_text())
+    assert kept["temperature"] == run.temperature != 1
+    assert kept["loss_after"] <= kept["loss"]
+    assert kept["images"] == run.summary["validation_images"]
+
+
+def test_a_run_from_before_there_were_temperatures_gets_one_when_it_is_evaluated(run, tiny, tmp_path):
+    shutil.copytree(run.path, tmp_path / "old")
+    (tmp_path / "old" / "calibration.json").unlink()
+    shutil.rmtree(tmp_path / "old" / "predictions")
+    old = Run.open(tmp_path / "old")
+    assert old.temperature == 1
+    with pytest.raises(
+        UserError, match="has no predictions of its validation images; make them with: thumbnet evaluate"
+    ):
+        old.predictions("validation")
+    evaluate(old, machine=CPU, data=tiny)
+    assert old.temperature == pytest.approx(run.temperature, rel=1e-4)
 
 
 def test_with_fewer_than_five_classes_top5_counts_all():

@@ -28,7 +28,7 @@ def pixels(tiny):
 
 def test_arrays_files_and_pil_images_get_the_probabilities_of_evaluation(classifier, tiny, pixels, tmp_path):
     split = tiny.development
-    expected = predict_logits(classifier.model, split, prepare(CPU))[:30].softmax(1).numpy()
+    expected = predict_logits(classifier.model, split, prepare(CPU))[:30].div(classifier.temperature).softmax(1).numpy()
     files = []
     for index, image in enumerate(pixels[:, 0].numpy()):
         files.append(tmp_path / f"{index}.png")

@@ -121,7 +121,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(60):  # halves the ratio of the ends each time, to the last digits
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+        low, high = (middle, high) if slope(middle) <= 0 else (low, middle)
     return 1 / (low * high) ** 0.5
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend
-from thumbnet.calibration import Calibration, calibration
+from thumbnet.calibration import Calibration, calibration, fit_temperature
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
 from thumbnet.predictions import Predictions
@@ -92,6 +92,7 @@ def evaluate(
     """
     from thumbnet.runs import Run
 
+    check_part(uncertain)
     run = run if isinstance(run, Run) else Run.open(run)
     options: dict[str, Any] = {"machine": machine, "data": data, "data_dir": data_dir}
     return measure(run, split=split, views=views, uncertain=uncertain, **options)[0]
@@ -112,8 +113,6 @@ def measure(
     from thumbnet.machine import Machine
 
     check_views(views)
-    if not 0 <= uncertain <= 1:
-        raise UserError(f"uncertain is {uncertain:g}; give a part of the images, 0 to 1")
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     chosen = open_split(run, data, split)
@@ -121,6 +120,9 @@ def measure(
     model = place(run.model(), backend.device)
     logits = predict_logits(model, chosen.to(backend.device), backend, views=views, uncertain=uncertain)
     predictions = predictions_of(chosen, logits, data, split=split, views=views)
+    if split == "validation" and views == 1 and not run.calibrated:
+        with suppress(UserError):
+            keep_validation(run, predictions)
     scores = score_predictions(predictions, temperature=run.temperature)
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
         about = {"device": str(backend.device), "precision": backend.precision, "uncertain": uncertain}
@@ -128,6 +130,14 @@ def measure(
         if uncertain == 1:
             run.save_predictions(predictions)
     return scores, predictions
+
+
+def keep_validation(run: "Run", predictions: Predictions) -> None:
+    """Write what a finished network says of its validation images in one view, and the temperature that fits them."""
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    run.save_predictions(predictions)
+    measured = asdict(score_predictions(predictions, temperature=temperature).calibration)
+    run.save_calibration({"images": len(predictions.labels), **measured})
 
 
 def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str, views: int = 1) -> Predictions:
@@ -187,6 +197,12 @@ def check_views(views: int) -> None:
     """Raise `UserError` for a number of views that there is not."""
     if views not in VIEWS:
         raise UserError(f"views is {views}; choose 1, 2 or 6")
+
+
+def check_part(uncertain: float) -> None:
+    """Raise `UserError` for what is no part of the images."""
+    if not 0 <= uncertain <= 1:
+        raise UserError(f"uncertain is {uncertain:g}; give a part of the images, 0 to 1")
 
 
 def average_over_views(model: nn.Module, images: Tensor, views: int) -> Tensor:

@@ -15,6 +15,8 @@ from thumbnet.schedule import learning_rate
 from thumbnet.statistics import CLAIM_BELOW
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thumbnet.calibration import Bin
     from thumbnet.comparison import Comparison, Pair
     from thumbnet.evaluation import Scores
@@ -237,7 +239,7 @@ def explanation_figure(explanation: "Explanation", classes: Sequence[str], *, ti
     for axes, map_, name in (
         (panels[0], None, "image"),
         (panels[1], occlusion_overlay(explanation.occlusion), "covering costs"),
-        (panels[2], explanation.activation, "class activation"),
+        (panels[2], explanation.activation.numpy(), "class activation"),
     ):
         show(axes, explanation.image.numpy())
         if map_ is not None:
@@ -250,10 +252,10 @@ def explanation_figure(explanation: "Explanation", classes: Sequence[str], *, ti
     return figure
 
 
-def occlusion_overlay(occlusion: Any) -> Any:
+def occlusion_overlay(occlusion: "Tensor") -> np.ndarray:
     """What covering costs, in parts of the largest cost; places where it helps count as zero."""
-    positive = occlusion.clamp(min=0)
-    return positive / positive.max().clamp(min=1e-12)
+    positive = np.maximum(occlusion.numpy(), 0)
+    return positive / max(positive.max(), 1e-12)
 
 
 def show(axes: Axes, image: np.ndarray) -> None:

@@ -69,7 +69,7 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Predictions that `save` wrote. Raises `UserError` where the file is none; it is read as data and can run nothing."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         made = Predictions(
             split=str(arrays["split"]),

@@ -138,6 +138,11 @@ class Run:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
     @property
+    def calibrated(self) -> bool:
+        """True where a temperature was fitted."""
+        return (self.path / "calibration.json").is_file()
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities; 1 for a run without validation images."""
         path = self.path / "calibration.json"

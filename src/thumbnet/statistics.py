@@ -53,9 +53,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     error = math.sqrt(sum(parts))
     if error == 0:
         return None
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
+    shares = [part / sum(parts) for part in parts]  # first: squares of tiny variances would vanish
+    freedom = 1 / sum(share**2 / (len(values) - 1) for share, values in zip(shares, (first, second), strict=True))
     estimate = statistics.fmean(second) - statistics.fmean(first)
     half = t_quantile(0.975, freedom) * error
     return Difference(estimate, estimate - half, estimate + half, t_two_sided(estimate / error, freedom))
@@ -94,7 +93,10 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def t_two_sided(t: float, freedom: float) -> float:
     """Probability that a Student's t of `freedom` degrees lies further from zero than `t`."""
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+    square = t * t
+    if square < 1:  # near the middle the other end of the beta function keeps the digits
+        return 1 - incomplete_beta(0.5, freedom / 2, square / (freedom + square))
+    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square))
 
 
 def t_quantile(probability: float, freedom: float) -> float:

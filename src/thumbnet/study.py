@@ -15,8 +15,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Study:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     folds: int = 0
-    metric: Metric = "accuracy"
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  # by data set; accuracy where none is named
     about: str = ""
 
     def cells(self) -> "list[Cell]":
@@ -70,7 +70,7 @@ class Study:
         """Everything that decides the result, as plan.json holds it."""
         return {
             "study": self.name,
-            "metric": self.metric,
+            "metrics": dict(self.metrics),
             "cells": {
                 cell.name: {"dataset": cell.variant.dataset, **recipe_table(cell.recipe)} for cell in self.cells()
             },
@@ -136,7 +136,7 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
         variants=variants,
         seeds=seeds_of(table),
         folds=whole(table, "folds", 0, least=0),
-        metric=metric,
+        metrics={variant.dataset: metric for variant in variants},
         about=str(table.get("about", "")),
     )
     check_study(study)
@@ -241,9 +241,7 @@ def run_study(
     cells = study.cells()
     waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
     tell(f"{study.name}: {len(cells)} runs, {len(cells) - len(waiting)} finished already, into {folder}")
-    threads = (machine.threads if machine else None) or (
-        max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else None
-    )
+    threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
     running, total = Running(), len(waiting)
     with stopping(running.processes):
         while waiting or running.processes:
@@ -279,7 +277,7 @@ def write_plan(study: Study, folder: Path) -> None:
 
 def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first thing in which two plans differ, in words."""
-    for key in ("study", "metric"):
+    for key in ("study", "metrics"):
         if before.get(key) != now[key]:
             return f"{key} was {before.get(key)!r}, now {now[key]!r}"
     old, new = before.get("cells", {}), now["cells"]
@@ -375,18 +373,16 @@ def judge_study(study: Study, done: Sequence[tuple[Cell, Run]]) -> list[Comparis
     by_data: dict[str, list[tuple[str, Run]]] = {}
     for cell, run in done:
         by_data.setdefault(cell.variant.dataset, []).append((cell.variant.name, run))
-    return [compare_groups(named, metric=study.metric, baseline=True) for named in by_data.values()]
+    return [
+        compare_groups(named, metric=study.metrics.get(dataset, "accuracy"), baseline=True)
+        for dataset, named in by_data.items()
+    ]
 
 
 def write_study(study: Study, folder: Path, comparisons: Sequence[Comparison]) -> None:
     """study.json: the plan's outline and every comparison."""
     seeds = {"seeds": list(study.seeds), "folds": study.folds}
-    about = {"study": study.name, "about": study.about, "metric": study.metric, **seeds}
+    about = {"study": study.name, "about": study.about, **seeds}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
     rows = [found.to_json() for found in comparisons]
     write_json(folder / "study.json", {**about, "notes": notes, "comparisons": rows})
-
-
-def describe(variant: Variant) -> dict[str, Any]:
-    """A variant as JSON, for `study --plan`."""
-    return {"name": variant.name, "dataset": variant.dataset, "recipe": asdict(variant.recipe), "note": variant.note}

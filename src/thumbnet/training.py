@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,9 @@ from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
 from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
-from thumbnet.calibration import fit_temperature
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.evaluation import Scores, predict_logits, predictions_of, score, score_predictions
+from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.machine import Machine
 from thumbnet.models.whitening import fit_whitening, train_stem
 from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
@@ -79,7 +77,8 @@ def train(
         model, logits, validation, position = fit(run, data, backend, reporter, stop)
         run.save_model(model)
         if logits is not None:
-            keep_predictions(run, data, logits)
+            assert data.validation is not None
+            keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
         if plots:
             from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
 
@@ -159,16 +158,6 @@ def fit(
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
-
-
-def keep_predictions(run: Run, data: "Dataset", logits: Tensor) -> None:
-    """Write what the finished network says of its validation images, and the temperature that fits them."""
-    assert data.validation is not None
-    predictions = predictions_of(data.validation, logits, data, split="validation")
-    temperature = fit_temperature(predictions.logits, predictions.labels)
-    run.save_predictions(predictions)
-    measured = asdict(score_predictions(predictions, temperature=temperature).calibration)
-    run.save_calibration({"images": len(logits), **measured})
 
 
 def check_fits(recipe: Recipe, data: "Dataset") -> None:

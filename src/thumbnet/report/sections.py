@@ -199,7 +199,7 @@ def mistake(explanation: Explanation, truth: str, classes: tuple[str, ...], plac
         "place": place,
         "image": as_thumbnail(image, f"{truth} taken for {said}"),
         "covering": as_overlay(image, occlusion_overlay(explanation.occlusion), f"where covering costs {said} most"),
-        "activation": as_overlay(image, explanation.activation, f"class activation for {said}"),
+        "activation": as_overlay(image, explanation.activation.numpy(), f"class activation for {said}"),
         "neighbours": [
             {
                 "picture": as_thumbnail(near.image.numpy(), f"training image of {classes[near.label]}"),

@@ -1,0 +1,271 @@
+"""Comparing runs: groups, what may be claimed and what not, and the files the command writes."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import CPU, thumbnet
+from thumbnet.comparison import compare, compare_groups, name_of_group, paired_bootstrap
+from thumbnet.errors import UserError
+from thumbnet.predictions import Predictions
+from thumbnet.recipes import recipe, vary
+from thumbnet.runs import Run, find_runs
+from thumbnet.training import train
+
+BASE = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Run:
+    return train(BASE, tiny, tmp_path_factory.mktemp("compared") / "run", machine=CPU)
+
+
+class Runs:
+    """Copies of one real run whose summaries say what a test wants."""
+
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder = run, folder
+
+    def made(self, name: str, seed: int, accuracy: float | None, **changes) -> Run:
+        path = self.folder / name
+        shutil.copytree(self.run.path, path)
+        recipe_ = vary(self.run.recipe, seed=seed, **changes)
+        text = (path / "recipe.toml").read_text()
+        for field, value in {"seed": seed, **changes}.items():
+            shown = str(value).lower() if isinstance(value, bool) else value
+            text = re.sub(rf"^{field} = .*$", f"{field} = {shown}", text, flags=re.M)
+        (path / "recipe.toml").write_text(text)
+        summary = {**self.run.summary, "run": str(path), "seed": seed, "validation_accuracy": accuracy}
+        (path / "summary.json").write_text(json.dumps(summary))
+        made = Run.open(path)
+        assert made.recipe == recipe_
+        return made
+
+    def group(self, name: str, values: list[float], **changes) -> list[Run]:
+        return [self.made(f"{name}-{seed}", seed, value, **changes) for seed, value in enumerate(values)]
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    return Runs(trained, tmp_path)
+
+
+def test_a_clear_difference_is_claimed_with_interval_n_and_p(runs):
+    a = runs.group("a", [0.80, 0.81, 0.79, 0.80, 0.80])
+    b = runs.group("b", [0.84, 0.85, 0.85, 0.84, 0.86], epochs=2)
+    found = compare([*a, *b])
+    [pair] = found.pairs
+    assert [(group.n, round(group.mean, 3)) for group in found.groups] == [(5, 0.8), (5, 0.848)]
+    assert re.fullmatch(
+        r'"general.*epochs 2.*" is better than "general.*" by 4\.80 points '
+        r"\(95 % interval 3\.\d\d to 5\.\d\d; n = 5 and 5, p < 0\.0001\)\.",
+        pair.sentence,
+    ), pair.sentence
+
+
+def test_noise_is_not_claimed(runs):
+    a = runs.group("a", [0.80, 0.82, 0.78])
+    b = runs.group("b", [0.81, 0.79, 0.82], epochs=2)
+    [pair] = compare([*a, *b]).pairs
+    assert pair.sentence.startswith("No difference can be claimed between")
+    assert "n = 3 and 3" in pair.sentence
+
+
+def test_for_the_loss_less_is_better(runs):
+    a, b = runs.group("a", [0.8] * 3), runs.group("b", [0.8] * 3, epochs=2)
+    for group, base in ((a, 1.0), (b, 0.5)):
+        for i, run in enumerate(group):
+            (run.path / "summary.json").write_text(json.dumps(run.summary | {"validation_loss": base + 0.01 * i}))
+    [pair] = compare([*a, *b], metric="loss").pairs
+    assert re.match(r'"general.*epochs 2.*" is better than', pair.sentence)
+    assert "0.5000 nats" in pair.sentence
+
+
+def test_one_seed_claims_nothing(runs):
+    [pair] = compare([*runs.group("a", [0.8, 0.81]), *runs.group("b", [0.99], epochs=2)]).pairs
+    assert pair.difference is None
+    assert re.match(r'No difference can be claimed: n = 1 for "general.*epochs 2', pair.sentence)
+
+
+def test_groups_without_any_spread_claim_nothing(runs):
+    found = compare([*runs.group("a", [0.8, 0.8]), *runs.group("b", [0.9, 0.9], epochs=2)])
+    assert "neither group shows any spread" in found.pairs[0].sentence
+    assert all(group.interval95 is None for group in found.groups)
+    assert "NaN" not in json.dumps(found.to_json())
+
+
+def test_three_groups_are_compared_in_pairs_with_adjusted_p(runs):
+    values = {"a": [0.80, 0.81, 0.79], "b": [0.83, 0.82, 0.84], "c": [0.81, 0.83, 0.80]}
+    found = compare([run for i, (name, v) in enumerate(values.items()) for run in runs.group(name, v, epochs=1 + i)])
+    assert len(found.pairs) == 3
+    assert all(pair.adjusted_p >= pair.difference.p for pair in found.pairs)
+    assert any("Holm" in warning for warning in found.warnings)
+
+
+def test_with_a_baseline_each_is_compared_with_the_first(runs):
+    named = [
+        (name, run)
+        for i, name in enumerate("abc")
+        for run in runs.group(name, [0.8 + i / 100, 0.81 + i / 50], epochs=1 + i)
+    ]
+    found = compare_groups(named, baseline=True)
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("a", "b"), ("a", "c")]
+
+
+def said(run: Run, right: int, images: int, *, split: str = "validation", rows: int = 0) -> None:
+    """Predictions of which the first `right` of `images` are right."""
+    classes = run.classes
+    labels = torch.arange(images) % len(classes)
+    answers = torch.where(torch.arange(images) < right, labels, (labels + 1) % len(classes))
+    logits = 3 * torch.nn.functional.one_hot(answers, len(classes)).float()
+    Predictions(split, 1, classes, run.data["fingerprint"], torch.arange(images) + rows, labels, logits).save(
+        run.predictions_path(split, 1)
+    )
+
+
+def test_two_networks_on_the_same_images_are_compared_image_by_image(runs):
+    a, b = runs.made("a", 0, 0.8), runs.made("b", 0, 0.9, epochs=2)
+    said(a, 80, 100)
+    said(b, 90, 100)
+    [pair] = compare([a, b]).pairs
+    assert (pair.images.only_first, pair.images.only_second, pair.images.images) == (0, 10, 100)
+    assert pair.images.p == pytest.approx(2 * 0.5**10)
+    assert pair.images.interval95[0] == pytest.approx(0.05, abs=0.011)
+    assert pair.sentence.startswith("The network of")
+    assert "not about their recipes" in pair.sentence
+
+
+def test_other_images_are_not_compared_image_by_image(runs):
+    a, b = runs.made("a", 0, 0.8), runs.made("b", 1, 0.9, epochs=2)
+    said(a, 80, 100)
+    said(b, 90, 100, rows=1)
+    [pair] = compare([a, b]).pairs
+    assert pair.images is None
+    assert "n = 1" in pair.sentence
+
+
+@pytest.mark.parametrize(("only_first", "only_second", "images"), [(0, 10, 100), (30, 50, 1000), (0, 0, 10)])
+def test_the_bootstrap_is_that_of_drawing_images_again(only_first, only_second, images):
+    differences = torch.cat((-torch.ones(only_first), torch.ones(only_second)))
+    differences = torch.nn.functional.pad(differences, (0, images - len(differences)))
+    random = torch.Generator().manual_seed(1)
+    means = torch.stack(
+        [differences[torch.randint(0, images, (images,), generator=random)].mean() for _ in range(4000)]
+    )
+    expected = torch.quantile(means, torch.tensor([0.025, 0.975])).tolist()
+    assert paired_bootstrap(only_first, only_second, images) == pytest.approx(expected, abs=0.012)
+
+
+def test_the_test_set_opened_twice_allows_no_claim(runs):
+    a, b = runs.group("a", [0.8, 0.81]), runs.group("b", [0.9, 0.91], epochs=2)
+    for i, run in enumerate([*a, *b]):
+        run.record_evaluation({"split": "test", "views": 1, "accuracy": 0.8 + i / 100})
+        (run.path / "test-openings.jsonl").write_text("{}\n" * (2 if i == 0 else 1))
+    found = compare([*a, *b], split="test")
+    assert found.pairs[0].sentence == "No claim is made: the test set was opened more than once for a run."
+    assert "opened more than once" in found.warnings[0]
+
+
+def test_the_folds_of_a_seed_count_as_one(runs):
+    a = [runs.made(f"f{fold}", 0, 0.8 + fold / 10, folds=2, fold=fold) for fold in range(2)]
+    b = [runs.made(f"g{fold}", 1, 0.7, folds=2, fold=fold) for fold in range(2)]
+    [group] = compare([*a, *b]).groups
+    assert (group.n, group.values) == (2, pytest.approx([0.85, 0.7]))
+
+
+def test_the_same_seed_twice_is_no_second_draw(runs):
+    with pytest.raises(UserError, match="same recipe and seed 0"):
+        compare([runs.made("a", 0, 0.8), runs.made("b", 0, 0.8)])
+
+
+def test_a_group_is_named_by_its_recipe_and_changes():
+    changed = recipe("cifar10-94", seed=7, epochs=2, flip=False)
+    assert name_of_group(changed) == "cifar10-94, epochs 2, flip no"
+
+
+# ---------------------------------------------------------------- what cannot be compared
+
+
+def test_runs_on_other_data_are_refused(runs):
+    a, b = runs.made("a", 0, 0.8), runs.made("b", 1, 0.8)
+    with pytest.raises(UserError, match="only runs on the same data compare"):
+        compare([a, Run(b.path, b.recipe, {**b.data, "fingerprint": "0" * 16})])
+    with pytest.raises(UserError, match="different classes"):
+        compare([a, Run(b.path, b.recipe, {**b.data, "classes": ["cat", "dog"]})])
+
+
+def test_unfinished_single_and_repeated_runs_are_refused(runs):
+    a, b = runs.made("a", 0, 0.8), runs.made("b", 1, 0.8)
+    with pytest.raises(UserError, match="two runs or more"):
+        compare([a])
+    with pytest.raises(UserError, match="named twice"):
+        compare([a, a.path])
+    (b.path / "summary.json").unlink()
+    with pytest.raises(UserError, match="is unfinished; continue with"):
+        compare([a, b])
+
+
+def test_what_was_not_measured_says_what_to_do(runs):
+    a, b = runs.made("a", 0, None), runs.made("b", 1, 0.8)
+    with pytest.raises(UserError, match="no validation accuracy; try --split test"):
+        compare([a, b])
+    with pytest.raises(UserError, match="was not measured on its test images; run: thumbnet evaluate"):
+        compare([a, b], split="test")
+
+
+def test_a_folder_stands_for_the_runs_below_it(runs, tmp_path):
+    runs.group("a", [0.8, 0.9])
+    assert [run.path.name for run in find_runs([tmp_path])] == ["a-0", "a-1"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no finished run"):
+        find_runs([tmp_path / "empty"])
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_prints_a_table_and_writes_csv_plot_and_page(runs, tmp_path):
+    runs.group("a", [0.80, 0.81, 0.79])
+    runs.group("b", [0.84, 0.85, 0.86], epochs=2)
+    result = thumbnet("compare", ".", "--csv", "out.csv", "--plot", "out.png", "--report", "out.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "is better than" in result.stdout
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 6
+    assert {float(row["accuracy"]) for row in rows} == {0.80, 0.81, 0.79, 0.84, 0.85, 0.86}
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert "is better than" in (tmp_path / "out.html").read_text()
+
+
+def test_json_has_groups_and_pairs_and_nothing_else_is_printed(runs, tmp_path):
+    runs.group("a", [0.80, 0.81])
+    runs.group("b", [0.84, 0.86], epochs=2)
+    found = json.loads(thumbnet("compare", ".", "--json", cwd=tmp_path).stdout)
+    assert [group["n"] for group in found["groups"]] == [2, 2]
+    assert set(found["pairs"][0]) >= {"first", "second", "difference", "adjusted_p", "sentence"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare"], "two runs or more"),
+        (["compare", "nowhere"], "there is no run folder nowhere"),
+        (["compare", ".", "--plot", "x.txt"], "--plot x.txt: give a name that ends in .png"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, tmp_path):
+    result = thumbnet(*words, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+
+
+def test_results_are_frozen(runs):
+    found = compare([*runs.group("a", [0.8, 0.81]), *runs.group("b", [0.9, 0.91], epochs=2)])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.metric = "loss"

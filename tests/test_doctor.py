@@ -1,0 +1,182 @@
+"""The doctor: planted duplicates found, none invented, suspect labels found, and what folders and machines tell."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import CPU, thumbnet
+from thumbnet.data.datasets import assemble, load_dataset
+from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.data.pack import Pack
+from thumbnet.doctor import examine_computer, examine_dataset, suspect_labels
+from thumbnet.doctor.computer import guarded
+from thumbnet.doctor.dataset import findings
+from thumbnet.doctor.duplicates import near_duplicates
+from thumbnet.doctor.labels import doubted
+from thumbnet.recipes import recipe
+
+PLANTED = 60
+
+
+@pytest.fixture(scope="module")
+def images():
+    return read_fashion_mini().arrays["train_images"][:1_500]
+
+
+def reencoded(image: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image[0]).save(buffer, "JPEG", quality=60)
+    return np.array(Image.open(buffer))[None]
+
+
+CHANGES = {
+    "mirrored": lambda image: image[:, :, ::-1],
+    "encoded again": reencoded,
+    "brighter": lambda image: np.clip(image * 1.15 + 10.0, 0, 255).astype(np.uint8),
+    "darker": lambda image: (image * 0.7).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_planted_near_duplicates_are_found(change, images):
+    copies = np.stack([CHANGES[change](image) for image in images[:PLANTED]])
+    labels = {"train": np.zeros(len(images), np.int64), "test": np.zeros(PLANTED, np.int64)}
+    pairs = near_duplicates({"train": images, "test": copies}, labels)
+    found = {pair.second.row for pair in pairs if pair.across and pair.first.row == pair.second.row}
+    assert len(found) >= 0.95 * PLANTED
+    if change == "mirrored":
+        assert all(pair.mirrored for pair in pairs if pair.across and pair.first.row == pair.second.row)
+
+
+def test_garments_that_only_look_alike_are_not_duplicates(images):
+    pairs = near_duplicates({"train": images}, {"train": np.zeros(len(images), np.int64)})
+    assert len(pairs) <= 5
+
+
+def planted_set(images) -> "object":
+    """Training and test images with 7 exact leaks, 2 exact copies in training with another label, and a flat image."""
+    train, test = images[:600].copy(), images[600:700].copy()
+    test[:7] = train[:7]
+    train[100:102] = train[200:202]
+    train[300] = 77
+    labels = np.arange(600) % 10
+    labels[100:102] = (labels[200:202] + 1) % 10
+    arrays = {"train_images": train, "train_labels": labels, "test_images": test, "test_labels": np.arange(100) % 10}
+    return assemble("planted", Pack(arrays, {"classes": list("abcdefghij")}), {"location": "memory"})
+
+
+def test_exact_duplicates_leaks_conflicts_and_flat_images_are_counted(images):
+    found = examine_dataset(planted_set(images))
+    assert (found.leaked_exact, found.conflicting) == (7, 2)
+    assert found.leaked >= 7
+    assert len(found.exact) == 9
+    assert [(place.split, place.row) for place in found.constant] == [("train", 300)]
+    said = dict((sentence, grave) for grave, sentence in findings(found))
+    assert any("7 of the 100 test images (7.00%) are training images too" in text for text in said)
+    assert any("2 groups of equal images have different labels" in text for text in said)
+    assert json.loads(json.dumps(found.to_json()))["leaked_exact"] == 7
+
+
+def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
+    pack = read_fashion_mini()
+    labels = pack.arrays["train_labels"][:1_500].copy()
+    random = np.random.default_rng(0)
+    wrong = random.choice(1_500, 45, replace=False)
+    labels[wrong] = (labels[wrong] + random.integers(1, 10, 45)) % 10
+    arrays = {"train_images": pack.arrays["train_images"][:1_500], "train_labels": labels}
+    data = assemble("mislabelled", Pack(arrays, pack.description), {"location": "memory"})
+    made = recipe("general", widths=(16, 32, 64), epochs=4, batch_size=50)
+    found = suspect_labels(data, made, tmp_path, folds=2, machine=CPU, plots=False)
+    first = {suspect.place.row for suspect in found[:45]}
+    assert len(first & set(wrong.tolist())) >= 30  # chance would be 1 or 2
+    assert all(suspect.label != suspect.suggested for suspect in found)
+
+
+def test_doubt_follows_confident_learning():
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9], [0.05, 0.95], [0.45, 0.55]])
+    labels = torch.tensor([0, 0, 1, 1, 0, 0])
+    # Class 1 is surely named from (0.8 + 0.9) / 2 on: image 4 is doubted, image 5 is not.
+    assert doubted(probabilities, labels) == [(4, 1)]
+
+
+def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(25):
+            Image.fromarray(rng.integers(0, 255, (40, 30 + i % 2, 3), np.uint8)).save(
+                tmp_path / "pets" / name / f"{i}.png"
+            )
+    Image.new("L", (64, 64), 5).save(tmp_path / "pets" / "cat" / "flat.png")
+    (tmp_path / "pets" / "dog" / "torn.png").write_bytes(b"\x89PNG torn")
+    (tmp_path / "pets" / "dog" / "notes.txt").write_text("hello")
+    found = examine_dataset(load_dataset(tmp_path / "pets", skip_broken=True))
+    assert sum(found.sizes.values()) == 51 and found.sizes["64 x 64"] == 1
+    assert found.modes == {"RGB": 50, "L": 1}
+    said = " ".join(sentence for _, sentence in findings(found))
+    for words in (
+        "1 images of one colour",
+        "1 files cannot be read: dog/torn.png",
+        "dog/notes.txt",
+        "3 sizes of image",
+        "50 RGB, 1 L",
+    ):
+        assert words in said, said
+
+
+def test_small_and_uneven_classes_are_told():
+    images = np.random.default_rng(0).integers(0, 255, (230, 3, 8, 8), np.uint8)
+    arrays = {"train_images": images, "train_labels": np.array([0] * 220 + [1] * 10)}
+    found = examine_dataset(assemble("x", Pack(arrays, {"classes": ["many", "few"]}), {"location": "memory"}))
+    said = " ".join(sentence for _, sentence in findings(found))
+    assert "1 classes have fewer than 20 train images: few" in said
+    assert "many has 220 train images, few 10" in said
+
+
+def test_two_images_are_no_reason_to_fail():
+    arrays = {"train_images": np.zeros((2, 3, 8, 8), np.uint8), "train_labels": np.array([0, 1])}
+    found = examine_dataset(assemble("x", Pack(arrays, {"classes": ["a", "b"]}), {"location": "memory"}))
+    assert found.conflicting == 1 and len(found.constant) == 2
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def test_this_machine_and_installation_are_sound():
+    found = examine_computer()
+    assert [sentence for grave, sentence in found if grave == "fault"] == []
+    assert any("finite weights" in sentence for _, sentence in found)
+
+
+def test_a_check_that_breaks_is_a_fault_of_its_own():
+    def broken_check():
+        raise OSError("no such device")
+        yield
+
+    assert guarded(broken_check) == [("fault", "broken check: OSError: no such device")]
+
+
+def test_a_data_folder_that_is_not_there_is_a_fault_and_exit_1(tmp_path):
+    result = thumbnet("doctor", cwd=tmp_path, THUMBNET_DATA=str(tmp_path / "gone"))
+    assert result.returncode == 1
+    assert "which is no folder" in result.stdout
+    assert result.stderr.splitlines() == ["thumbnet: 1 fault found on this machine"]
+
+
+def test_the_command_writes_a_gallery(tmp_path):
+    result = thumbnet("doctor", "fashion-mini", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["images"] == {"train": 6000, "test": 1000}
+    page = (tmp_path / "doctor-fashion-mini.html").read_text()
+    assert page.count("<img") > 4 and "Near duplicates" in page
+
+
+@pytest.mark.parametrize("words", [["doctor", "nowhere/"], ["doctor", "cifar11"], ["doctor", "--labels"]])
+def test_bad_input_is_one_line_and_exit_2(words, tmp_path):
+    result = thumbnet(*words, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)

@@ -1,0 +1,77 @@
+"""Saved predictions: the same again after reading, damaged files refused, every score computable from them."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from thumbnet.errors import UserError
+from thumbnet.predictions import Predictions, load_predictions
+
+
+@pytest.fixture
+def some():
+    random = torch.Generator().manual_seed(0)
+    return Predictions(
+        split="test",
+        views=1,
+        classes=("ant", "bee", "<b>cat</b>"),
+        fingerprint="0123456789abcdef",
+        rows=torch.arange(7) * 3,
+        labels=torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        logits=torch.randn(7, 3, generator=random),
+    )
+
+
+def test_what_is_saved_is_read_again(some, tmp_path):
+    some.save(tmp_path / "a.npz")
+    again = load_predictions(tmp_path / "a.npz")
+    assert again.same_images(some) and torch.equal(again.logits, some.logits)
+    assert (again.split, again.views, again.classes) == ("test", 1, some.classes)
+
+
+def test_the_archive_is_plain_numpy(some, tmp_path):
+    some.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert set(archive.files) == {"split", "views", "classes", "fingerprint", "rows", "labels", "logits"}
+
+
+def test_other_images_are_not_taken_for_the_same(some):
+    import dataclasses
+
+    for change in ({"rows": some.rows + 1}, {"fingerprint": "f" * 16}, {"labels": some.labels.flip(0)}):
+        assert not some.same_images(dataclasses.replace(some, **change))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
+def test_a_damaged_file_is_named(content, tmp_path):
+    path = tmp_path / "predictions.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"predictions\.npz does not hold predictions"):
+        load_predictions(path)
+
+
+def test_an_archive_with_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", logits=np.array([print], dtype=object))
+    with pytest.raises(UserError, match="does not hold predictions"):
+        load_predictions(tmp_path / "a.npz")
+
+
+def test_arrays_that_do_not_fit_together_are_refused(some, tmp_path):
+    import dataclasses
+
+    dataclasses.replace(some, logits=some.logits[:5]).save(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="do not fit together"):
+        load_predictions(tmp_path / "a.npz")
+
+
+def test_a_row_of_the_csv_says_class_prediction_and_probability(some):
+    rows = list(csv.DictReader(io.StringIO(some.as_csv(temperature=2.0))))
+    assert len(rows) == 7
+    probabilities = (some.logits.double() / 2).softmax(1)
+    for i, row in enumerate(rows):
+        assert (int(row["image"]), row["class"]) == (3 * i, some.classes[some.labels[i]])
+        assert float(row["probability"]) == pytest.approx(probabilities[i].max().item(), abs=1e-6)
+        assert row["correct"] == str(int(row["class"] == row["predicted"]))

@@ -1,0 +1,90 @@
+"""Intervals and tests against SciPy's."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from thumbnet.statistics import holm, incomplete_beta, mcnemar, mean_interval, t_quantile, t_two_sided, welch
+
+
+def numbers(low, high):
+    """Without subnormal ones: training switches them off in the whole process."""
+    return st.floats(low, high, allow_subnormal=False)
+
+
+NUMBERS = st.lists(numbers(-10, 10), min_size=2, max_size=12)
+
+
+@given(numbers(-40, 40), numbers(1, 500))
+def test_students_tail_is_scipys(t, freedom):
+    assert t_two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3.7, 4, 9, 30, 1000])
+@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.999])
+def test_students_quantile_is_scipys(probability, freedom):
+    assert t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-9)
+
+
+@given(numbers(0.1, 50), numbers(0.1, 50), numbers(0, 1))
+def test_the_incomplete_beta_function_is_scipys(a, b, x):
+    from scipy.special import betainc
+
+    assert incomplete_beta(a, b, x) == pytest.approx(betainc(a, b, x), rel=1e-8, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+@given(NUMBERS)
+def test_the_interval_of_a_mean_is_scipys(values):
+    if len(set(values)) < 2:
+        return
+    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((found.low, found.high), rel=1e-6, abs=1e-9)
+
+
+def test_a_single_value_has_no_interval():
+    assert mean_interval([0.9]) is None
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+@given(NUMBERS, NUMBERS)
+def test_welchs_test_is_scipys(first, second):
+    ours = welch(first, second)
+    spread = max(max(first) - min(first), max(second) - min(second))
+    if spread < 1e-6:
+        assert ours is None or not math.isnan(ours.p)
+        return
+    theirs = stats.ttest_ind(second, first, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    assert ours is not None
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([1.0, 1.0], [2.0, 2.0])])
+def test_one_value_or_no_spread_at_all_allows_no_test(first, second):
+    assert welch(first, second) is None
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemars_exact_test_is_the_binomial_one(only_first, only_second):
+    trials = only_first + only_second
+    expected = stats.binomtest(only_first, trials).pvalue if trials else 1.0
+    assert mcnemar(only_first, only_second) == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.lists(numbers(0, 1), max_size=8))
+def test_holms_values_are_never_smaller_and_keep_their_order(values):
+    adjusted = holm(values)
+    assert all(value <= now <= 1 for value, now in zip(values, adjusted, strict=True))
+    assert sorted(range(len(values)), key=lambda i: (values[i], i)) == sorted(
+        range(len(values)), key=lambda i: (adjusted[i], values[i], i)
+    )
+
+
+def test_holms_values_of_a_worked_example():
+    # The k-th smallest of m is multiplied by m - k + 1, and none may be below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -1,0 +1,266 @@
+"""Studies: plans, resuming, refusals, folds, the statistics at the end, and the report's experiments."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import CPU, thumbnet
+from thumbnet.classic_study import CHANGES, REPORTED, classic_study
+from thumbnet.errors import UserError
+from thumbnet.recipes import recipe
+from thumbnet.study import judge_study, read_study, run_study, study_of
+
+TINY = """
+seeds = 2
+[fields]
+epochs = 1
+widths = [8, 16, 16]
+batch_size = 500
+{rows}
+"""
+TWO = """
+[[variant]]
+name = "smooth"
+[[variant]]
+name = "sharp"
+label_smoothing = 0.0
+"""
+
+
+def written(folder: Path, rows: str = TWO, name: str = "s.toml") -> Path:
+    path = folder / name
+    path.write_text(TINY.format(rows=rows))
+    return path
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_a_study_is_every_variant_times_every_seed(tmp_path):
+    study = read_study(written(tmp_path))
+    assert [variant.name for variant in study.variants] == ["smooth", "sharp"]
+    assert [cell.name for cell in study.cells()] == ["smooth-s0", "sharp-s0", "smooth-s1", "sharp-s1"]
+    assert study.cells()[3].recipe == recipe(
+        "general", epochs=1, widths=(8, 16, 16), batch_size=500, label_smoothing=0.0, seed=1
+    )
+
+
+def test_a_grid_is_the_product_of_its_values():
+    study = study_of({"grid": {"flip": [True, False], "epochs": [1, 2, 3]}}, default_name="g")
+    assert len(study.variants) == 6
+    assert study.variants[1].name == "flip yes, epochs 2"
+    assert (study.variants[4].recipe.flip, study.variants[4].recipe.epochs) == (False, 2)
+
+
+def test_seeds_are_counted_or_named():
+    rows = {"variant": [{"name": "a"}]}
+    assert study_of(rows | {"seeds": 2, "first_seed": 5}, default_name="s").seeds == (5, 6)
+    assert study_of(rows | {"seeds": [3, 1]}, default_name="s").seeds == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "nothing to study"),
+        ("[grid]", "the grid is empty"),
+        ("[grid]\nflip = []", "grid: flip is []; give a list of values"),
+        ("[grid]\nflip = true", "grid: flip is True; give a list"),
+        ("[grid]\nflipp = [true]", "unknown recipe field 'flipp'; did you mean 'flip'"),
+        ("[[variant]]\nlable_smoothing = 1", "unknown recipe field 'lable_smoothing'; did you mean 'label_smoothing'"),
+        ("[[variant]]\nepochs = 0", "epochs is 0"),
+        ("[[variant]]\nseed = 3", "seed is set by the study itself"),
+        ("[[variant]]\nname = 'a'\n[[variant]]\nname = 'a'", "two variants are named 'a'"),
+        ("[[variant]]\nname = 'a b'\n[[variant]]\nname = 'a-b'", "differ in signs only"),
+        ("[[variant]]\nname = 'a'\n[grid]\nflip = [true]", "either a grid or variants"),
+        ("seeds = 0\n[[variant]]\nname = 'a'", "seeds is 0; give a whole number, 1 or more"),
+        ("seeds = [1, 1]\n[[variant]]\nname = 'a'", "give different whole numbers"),
+        ("seeds = 1.5\n[[variant]]\nname = 'a'", "seeds is 1.5"),
+        ("sedes = 3\n[[variant]]\nname = 'a'", "unknown key 'sedes'; did you mean 'seeds'"),
+        ("recipe = 'generel'\n[[variant]]\nname = 'a'", "unknown recipe 'generel'; did you mean 'general'"),
+        ("dataset = 'cifar11'\n[[variant]]\nname = 'a'", "unknown data set 'cifar11'; did you mean"),
+        ("metric = 'f1'\n[[variant]]\nname = 'a'", "metric is 'f1'; choose accuracy, top5 or loss"),
+        ("name = '../up'\n[[variant]]\nname = 'a'", "give one that a folder can have"),
+        ("fields = 3\n[[variant]]\nname = 'a'", "fields is not a table"),
+        ("variant = 3", "variant is not a list of tables"),
+        ("seeds = 3 4", "is not TOML"),
+        ("seeds = 9999\n[grid]\nepochs = [1, 2]", "19,998 runs are more than 10,000"),
+    ],
+)
+def test_a_file_that_says_no_study_is_refused_in_one_line(text, message, tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_study(path)
+    assert message in str(error.value) and "bad.toml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- running
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of two variants and two seeds, run by the command."""
+    folder = tmp_path_factory.mktemp("study")
+    written(folder)
+    result = thumbnet("study", "s.toml", "--threads", 1, "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_the_command_trains_every_cell_and_writes_plan_numbers_and_page(finished):
+    folder, result = finished
+    study = folder / "studies" / "s"
+    assert {path.name for path in (study / "cells").iterdir() if path.is_dir()} == {
+        "smooth-s0", "smooth-s1", "sharp-s0", "sharp-s1",
+    }  # fmt: skip
+    found = json.loads(result.stdout)
+    [comparison] = found["comparisons"]
+    assert [(group["name"], group["n"]) for group in comparison["groups"]] == [("smooth", 2), ("sharp", 2)]
+    assert json.loads((study / "study.json").read_text())["comparisons"] == found["comparisons"]
+    page = (study / "study.html").read_text()
+    assert comparison["pairs"][0]["sentence"].split('"')[-1] in page
+    assert "4/4" in result.stderr
+
+
+def test_a_study_never_opens_the_test_images(finished):
+    folder, _ = finished
+    assert not list(folder.rglob("test-openings.jsonl"))
+
+
+def test_called_again_it_trains_nothing(finished):
+    folder, _ = finished
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
+    result = thumbnet("study", "s.toml", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "4 finished already" in result.stderr
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "difference"),
+    [
+        (TWO.replace("0.0", "0.05"), "label_smoothing of sharp-s0 was 0.0, now 0.05"),
+        ("[[variant]]\nname = 'smooth'", "it has sharp-s0, which the new one lacks (and 1 more)"),
+        (TWO + "[[variant]]\nname = 'third'\nflip = false", "it lacks third-s0 (and 1 more)"),
+    ],
+)
+def test_a_changed_plan_is_refused_with_the_difference(rows, difference, finished, tmp_path):
+    folder, _ = finished
+    study = read_study(written(tmp_path, rows))
+    with pytest.raises(UserError, match="holds another plan") as error:
+        run_study(study, folder / "studies" / "s")
+    assert difference in str(error.value)
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="is taken and holds no study"):
+        run_study(read_study(written(tmp_path)), tmp_path / "taken")
+
+
+def test_a_stopped_study_exits_75_and_goes_on_where_it_was(tmp_path):
+    written(tmp_path, TWO.replace("0.0", "0.0\nepochs = 30"))
+    command = [sys.executable, "-m", "thumbnet.cli.main", "study", "s.toml", "--threads", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    cells = tmp_path / "studies" / "s" / "cells"
+    for _ in range(600):
+        if (cells / "sharp-s0" / "metrics.jsonl").is_file():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    assert (cells / "sharp-s0" / "checkpoint" / "manifest.json").is_file()
+    epochs = len((cells / "sharp-s0" / "metrics.jsonl").read_text().splitlines())
+    assert 1 <= epochs < 30
+    study = read_study(tmp_path / "s.toml")
+    done = run_study(study, tmp_path / "studies" / "s", machine=CPU)
+    assert len(done) == 4
+    assert "continuing after step" in (cells / "sharp-s0.log").read_text()
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
+    written(tmp_path, TWO.replace("0.0", "0.0\nlearning_rate = 1e30\noptimizer = 'sgd'\nhead_rate = 1.0"))
+    result = thumbnet("study", "s.toml", "--threads", 1, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "2 of 4 runs failed; see" in result.stderr
+    assert (tmp_path / "studies" / "s" / "cells" / "smooth-s1" / "summary.json").is_file()
+    assert "the loss is" in (tmp_path / "studies" / "s" / "cells" / "sharp-s0.log").read_text()
+
+
+def test_jobs_train_side_by_side_and_folds_count_as_one_seed(tmp_path):
+    written(tmp_path, "folds = 2\n" + TWO).write_text("folds = 2\n" + TINY.format(rows=TWO))
+    lines = []
+    study = read_study(tmp_path / "s.toml")
+    done = run_study(study, tmp_path / "out", jobs=2, machine=CPU, tell=lines.append)
+    assert len(done) == 8 and "8/8" in lines[-1]
+    [found] = judge_study(study, done)
+    assert [group.n for group in found.groups] == [2, 2]
+    halves = [run.predictions("validation").rows.tolist() for cell, run in done if cell.name.startswith("smooth-s0")]
+    assert sorted(halves[0] + halves[1]) == list(range(6_000))
+
+
+def test_planning_trains_nothing(tmp_path):
+    written(tmp_path)
+    result = thumbnet("study", "s.toml", "--plan", cwd=tmp_path)
+    assert "2 variants x 2 seeds = 4 runs" in result.stdout
+    assert os.listdir(tmp_path) == ["s.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["study", "nothing.toml"], "there is no study file nothing.toml"),
+        (["study", "s.toml", "--scale", "0.1"], "--scale is for thumbnet study classic"),
+        (["study", "classic", "--scale", "0"], "scale is 0"),
+        (["study", "classic", "--scale", "2", "--plan"], "scale is 2"),
+        (["study", "s.toml", "--jobs", "0"], "jobs is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, tmp_path):
+    written(tmp_path)
+    result = thumbnet(*words, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert message in result.stderr
+
+
+# ---------------------------------------------------------------- the original report
+
+
+def test_the_classic_study_has_every_row_of_the_report():
+    study = classic_study()
+    rows = {variant.name: variant for variant in study.variants}
+    assert list(rows) == [row.variant for row in REPORTED] == list(CHANGES)
+    assert {variant.recipe.epochs for variant in rows.values()} == {160}
+    pre = rows["CIFAR-10, pre-activation"].recipe
+    assert pre == recipe("cifar10-classic")
+    assert rows["CIFAR-10, pre-activation, L2 0.01"].recipe.l2 == 0.01
+    assert rows["CIFAR-10, post-activation"].recipe.model == "resnet50_classic"
+    dropout = [rows[name].recipe.dropout for name in list(rows)[3:]]
+    assert dropout == [(0, 0, 0), (0, 0, 0.2), (0.15, 0.2, 0.2)]
+    assert "83.40% test accuracy; loss 0.6280" in rows["CIFAR-10, pre-activation"].note
+    assert "80.26% test top-5; loss 2.0996" in rows["CIFAR-100, dropout in three places"].note
+    assert study.metrics == {"cifar10": "accuracy", "cifar100": "top5"}
+
+
+def test_scale_shrinks_epochs_and_the_drops_follow():
+    from thumbnet.schedule import rate_factor
+
+    study = classic_study(scale=0.1, seeds=2, only="cifar10")
+    assert {variant.recipe.epochs for variant in study.variants} == {16}
+    assert study.seeds == (0, 1)
+    assert {variant.dataset for variant in study.variants} == {"cifar10"}
+    chosen = study.variants[0].recipe
+    factors = [rate_factor(chosen, epoch, 0, 10) for epoch in range(16)]
+    whole = [rate_factor(recipe("cifar10-classic"), epoch, 0, 10) for epoch in range(0, 160, 10)]
+    assert factors[:8] == [1] * 8 and factors[-1] == pytest.approx(0.01)
+    assert sum(a != b for a, b in zip(factors, whole, strict=True)) <= 2  # "above 80": the drop falls one epoch later
