@@ -1,0 +1,198 @@
+"""The pages: complete, true to the run, safe for any name, and whole in a real browser at three widths."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from browser import check_page, seen
+from conftest import CPU, thumbnet
+from thumbnet.comparison import compare
+from thumbnet.data.datasets import load_dataset
+from thumbnet.doctor import examine_dataset
+from thumbnet.doctor.page import write_doctor_page
+from thumbnet.errors import UserError
+from thumbnet.recipes import recipe
+from thumbnet.report import write_comparison_report, write_run_report
+from thumbnet.robustness import evaluate_robustness
+from thumbnet.runs import Run
+from thumbnet.study import study_of
+from thumbnet.training import train
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+LONG = "a_class_with_a_very_long_name_that_no_column_was_made_for"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Images of three classes, one named as an attack and one at length; a third of the files too."""
+    root = tmp_path_factory.mktemp("hostile") / "<b>bold</b> {{ 7*7 }}"
+    random = np.random.default_rng(0)
+    for label, name in enumerate((HOSTILE, LONG, "plain & simple")):
+        (root / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = random.integers(0, 200, (32, 32, 3), np.uint8)
+            shown = (label + (i % 5 == 0)) % 3  # a fifth look like the next class, so that there are mistakes
+            pixels[8 * shown : 8 * shown + 12, :, shown] = 255
+            Image.fromarray(pixels).save(root / name / (f"{HOSTILE}{i}.png" if i % 3 == 0 else f"{i}.png"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory) -> Run:
+    made = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=20, validation=0.3)
+    found = train(made, load_dataset(folder), tmp_path_factory.mktemp("reported") / "run", machine=CPU)
+    evaluate_robustness(found, images=12, machine=CPU)
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Path:
+    return write_run_report(run)
+
+
+def test_the_page_of_a_run_is_whole_in_a_browser_at_three_widths(page):
+    found = check_page(page)
+    assert found[0]["images"] > 20
+
+
+def test_names_that_are_markup_show_as_text(page):
+    [view, *_], _ = seen(page)
+    assert HOSTILE in view["text"]
+    assert "{{ 7*7 }}" in view["text"] and "49" not in view["text"].split("fingerprint")[0].splitlines()[1]
+    assert "<img src=x" not in page.read_text()
+
+
+def test_the_page_tells_what_the_run_reached(page, run):
+    text = page.read_text()
+    assert f"{run.summary['validation_accuracy']:.2%}" in text
+    low, high = run.summary["validation_interval95"]
+    assert f"{low:.2%} to {high:.2%}" in text
+    for words in ("epochs", "batch_size", run.data["fingerprint"], "Worst mistakes", "Calibration", "Robustness"):
+        assert words in text
+    assert f"{run.temperature:.2f}" in text
+    assert re.search(r"test set was opened 0\s+times", text)
+
+
+def test_the_page_needs_no_network_and_is_small(page):
+    text = page.read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert "<script" not in text
+    assert len(text) < 3_000_000
+
+
+def test_the_same_run_gives_the_same_page(page, run, tmp_path):
+    assert write_run_report(run, tmp_path / "again.html").read_text() == page.read_text()
+
+
+def test_a_run_without_validation_says_how_to_judge_it(tiny, tmp_path):
+    run = train(
+        recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32, validation=0), tiny, tmp_path / "r", machine=CPU
+    )
+    found = check_page(write_run_report(run))
+    assert "--split test" in found[0]["text"]
+    assert "Worst mistakes" not in found[0]["text"]
+
+
+def test_data_that_are_gone_leave_out_the_images_with_the_reason(tiny, tmp_path):
+    run = train(recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32), tiny, tmp_path / "r", machine=CPU)
+    text = write_run_report(run).read_text()  # its data were in memory only
+    assert "The images cannot be shown" in text and "Calibration" in text
+
+
+def test_a_class_never_predicted_has_a_dash_and_the_reason(run, tmp_path):
+    import dataclasses
+
+    import torch
+
+    shutil.copytree(run.path, tmp_path / "run")
+    copy = Run.open(tmp_path / "run")
+    kept = copy.predictions("validation")
+    copy.save_predictions(dataclasses.replace(kept, logits=torch.zeros_like(kept.logits) + torch.tensor([1.0, 0, 0])))
+    text = write_run_report(copy).read_text()
+    assert "<td>-</td>" in text and "no image was taken for the class" in text
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("nanogpt", "")
+
+
+def test_an_unfinished_run_is_refused(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(UserError, match="is unfinished"):
+        write_run_report(Run.open(tmp_path / "run"))
+
+
+def test_the_page_of_a_comparison_is_whole(run, folder, tmp_path):
+    runs = [run]
+    for seed, changes in ((1, {}), (0, {"epochs": 3}), (1, {"epochs": 3})):
+        made = recipe(
+            "general", widths=(8, 16, 16), batch_size=20, validation=0.3, seed=seed, **({"epochs": 2} | changes)
+        )
+        runs.append(train(made, load_dataset(folder), tmp_path / f"{seed}{len(changes)}", machine=CPU))
+    found = compare(runs)
+    view = check_page(write_comparison_report(found, runs, tmp_path / "compared.html"))[0]
+    assert found.pairs[0].sentence in " ".join(view["text"].split())
+    assert view["images"] == 2  # curves, and the differences
+
+
+def test_the_page_of_a_study_shows_the_original_figures_beside(tmp_path):
+    from thumbnet.report import write_study_report
+    from thumbnet.study import judge_study, run_study
+
+    rows = [{"name": HOSTILE, "note": "83.40 % <b>bold</b>"}, {"name": "other", "flip": False, "note": "converges"}]
+    table = {"variant": rows, "seeds": 1, "fields": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 500}}
+    study = study_of(table, default_name="hostile")
+    done = run_study(study, tmp_path / "study", machine=CPU)
+    view = check_page(write_study_report(study, judge_study(study, done), done, tmp_path / "study.html"))[0]
+    assert HOSTILE in view["text"] and "83.40 % <b>bold</b>" in view["text"]
+    assert "not about their recipes" in " ".join(view["text"].split())
+    assert view["images"] == 3  # curves of both, and a figure each
+
+
+def test_the_page_of_the_doctor_is_whole(folder, tmp_path):
+    data = load_dataset(folder)
+    view = check_page(write_doctor_page(data, examine_dataset(data), tmp_path / "doctor.html"))[0]
+    assert HOSTILE in view["text"]
+
+
+def test_train_writes_the_page_and_can_be_told_not_to(tmp_path):
+    flags = ["--epochs", 1, "--widths", 8, 16, 16, "--batch-size", 500, "--threads", 1]
+    result = thumbnet("train", "fashion-mini", "--out", "a", *flags, cwd=tmp_path)
+    assert (tmp_path / "a" / "report.html").is_file() and "a/report.html" in result.stdout, result.stderr
+    thumbnet("train", "fashion-mini", "--out", "b", "--no-report", *flags, cwd=tmp_path)
+    assert (tmp_path / "b" / "summary.json").is_file() and not (tmp_path / "b" / "report.html").exists()
+    both = thumbnet("report", "a", "b", "-o", "both.html", "--json", cwd=tmp_path)
+    assert both.returncode == 2 and "same recipe and seed" in both.stderr
+    one = json.loads(thumbnet("report", "b", "--json", cwd=tmp_path).stdout)
+    assert one["bytes"] == (tmp_path / "b" / "report.html").stat().st_size
+
+
+def test_several_seeds_give_mean_spread_and_interval(tmp_path):
+    flags = ["--epochs", 1, "--widths", 8, 16, 16, "--batch-size", 500, "--threads", 1, "--no-report"]
+    result = thumbnet("train", "fashion-mini", "--seeds", 2, "--seed", 3, "--out", "s", "--json", *flags, cwd=tmp_path)
+    found = json.loads(result.stdout)
+    values = [run["validation_accuracy"] for run in found["runs"]]
+    assert [run["seed"] for run in found["runs"]] == [3, 4]
+    assert found["validation_accuracy"] == pytest.approx(sum(values) / 2)
+    assert found["validation_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
+    again = thumbnet("train", "fashion-mini", "--seeds", 2, "--seed", 3, "--out", "s", "--resume", *flags, cwd=tmp_path)
+    assert again.returncode == 0 and "is finished already" in again.stderr
+    assert "n = 2 seeds" in again.stdout and "thumbnet compare s/s3 s/s4" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report"], "name a run folder"),
+        (["report", "nowhere"], "there is no run folder nowhere"),
+        (["train", "fashion-mini", "--seeds", "0"], "seeds is 0"),
+        (["train", "fashion-mini", "--seeds", "2", "--time-budget", "30s"], "leave out --seeds"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, tmp_path):
+    result = thumbnet(*words, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert message in result.stderr
