@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Each module or package may import those before it, and itself. The README's tree follows the same order.
 ORDER = [
-    "errors", "files", "statistics", "randomness", "machine", "backend", "signals", "progress",
+    "errors", "files", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
     "calibration", "predictions", "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview",
     "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
@@ -55,6 +55,7 @@ def test_models_know_nothing_of_training():
         names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
         ours = {name for name in names if name and name.startswith("thumbnet")}
         assert ours <= {
+            "thumbnet.kernels.pool_norm_activate",
             "thumbnet.models.convolution",
             "thumbnet.models.whitening",
             "thumbnet.errors",

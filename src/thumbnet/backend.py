@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from thumbnet.errors import UserError
+from thumbnet.kernels.library import library
 from thumbnet.machine import Device, Machine, Precision
 
 # Numbers below 1e-38 count as zero, as they do in TensorFlow. Weights that only the L2 penalty reaches fade to such
@@ -153,7 +154,13 @@ def environment(backend: Backend) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(backend.device) if backend.device.type == "cuda" else None,
         "threads": backend.threads,
         "precision": backend.precision,
+        "kernels": "compiled" if uses_kernels(backend) else "plain",
     }
+
+
+def uses_kernels(backend: Backend) -> bool:
+    """Whether the parts written in C are used: for bf16 on a CPU, where a compiler was found."""
+    return backend.device.type == "cpu" and backend.precision == "bf16" and library() is not None
 
 
 def processor_name() -> str:

@@ -65,6 +65,14 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[
         temporary.chmod(0o666 & ~umask())  # the library makes its files unreadable for others
 
 
+def cache_folder() -> Path:
+    """THUMBNET_CACHE, else thumbnet's folder in the user's cache."""
+    if chosen := os.environ.get("THUMBNET_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "thumbnet"
+
+
 def umask() -> int:
     """The permissions that new files of this process lack; there is no way to ask without setting it."""
     mask = os.umask(0)

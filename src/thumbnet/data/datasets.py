@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
+from thumbnet.files import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -303,11 +304,3 @@ def signature(files: list[Path]) -> str:
         status = file.stat()
         rows.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """THUMBNET_CACHE, else thumbnet's folder in the user's cache."""
-    if chosen := os.environ.get("THUMBNET_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "thumbnet"

@@ -6,17 +6,15 @@ that begin as the identity, normalisation without scales, pooling before normali
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width, K classes.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from thumbnet.kernels.pool_norm_activate import activate, pool_norm_activate
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.whitening import Whitening
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
-POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
 NORM_MOMENTUM = 0.3  # share of the newest batch in the running statistics; with 0.1 they lag behind (docs/findings.md)
 
 
@@ -37,7 +35,6 @@ class Group(nn.Module):
         *,
         kernels: Sequence[int],
         activation: str = "gelu",
-        pool: str = "max",
     ):
         super().__init__()
         widths = [channels_in] + [channels_out] * len(kernels)
@@ -46,15 +43,19 @@ class Group(nn.Module):
             for width, kernel in zip(widths, kernels, strict=False)
         )
         self.norms = nn.ModuleList(norm(channels_out) for _ in kernels)
-        self.activation, self.pool = ACTIVATIONS[activation], POOLS[pool]
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W
-        x = self.activation(self.norms[0](self.pool(self.convs[0](x), 2)))  # B D H/2 W/2
+        x = self.convs[0](x)
+        x = pool_norm_activate(x, self.norms[0], self.activation, pool=True)  # type: ignore[arg-type]  # B D H/2 W/2
         shortcut = x
         last = len(self.convs) - 1
         for i in range(1, len(self.convs)):
-            x = self.norms[i](self.convs[i](x))
-            x = self.activation(x + shortcut if i == last and last >= 2 else x)
+            x = self.convs[i](x)
+            if i == last and last >= 2:
+                x = activate(self.norms[i](x) + shortcut, self.activation)
+            else:
+                x = pool_norm_activate(x, self.norms[i], self.activation, pool=False)  # type: ignore[arg-type]
         return x
 
 
@@ -73,23 +74,21 @@ class SpeedNet(nn.Module):
         widths: Sequence[int],
         kernels: Sequence[Sequence[int]],
         activation: str = "gelu",
-        pool: str = "max",
         dropout: float = 0.0,
     ):
         super().__init__()
         self.whitening = Whitening(channels)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         pairs = zip([self.whitening.channels_out, *widths], widths, strict=False)
         self.groups = nn.ModuleList(
-            Group(*pair, kernels=sides, activation=activation, pool=pool)
-            for pair, sides in zip(pairs, kernels, strict=True)
+            Group(*pair, kernels=sides, activation=activation) for pair, sides in zip(pairs, kernels, strict=True)
         )
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes, bias=False)
         self.apply(initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
-        x = self.activation(self.whitening(images))  # B 8C H-1 W-1
+        x = activate(self.whitening(images), self.activation)  # B 8C H-1 W-1
         for group in self.groups:
             x = group(x)  # B D H W, halved by every group
         x = x.amax(dim=(2, 3))  # B D

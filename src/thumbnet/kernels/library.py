@@ -1,0 +1,85 @@
+"""The C of this folder, compiled for this processor on first use and kept in the cache; None where that cannot be done.
+
+A second of compiling, once for each machine and version. Everything works without it, from torch's own operations.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from thumbnet.files import cache_folder
+
+SOURCE = Path(__file__).with_name("pool_norm_activate.c")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+WIDE = "-mprefer-vector-width=512"  # gcc's and clang's default is half of what these processors have
+COMPILE_SECONDS = 60  # then something is wrong with the compiler
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions, or None: switched off by THUMBNET_KERNELS=plain, no Linux, no compiler, no place to keep it."""
+    if os.environ.get("THUMBNET_KERNELS") == "plain" or not sys.platform.startswith("linux"):
+        return None
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    try:
+        threads = next(Path(torch.__file__).parent.glob("lib/libgomp*"), None) or next(
+            Path(torch.__file__).parent.parent.glob("torch.libs/libgomp*")
+        )
+        # torch's own team of threads does the work: a second one would fight it for the cores.
+        ctypes.CDLL(str(threads), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(compiled(compiler))) if compiler else None
+    except (OSError, StopIteration, subprocess.SubprocessError):
+        return None
+
+
+def compiled(compiler: str) -> Path:
+    """The shared library for this source, these flags and this processor, made where it is absent."""
+    key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, compiler, processor())).encode()).hexdigest()[:16]
+    folder = cache_folder() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_private(folder)
+    path = folder / f"{SOURCE.stem}-{key}.so"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            compile_into(Path(place) / "new.so", compiler)
+            os.replace(Path(place) / "new.so", path)
+    check_private(path)
+    return path
+
+
+def check_private(path: Path) -> None:
+    """Raise `OSError` where another user could have written what is about to run."""
+    status = path.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(status.st_mode):
+        raise OSError(f"{path} is not this user's alone")
+
+
+def compile_into(path: Path, compiler: str) -> None:
+    """Two steps, so that the threads' library is not linked: its functions are torch's, loaded already."""
+    middle = path.with_suffix(".o")
+    wide = [WIDE] if platform.machine() == "x86_64" else []
+    for command in (
+        [compiler, *FLAGS, *wide, "-c", str(SOURCE), "-o", str(middle)],
+        [compiler, "-shared", str(middle), "-o", str(path)],
+    ):
+        subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
+    path.chmod(0o700)
+
+
+def processor() -> str:
+    """What -march=native depends on: the processor's model and abilities."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "".join(sorted({line for line in lines if line.startswith(("model", "flags", "Features", "CPU "))}))
+    return platform.processor()

@@ -1,0 +1,230 @@
+// Pooling, batch normalisation and activation of bfloat16 maps in channels-last order, without a pass over memory too many.
+//
+// A map is N images of H x W pixels of C channels, "bf16" being the upper half of a float. Sums are kept for each image and
+// added in the order of the images, so that no result depends on the number of threads.
+
+#include <stdint.h>
+#include <string.h>
+
+enum activation { NONE, RELU, SILU, GELU };
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t bf16;
+
+INLINE uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  return bits;
+}
+
+INLINE float of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+INLINE float wide(bf16 value) { return of_bits((uint32_t)value << 16); }
+
+INLINE bf16 narrow(float value) {  // to the nearest, ties to even
+  uint32_t bits = bits_of(value);
+  return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+INLINE float exp_minus(float x) {  // e^-x for x >= 0, to 2e-7 of it; from 87 on what it is at 87, 1e-38
+  uint32_t bits = bits_of(x), most = 0x42ae0000;  // 87; compared as whole numbers, which compilers turn into vectors
+  x = of_bits(bits < most ? bits : most);
+  int k = (int)(x * 1.44269504f + 0.5f);  // the nearest whole power of two
+  float r = (float)k * 0.693147181f - x;  // |r| <= ln 2 / 2, where six terms of the series suffice
+  float e = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f)))));
+  return e * of_bits((uint32_t)(127 - k) << 23);
+}
+
+// Abramowitz & Stegun 7.1.26: erfc(u) to 1.5e-7 for u >= 0, given e^(-u^2).
+INLINE float erfc_positive(float u, float exponential) {
+  float t = 1.0f / (1.0f + 0.3275911f * u);
+  return t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f)))) * exponential;
+}
+
+// Without branches, so that the loops below become vectors: what lies in the tail beyond |z| is taken from the nearer side.
+INLINE float from_tail(float tail, float z) { return 0.5f + __builtin_copysignf(0.5f - tail, z); }
+
+INLINE float normal_below(float z, float exponential) {  // the share of a standard normal below z, given e^(-z^2 / 2)
+  return from_tail(0.5f * erfc_positive(__builtin_fabsf(z) * 0.707106781f, exponential), z);
+}
+
+INLINE float sigmoid(float z) {
+  float e = exp_minus(__builtin_fabsf(z));
+  return from_tail(e / (1.0f + e), z);
+}
+
+INLINE float activate(float z, enum activation kind) {
+  switch (kind) {
+    case RELU: return z < 0 ? 0 : z;
+    case SILU: return z * sigmoid(z);
+    case GELU: return z * normal_below(z, exp_minus(0.5f * z * z));
+    default: return z;
+  }
+}
+
+INLINE float slope(float z, enum activation kind) {  // of `activate`
+  switch (kind) {
+    case RELU: return z > 0 ? 1.0f : 0.0f;
+    case SILU: {
+      float s = sigmoid(z);
+      return s * (1.0f + z * (1.0f - s));
+    }
+    case GELU: {
+      float e = exp_minus(0.5f * z * z);
+      return normal_below(z, e) + z * e * 0.398942280f;
+    }
+    default: return 1.0f;
+  }
+}
+
+// The largest of 2 x 2 pixels of each channel and which it was (0 to 3, the first of equals); a NaN is the largest of all.
+INLINE void largest(const bf16 *x, long right, long below, bf16 *best, uint8_t *place, long channels) {
+#pragma omp simd
+  for (long c = 0; c < channels; c++) {
+    float value = wide(x[c]);
+    uint32_t at = 0;
+    float b = wide(x[c + right]), d = wide(x[c + below]), e = wide(x[c + right + below]);
+    at = (b > value) | (b != b) ? 1 : at;
+    value = at == 1 ? b : value;
+    at = (d > value) | (d != d) ? 2 : at;
+    value = at == 2 ? d : value;
+    at = (e > value) | (e != e) ? 3 : at;
+    value = at == 3 ? e : value;
+    best[c] = (bf16)(bits_of(value) >> 16);
+    place[c] = (uint8_t)at;
+  }
+}
+
+// x: N H W C -> pooled and place: N H/2 W/2 C.
+void pool(const bf16 *x, bf16 *pooled, uint8_t *place, long images, long height, long width, long channels, long threads) {
+  long rows = height / 2, columns = width / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long n = 0; n < images; n++)
+    for (long i = 0; i < rows; i++)
+      for (long j = 0; j < columns; j++) {
+        long from = ((n * height + 2 * i) * width + 2 * j) * channels, to = ((n * rows + i) * columns + j) * channels;
+        largest(x + from, channels, width * channels, pooled + to, place + to, channels);
+      }
+}
+
+// Sums over the pixels of each image: sums and squares, N C, of x: N P C less `middle`, C, which keeps the squares small.
+void statistics(const bf16 *x, const float *middle, float *sums, float *squares, long images, long pixels, long channels,
+                long threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long n = 0; n < images; n++) {
+    float *sum = sums + n * channels, *square = squares + n * channels;
+    memset(sum, 0, channels * sizeof(float));
+    memset(square, 0, channels * sizeof(float));
+    for (long p = 0; p < pixels; p++) {
+      const bf16 *pixel = x + (n * pixels + p) * channels;
+#pragma omp simd
+      for (long c = 0; c < channels; c++) {
+        float value = wide(pixel[c]) - middle[c];
+        sum[c] += value;
+        square[c] += value * value;
+      }
+    }
+  }
+}
+
+INLINE void forward_pixel(const bf16 *x, const float *scale, const float *shift, bf16 *y, long channels,
+                          enum activation kind) {
+#pragma omp simd
+  for (long c = 0; c < channels; c++) y[c] = narrow(activate(wide(x[c]) * scale[c] + shift[c], kind));
+}
+
+// y = activation(x * scale + shift), x and y: pixels C.
+void forward(const bf16 *x, const float *scale, const float *shift, bf16 *y, long pixels, long channels, long kind, long threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long p = 0; p < pixels; p++) {
+    const bf16 *from = x + p * channels;
+    bf16 *to = y + p * channels;
+    switch (kind) {  // here, so that each loop over channels is compiled for one activation
+      case RELU: forward_pixel(from, scale, shift, to, channels, RELU); break;
+      case SILU: forward_pixel(from, scale, shift, to, channels, SILU); break;
+      case GELU: forward_pixel(from, scale, shift, to, channels, GELU); break;
+      default: forward_pixel(from, scale, shift, to, channels, NONE);
+    }
+  }
+}
+
+INLINE void backward_pixel(const bf16 *x, const bf16 *gradient, const float *scale, const float *shift, const float *middle,
+                           bf16 *inner, float *sum, float *product, long channels, enum activation kind) {
+#pragma omp simd
+  for (long c = 0; c < channels; c++) {
+    float value = wide(x[c]);
+    float g = wide(gradient[c]) * slope(value * scale[c] + shift[c], kind);
+    inner[c] = narrow(g);
+    sum[c] += g;
+    product[c] += g * (value - middle[c]);
+  }
+}
+
+// The gradient inside the activation, `inner`: N P C, and its sums for each image: N C, alone and times x less `middle`.
+void backward(const bf16 *x, const bf16 *gradient, const float *scale, const float *shift, const float *middle, bf16 *inner,
+              float *sums, float *products, long images, long pixels, long channels, long kind, long threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long n = 0; n < images; n++) {
+    float *sum = sums + n * channels, *product = products + n * channels;
+    memset(sum, 0, channels * sizeof(float));
+    memset(product, 0, channels * sizeof(float));
+    for (long p = 0; p < pixels; p++) {
+      long at = (n * pixels + p) * channels;
+      const bf16 *value = x + at, *g = gradient + at;
+      bf16 *to = inner + at;
+      switch (kind) {
+        case RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, RELU); break;
+        case SILU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, SILU); break;
+        case GELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, GELU); break;
+        default: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, NONE);
+      }
+    }
+  }
+}
+
+// Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C.
+void backward_norm(const bf16 *inner, const bf16 *x, const float *a, const float *b, const float *constant, bf16 *result,
+                   long rows, long channels, long threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long p = 0; p < rows; p++) {
+    long at = p * channels;
+#pragma omp simd
+    for (long c = 0; c < channels; c++)
+      result[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
+  }
+}
+
+// The same, then through the pooling: result N H W C, where each value goes to its place among 2 x 2 and zeros to the others.
+void backward_norm_pool(const bf16 *inner, const bf16 *x, const uint8_t *place, const float *a, const float *b,
+                        const float *constant, bf16 *result, long images, long height, long width, long channels,
+                        long threads) {
+  long rows = height / 2, columns = width / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long n = 0; n < images; n++) {
+    bf16 *image = result + n * height * width * channels;
+    for (long i = 0; i < rows; i++) {
+      for (long j = 0; j < columns; j++) {
+        long at = ((n * rows + i) * columns + j) * channels;
+        bf16 *to = image + (2 * i * width + 2 * j) * channels;
+        bf16 *right = to + channels, *below = to + width * channels, *across = below + channels;
+#pragma omp simd
+        for (long c = 0; c < channels; c++) {
+          bf16 g = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
+          uint32_t where = place[at + c];
+          to[c] = where == 0 ? g : 0;
+          right[c] = where == 1 ? g : 0;
+          below[c] = where == 2 ? g : 0;
+          across[c] = where == 3 ? g : 0;
+        }
+      }
+      if (width % 2)  // the last column was not pooled
+        for (long r = 0; r < 2; r++) memset(image + ((2 * i + r) * width + width - 1) * channels, 0, channels * sizeof(bf16));
+    }
+    if (height % 2) memset(image + (height - 1) * width * channels, 0, width * channels * sizeof(bf16));
+  }
+}

@@ -1,0 +1,156 @@
+"""The C against torch's own operations, and everything that makes it unavailable."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thumbnet.kernels import library as home
+from thumbnet.kernels.library import library
+from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
+
+ROUNDING = 2**-8  # relative, of bfloat16; results are rounded once or twice on the way
+compiled = pytest.mark.skipif(library() is None, reason="the C needs Linux, gcc and torch's OpenMP")
+
+
+def maps(shape, *, seed=0):
+    """bf16 B C H W, channels last."""
+    x = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + 1
+    return x.bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+def batch_norm(channels):
+    layer = nn.BatchNorm2d(channels, momentum=0.3)
+    layer.weight.requires_grad_(False)
+    nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.running_mean, generator=torch.Generator().manual_seed(2))
+    return layer
+
+
+def distance(found, expected):
+    """Relative to the size of the whole."""
+    return ((found.float() - expected).norm() / expected.norm()).item()
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(5, 24, 7, 9), (3, 17, 8, 8), (40, 64, 15, 15), (9, 1, 6, 4)], ids=str)
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_the_fused_operation_is_torchs_forward_backward_and_in_evaluation(shape, pool, activation):
+    fused, reference = batch_norm(shape[1]), batch_norm(shape[1])
+    x, exact = maps(shape).requires_grad_(), maps(shape).float().requires_grad_()
+    assert has_kernel(x)
+    y, expected = pool_norm_activate(x, fused, activation, pool=pool), plain(exact, reference, activation, pool=pool)
+    gradient = maps(y.shape, seed=3)
+    y.backward(gradient)
+    expected.backward(gradient.float())
+    assert distance(y, expected) < ROUNDING
+    assert distance(x.grad, exact.grad) < 2 * ROUNDING
+    torch.testing.assert_close(fused.bias.grad, reference.bias.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fused.running_mean, reference.running_mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused.running_var, reference.running_var, rtol=1e-3, atol=1e-4)
+    assert fused.num_batches_tracked == reference.num_batches_tracked == 1
+    fused.eval(), reference.eval()
+    found = pool_norm_activate(x.detach(), fused, activation, pool=pool)
+    assert distance(found, plain(exact.detach(), reference, activation, pool=pool)) < 2 * ROUNDING
+
+
+@compiled
+def test_a_gradient_goes_to_the_first_of_equal_pixels_as_in_torch():
+    x = torch.zeros(1, 2, 2, 2).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm = batch_norm(2).eval()
+    pool_norm_activate(x, norm, "relu", pool=True).sum().backward()
+    assert x.grad[:, :, 0, 1:].abs().sum() == x.grad[:, :, 1].abs().sum() == 0
+
+
+@compiled
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_hold_over_all_numbers(activation):
+    values = torch.cat((torch.linspace(-30, 30, 4001), torch.tensor([-1e30, -1e4, 0.0, 1e-30, 1e4, 1e30])))
+    x = values.bfloat16().view(1, -1, 1, 1)[:, :4000].clone(memory_format=torch.channels_last).requires_grad_()
+    y = activate(x, activation)
+    y.sum().backward()
+    exact = x.detach().double().requires_grad_()
+    expected = ACTIVATIONS[activation](exact)
+    expected.sum().backward()
+    torch.testing.assert_close(y.double(), expected, rtol=ROUNDING, atol=1e-5)
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=ROUNDING, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_number_that_is_none_is_not_lost_on_the_way(value, place):
+    x = maps((2, 3, 4, 4))
+    x[0, 1, place // 2, place % 2] = value
+    y = pool_norm_activate(x, batch_norm(3), "gelu", pool=True)
+    assert not y[:, 1].isfinite().all() and y[:, 0].isfinite().all()
+
+
+@compiled
+def test_the_number_of_threads_changes_no_bit():
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        x, norm = maps((33, 24, 9, 9)).requires_grad_(), batch_norm(24)
+        pool_norm_activate(x, norm, "gelu", pool=True).square().sum().backward()
+        results.append((x.grad, norm.bias.grad, norm.running_var))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(4, 8, 6, 6),
+        torch.randn(4, 8, 6, 6).bfloat16(),
+        torch.randn(4, 8, 6, 6).contiguous(memory_format=torch.channels_last),
+    ],
+    ids=["fp32", "channels first", "fp32, channels last"],
+)
+def test_what_the_c_cannot_take_is_computed_by_torch(x):
+    assert not has_kernel(x)
+    norm = batch_norm(8)
+    expected = F.silu(copy.deepcopy(norm)(F.max_pool2d(x, 2)))
+    assert torch.equal(pool_norm_activate(x, norm, "silu", pool=True), expected)
+
+
+def where_library(tmp_path, **environment):
+    """What a new process finds."""
+    code = "from thumbnet.kernels.library import library; print(library() is not None)"
+    words = {"THUMBNET_CACHE": str(tmp_path / "cache"), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=True, timeout=120
+    ).stdout.strip()
+
+
+@compiled
+def test_it_is_compiled_once_into_the_cache_for_its_owner_alone(tmp_path):
+    assert where_library(tmp_path) == "True"
+    [made] = (tmp_path / "cache" / "kernels").iterdir()
+    before = made.stat().st_mtime_ns
+    assert where_library(tmp_path) == "True"
+    assert made.stat().st_mtime_ns == before
+    assert made.stat().st_mode & 0o077 == 0
+    made.chmod(0o722)  # another user could have written it
+    assert where_library(tmp_path) == "False"
+
+
+@pytest.mark.parametrize("environment", [{"THUMBNET_KERNELS": "plain"}, {"PATH": "/nowhere"}], ids=str)
+def test_without_it_everything_works(tmp_path, environment):
+    assert where_library(tmp_path, **environment) == "False"
+
+
+def test_a_compiler_that_fails_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(home, "FLAGS", ("--no-such-flag",))
+    home.library.cache_clear()
+    try:
+        assert library() is None
+        assert list((tmp_path / "kernels").iterdir()) == []  # nothing half-made
+    finally:
+        home.library.cache_clear()
