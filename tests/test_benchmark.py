@@ -68,8 +68,8 @@ def test_the_interval_of_a_mean_is_students(n):
 
 
 def test_recipes_know_their_data_set_by_name():
-    assert [dataset_of(name) for name in ("cifar10-94", "cifar100-quick", "general")] == [
-        "cifar10", "cifar100", "fashion-mini",
+    assert [dataset_of(name) for name in ("cifar10-94", "cifar100-quick", "fashion-mnist-94", "general")] == [
+        "cifar10", "cifar100", "fashion-mnist", "fashion-mini",
     ]  # fmt: skip
 
 
@@ -99,12 +99,14 @@ def test_operations_grow_with_epochs_and_resolution():
 def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_look_at_the_test_set(tmp_path):
     result = thumbnet(
         "bench", "general", "--seeds", "2", "--first-seed", "5", "--epochs", "1", "--threads", "1",
-        "--runs", "here", "--out", "results", "--json", cwd=tmp_path,
+        "--widths", "8", "16", "16", "--runs", "here", "--out", "results", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     [made] = json.loads(result.stdout)["campaigns"]
     assert json.loads((tmp_path / "results" / "general.json").read_text()) == made
-    assert made["seeds"] == [5, 6] and made["changes"] == {"epochs": 1} and made["validation"] == 0
+    assert (
+        made["seeds"] == [5, 6] and made["changes"] == {"epochs": 1, "widths": [8, 16, 16]} and made["validation"] == 0
+    )
     assert [run["test_openings"] for run in made["runs"]] == [1, 1]
     assert all(run["cold_wall"] > run["train_clock"] > 0 for run in made["runs"])
     assert made["runs"][0]["images"] == 1_000
@@ -115,7 +117,21 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 
 
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
-    words = ("bench", "general", "--seeds", "1", "--epochs", "1", "--split", "validation", "--json")
+    words = (
+        "bench",
+        "general",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--widths",
+        "8",
+        "16",
+        "16",
+        "--split",
+        "validation",
+        "--json",
+    )
     result = thumbnet(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     [made] = json.loads(result.stdout)["campaigns"]

@@ -16,10 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import thumbnet
+from thumbnet.cli.main import COMMANDS
 from thumbnet.cli.main import run as command_line
 from thumbnet.runs import Run
 
-SHORT = ("--epochs", "1", "--threads", "1")
+SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,12 @@ def pictures(folder: Path, classes=("a", "b"), count=12):
 def test_help_names_every_command_and_what_it_does(tmp_path):
     result = thumbnet("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for command in ("data", "preview", "train", "evaluate", "predict", "list"):
+    for command in COMMANDS:
         assert f" {command} " in result.stdout
     assert "Train a classifier" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["data", "preview", "train", "evaluate", "predict", "list"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_each_command_ends_well_and_shows_an_example(command, capsys):
     assert command_line([command, "--help"]) == 0
     assert f"Example: thumbnet {command}" in " ".join(capsys.readouterr().out.split())
@@ -172,7 +173,9 @@ def test_a_folder_of_pictures_is_trained_evaluated_and_predicted(here, capsys):
 
 
 def test_a_config_file_lies_below_flags_and_above_defaults(here):
-    (here / "c.toml").write_text("epochs = 1\nlearning_rate = 0.02\nflip = false\ndropout = [0.1]\nthreads = 1\n")
+    (here / "c.toml").write_text(
+        "epochs = 1\nlearning_rate = 0.02\nflip = false\ndropout = [0.1]\nthreads = 1\nwidths = [8, 16, 16]\n"
+    )
     for words in (["--config", "c.toml", "train", "fashion-mini"], ["train", "fashion-mini", "--config", "c.toml"]):
         out = f"run{len(words[0])}"
         assert command_line([*words, "--learning-rate", "0.05", "--out", out]) == 0
@@ -388,6 +391,7 @@ def test_a_folder_of_another_user_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_in_a_checkpoint_exit_75_and_a_resume_to_the_same_bits(number, tmp_path):
     words = ["train", "fashion-mini", "--epochs", "2", "--threads", "1", "--dropout", "0.1", "--zoom", "0.1"]
+    words += ["--widths", "16", "32", "64", "--no-report"]
     whole = thumbnet(*words, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0
     command = [sys.executable, "-m", "thumbnet.cli.main", *words, "--out", "cut"]
@@ -418,7 +422,7 @@ def test_output_cut_off_by_its_reader_is_no_error(trained):
 
 
 def test_the_recipe_of_a_run_with_a_fraction_of_an_epoch_repeats_it_though_fractions_cannot_be_typed(here, capsys):
-    (here / "part.toml").write_text("epochs = 0.1\n")
+    (here / "part.toml").write_text("epochs = 0.1\nwidths = [8, 16, 16]\n")
     assert command_line(["train", "fashion-mini", "--config", "part.toml", "--out", "one", "--threads", "1"]) == 0
     assert command_line(["train", "fashion-mini", "--config", "one/recipe.toml", "--out", "two", "--threads", "1"]) == 0
     assert (here / "one" / "model.safetensors").read_bytes() == (here / "two" / "model.safetensors").read_bytes()

@@ -26,7 +26,7 @@ def maps(shape, *, seed=0):
 
 def batch_norm(channels):
     layer = nn.BatchNorm2d(channels, momentum=0.3)
-    layer.weight.requires_grad_(False)
+    nn.init.uniform_(layer.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(4))
     nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.running_mean, generator=torch.Generator().manual_seed(2))
     return layer
@@ -52,6 +52,7 @@ def test_the_fused_operation_is_torchs_forward_backward_and_in_evaluation(shape,
     assert distance(y, expected) < ROUNDING
     assert distance(x.grad, exact.grad) < 2 * ROUNDING
     torch.testing.assert_close(fused.bias.grad, reference.bias.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fused.weight.grad, reference.weight.grad, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(fused.running_mean, reference.running_mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fused.running_var, reference.running_var, rtol=1e-3, atol=1e-4)
     assert fused.num_batches_tracked == reference.num_batches_tracked == 1

@@ -119,7 +119,7 @@ def test_the_preactivation_block_is_the_one_of_the_report():
     y = convolve(F.leaky_relu(norm(x, block.norm1), 0.2), block.conv1, stride=2)
     y = convolve(F.leaky_relu(norm(y, block.norm2), 0.2), block.conv2, padding=1)
     y = convolve(F.relu(norm(y, block.norm3)), block.conv3)
-    shortcut = convolve(F.relu(norm(x, block.shortcut[0])), block.shortcut[2], stride=2)
+    shortcut = convolve(F.relu(norm(x, block.shortcut[0])), block.shortcut[1], stride=2)
     torch.testing.assert_close(block(x), y + shortcut, rtol=1e-4, atol=1e-4)
 
 

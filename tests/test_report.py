@@ -63,7 +63,7 @@ def test_the_page_of_a_run_is_whole_in_a_browser_at_three_widths(page):
 def test_names_that_are_markup_show_as_text(page):
     [view, *_], _ = seen(page)
     assert HOSTILE in view["text"]
-    assert "{{ 7*7 }}" in view["text"] and "49" not in view["text"].split("fingerprint")[0].splitlines()[1]
+    assert "<b>bold</b> {{ 7*7 }}" in view["text"]  # as it stands, not as markup, nor computed
     assert "<img src=x" not in page.read_text()
 
 
@@ -132,6 +132,12 @@ def test_the_page_of_a_comparison_is_whole(run, folder, tmp_path):
             "general", widths=(8, 16, 16), batch_size=20, validation=0.3, seed=seed, **({"epochs": 2} | changes)
         )
         runs.append(train(made, load_dataset(folder), tmp_path / f"{seed}{len(changes)}", machine=CPU))
+    for made_run, accuracy in zip(
+        runs, (0.5, 0.6, 0.75, 0.8), strict=True
+    ):  # so few images may give all seeds one number
+        path = shutil.copytree(made_run.path, tmp_path / f"known {accuracy}") / "summary.json"
+        path.write_text(json.dumps(made_run.summary | {"validation_accuracy": accuracy}))
+    runs = [Run.open(tmp_path / f"known {accuracy}") for accuracy in (0.5, 0.6, 0.75, 0.8)]
     found = compare(runs)
     view = check_page(write_comparison_report(found, runs, tmp_path / "compared.html"))[0]
     assert found.pairs[0].sentence in " ".join(view["text"].split())

@@ -17,7 +17,7 @@ from thumbnet.recipes import recipe
 from thumbnet.study import judge_study, read_study, run_study, study_of
 
 TINY = """
-seeds = 2
+seeds = {seeds}
 [fields]
 epochs = 1
 widths = [8, 16, 16]
@@ -33,9 +33,9 @@ label_smoothing = 0.0
 """
 
 
-def written(folder: Path, rows: str = TWO, name: str = "s.toml") -> Path:
+def written(folder: Path, rows: str = TWO, name: str = "s.toml", seeds: int = 2) -> Path:
     path = folder / name
-    path.write_text(TINY.format(rows=rows))
+    path.write_text(TINY.format(rows=rows, seeds=seeds))
     return path
 
 
@@ -167,7 +167,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
 
 
 def test_a_stopped_study_exits_75_and_goes_on_where_it_was(tmp_path):
-    written(tmp_path, TWO.replace("0.0", "0.0\nepochs = 30"))
+    written(tmp_path, TWO.replace("0.0", "0.0\nepochs = 12"), seeds=1)
     command = [sys.executable, "-m", "thumbnet.cli.main", "study", "s.toml", "--threads", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     cells = tmp_path / "studies" / "s" / "cells"
@@ -181,10 +181,10 @@ def test_a_stopped_study_exits_75_and_goes_on_where_it_was(tmp_path):
     assert "the same command goes on" in errors
     assert (cells / "sharp-s0" / "checkpoint" / "manifest.json").is_file()
     epochs = len((cells / "sharp-s0" / "metrics.jsonl").read_text().splitlines())
-    assert 1 <= epochs < 30
+    assert 1 <= epochs < 12
     study = read_study(tmp_path / "s.toml")
     done = run_study(study, tmp_path / "studies" / "s", machine=CPU)
-    assert len(done) == 4
+    assert len(done) == 2
     assert "continuing after step" in (cells / "sharp-s0.log").read_text()
 
 
@@ -198,13 +198,13 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
 
 
 def test_jobs_train_side_by_side_and_folds_count_as_one_seed(tmp_path):
-    written(tmp_path, "folds = 2\n" + TWO).write_text("folds = 2\n" + TINY.format(rows=TWO))
+    written(tmp_path).write_text("folds = 2\n" + TINY.format(rows=TWO, seeds=1))
     lines = []
     study = read_study(tmp_path / "s.toml")
     done = run_study(study, tmp_path / "out", jobs=2, machine=CPU, tell=lines.append)
-    assert len(done) == 8 and "8/8" in lines[-1]
+    assert len(done) == 4 and "4/4" in lines[-1]
     [found] = judge_study(study, done)
-    assert [group.n for group in found.groups] == [2, 2]
+    assert [group.n for group in found.groups] == [1, 1]
     halves = [run.predictions("validation").rows.tolist() for cell, run in done if cell.name.startswith("smooth-s0")]
     assert sorted(halves[0] + halves[1]) == list(range(6_000))
 

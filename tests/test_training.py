@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
+from thumbnet.progress import Reporter
 from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run, build_model
 from thumbnet.training import normalization, train
@@ -81,6 +83,38 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
             with pytest.raises(Interrupted, match=r"continue with: thumbnet train tiny --out .*run --resume"):
                 train(quick, tiny, tmp_path / "run", machine=CPU)
     assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
+
+
+@pytest.mark.parametrize("model", ["speednet_slim", "preact_resnet50_classic"])
+def test_in_bf16_with_the_parts_in_c_a_resumed_run_ends_with_the_same_bits_too(tiny, tmp_path, monkeypatch, model):
+    bf16 = Machine(device="cpu", precision="bf16", threads=2)
+    chosen = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=32)
+    if model != "speednet_slim":
+        chosen = recipe("cifar10-classic", epochs=1, batch_size=64)
+    whole = train(chosen, tiny, tmp_path / "whole", machine=bf16)
+    with monkeypatch.context() as patched:
+        stop_at(patched, 3)
+        with pytest.raises(Interrupted):
+            train(chosen, tiny, tmp_path / "cut", machine=bf16)
+    assert_identical(train(chosen, tiny, tmp_path / "cut", machine=bf16), whole)
+
+
+def test_a_run_resumed_with_other_kernels_says_so(tiny, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(patched, 3)
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU)
+    path = tmp_path / "run" / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernels": "compiled"}))  # and fp32 does without
+
+    class Heard(Reporter):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, line):
+            self.lines.append(line)
+
+    train(quick, tiny, tmp_path / "run", machine=CPU, reporter=Heard())
+    assert any("the last bits will differ" in line for line in Heard.lines)
 
 
 def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):

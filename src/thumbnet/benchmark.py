@@ -232,8 +232,7 @@ def dataset_of(name: str) -> str:
     """The data set a recipe is named after: `cifar10` for cifar10-94; fashion-mini where it is named after none."""
     from thumbnet.data.datasets import SPECS
 
-    first = name.split("-")[0]
-    return first if first in SPECS else "fashion-mini"
+    return next((dataset for dataset in SPECS if name.startswith(f"{dataset}-")), "fashion-mini")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
+from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare, uses_kernels
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -69,6 +69,10 @@ def train(
     elif run.finished:
         reporter.say(f"{run.path} is finished already")
         return run
+    elif (run.environment.get("kernels") == "compiled") != uses_kernels(backend):
+        reporter.say(
+            "note: the parts in C are used now and were not before, or the other way round: the last bits will differ"
+        )
     with run.locked(), StopSignals() as stop:
         about = (
             f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"

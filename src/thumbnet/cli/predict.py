@@ -65,9 +65,9 @@ def predict(
     from thumbnet.prediction import load, predict_files, sure_from
     from thumbnet.runs import Run
 
+    files = [file for path in images for file in image_files(path)]
     opened = Run.open(run)
     threshold = None if sure is None else sure_from(opened, sure)
-    files = [file for path in images for file in image_files(path)]
     classifier = load(opened, machine=Machine(**given(machine)))
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)

@@ -54,10 +54,11 @@ def python_and_packages() -> Iterator[Finding]:
 
 
 def processor() -> Iterator[Finding]:
-    """Cores, and whether bf16 is multiplied natively."""
+    """Cores, whether bf16 is multiplied natively, and whether the C is used."""
     import torch
 
     from thumbnet.backend import has_fast_bf16, processor_name
+    from thumbnet.kernels.library import library
 
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     yield "well", f"{processor_name()}, {cores} cores, {threads} threads"
@@ -73,6 +74,14 @@ def processor() -> Iterator[Finding]:
         yield "well", "the processor multiplies bf16 natively; it is used"
     else:
         yield "note", "the processor has no native bf16, so fp32 is used: two to four times slower than on one that has"
+        return
+    if library() is not None:
+        yield "well", "the parts written in C are compiled for this processor"
+    else:
+        yield (
+            "note",
+            "the parts written in C are not used (they need Linux and gcc): the fast recipes take a third more time",
+        )
 
 
 def device() -> Iterator[Finding]:

@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum activation { NONE, RELU, SILU, GELU };
+enum activation { NONE, RELU, SILU, GELU, LEAKY_RELU };
+
+static const float leaky_slope = 0.2f;  // TensorFlow's default
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -63,6 +65,7 @@ INLINE float activate(float z, enum activation kind) {
     case RELU: return z < 0 ? 0 : z;
     case SILU: return z * sigmoid(z);
     case GELU: return z * normal_below(z, exp_minus(0.5f * z * z));
+    case LEAKY_RELU: return z < 0 ? leaky_slope * z : z;
     default: return z;
   }
 }
@@ -78,6 +81,7 @@ INLINE float slope(float z, enum activation kind) {  // of `activate`
       float e = exp_minus(0.5f * z * z);
       return normal_below(z, e) + z * e * 0.398942280f;
     }
+    case LEAKY_RELU: return z > 0 ? 1.0f : leaky_slope;
     default: return 1.0f;
   }
 }
@@ -148,6 +152,7 @@ void forward(const bf16 *x, const float *scale, const float *shift, bf16 *y, lon
       case RELU: forward_pixel(from, scale, shift, to, channels, RELU); break;
       case SILU: forward_pixel(from, scale, shift, to, channels, SILU); break;
       case GELU: forward_pixel(from, scale, shift, to, channels, GELU); break;
+      case LEAKY_RELU: forward_pixel(from, scale, shift, to, channels, LEAKY_RELU); break;
       default: forward_pixel(from, scale, shift, to, channels, NONE);
     }
   }
@@ -181,6 +186,7 @@ void backward(const bf16 *x, const bf16 *gradient, const float *scale, const flo
         case RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, RELU); break;
         case SILU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, SILU); break;
         case GELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, GELU); break;
+        case LEAKY_RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, LEAKY_RELU); break;
         default: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, NONE);
       }
     }

@@ -8,6 +8,7 @@ one pass forward for the pooling, one for the sums, one for the rest, and two ba
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,15 @@ from torch.nn import functional as F
 
 from thumbnet.kernels.library import library
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
-CODES = {"relu": 1, "silu": 2, "gelu": 3}  # `enum activation` of the C
+LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of `enum activation` of the C
+    "none": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "leaky_relu": partial(F.leaky_relu, negative_slope=LEAKY_SLOPE),
+}
+CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
 def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool) -> Tensor:
@@ -25,14 +33,15 @@ def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool
 
     In training mode by the batch's statistics, which also move the running ones of `norm`.
     """
-    if not has_kernel(x) or norm.weight.requires_grad or not norm.track_running_stats:
+    if not has_kernel(x):
         return plain(x, norm, activation, pool=pool)
     return PoolNormActivate.apply(x, norm.weight, norm.bias, norm, CODES[activation], pool)  # type: ignore[no-any-return]
 
 
 def plain(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool) -> Tensor:
     """The same by torch's own operations, on any device and in any type."""
-    return ACTIVATIONS[activation](norm(F.max_pool2d(x, 2) if pool else x))
+    x = F.max_pool2d(x, 2) if pool else x
+    return ACTIVATIONS[activation](nn.BatchNorm2d.forward(norm, x))
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -47,7 +56,7 @@ def has_kernel(x: Tensor) -> bool:
 
 
 class PoolNormActivate(torch.autograd.Function):
-    """`pool_norm_activate` for what `has_kernel`; the scales of the normalisation are fixed."""
+    """`pool_norm_activate` for what `has_kernel`."""
 
     @staticmethod
     def forward(
@@ -85,15 +94,17 @@ class PoolNormActivate(torch.autograd.Function):
             channels,
             ctx.code,
         )
-        total = sums.sum(0)
+        of_bias = sums.sum(0)
+        of_weight = products.sum(0) * inverse_deviation
         if not ctx.needs_input_grad[0]:
-            return None, None, total, None, None, None
+            return None, of_weight, of_bias, None, None, None
         count = batch * height * width
-        slope = torch.zeros_like(scale)  # of the gradient over the normalised map: what its variance takes back
-        constant = torch.zeros_like(scale)
+        slope, constant = torch.zeros(
+            2, channels
+        )  # of what mean and variance take back, over the map: slope * x + constant
         if ctx.batch_decides:
-            slope = -scale * inverse_deviation.square() * products.sum(0) / count
-            constant = -scale * total / count - slope * mean
+            slope = -scale * inverse_deviation * of_weight / count
+            constant = -scale * of_bias / count - slope * mean
         result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
         if ctx.place is None:
             call("backward_norm", inner, pooled, scale, slope, constant, result, count, channels)
@@ -111,7 +122,7 @@ class PoolNormActivate(torch.autograd.Function):
                 *ctx.shape[2:],
                 channels,
             )
-        return result, None, total, None, None, None
+        return result, of_weight, of_bias, None, None, None
 
 
 class Activate(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.normalization import NormActivation
 
 STAGES = (
     (3, 64, 256, 1),
@@ -18,12 +19,11 @@ STAGES = (
     (6, 256, 1024, 2),
     (3, 512, 2048, 2),
 )  # blocks, width, channels out, stride
-LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
+def batch_norm(channels: int, activation: str = "none") -> NormActivation:
     """Batch normalisation with Keras's defaults: epsilon 1e-3, running statistics keep 0.99 (PyTorch counts the rest)."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return NormActivation(channels, activation, eps=1e-3, momentum=0.01)
 
 
 class PreActivationBlock(nn.Module):
@@ -31,24 +31,22 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, channels_in: int, width: int, channels_out: int, *, stride: int = 1, project: bool = False):
         super().__init__()
-        self.norm1 = batch_norm(channels_in)
+        self.norm1 = batch_norm(channels_in, "leaky_relu")
         self.conv1 = Conv2d(channels_in, width, 1, stride=stride)
-        self.norm2 = batch_norm(width)
+        self.norm2 = batch_norm(width, "leaky_relu")
         self.conv2 = Conv2d(width, width, 3, padding=1)
-        self.norm3 = batch_norm(width)
+        self.norm3 = batch_norm(width, "relu")  # the report's third activation is the plain ReLU
         self.conv3 = Conv2d(width, channels_out, 1)
         self.shortcut: nn.Module = nn.Identity()
         if project:  # the report normalises the shortcut by itself instead of sharing norm1
             self.shortcut = nn.Sequential(
-                batch_norm(channels_in), nn.ReLU(inplace=True), Conv2d(channels_in, channels_out, 1, stride=stride)
+                batch_norm(channels_in, "relu"), Conv2d(channels_in, channels_out, 1, stride=stride)
             )
 
     def forward(self, x: Tensor) -> Tensor:  # B C H V
-        y = self.conv1(F.leaky_relu(self.norm1(x), LEAKY_SLOPE, inplace=True))  # B W H/stride V/stride
-        y = self.conv2(F.leaky_relu(self.norm2(y), LEAKY_SLOPE, inplace=True))
-        y = self.conv3(
-            F.relu(self.norm3(y), inplace=True)
-        )  # B D H/stride V/stride; the report's third activation is the plain ReLU
+        y = self.conv1(self.norm1(x))  # B W H/stride V/stride
+        y = self.conv2(self.norm2(y))
+        y = self.conv3(self.norm3(y))  # B D H/stride V/stride
         return y + self.shortcut(x)
 
 
@@ -58,9 +56,9 @@ class PostActivationBlock(nn.Module):
     def __init__(self, channels_in: int, width: int, channels_out: int, *, stride: int = 1, project: bool = False):
         super().__init__()
         self.conv1 = Conv2d(channels_in, width, 1, stride=stride)
-        self.norm1 = batch_norm(width)
+        self.norm1 = batch_norm(width, "relu")
         self.conv2 = Conv2d(width, width, 3, padding=1)
-        self.norm2 = batch_norm(width)
+        self.norm2 = batch_norm(width, "relu")
         self.conv3 = Conv2d(width, channels_out, 1)
         self.norm3 = batch_norm(channels_out)
         self.shortcut: nn.Module = nn.Identity()
@@ -68,8 +66,8 @@ class PostActivationBlock(nn.Module):
             self.shortcut = nn.Sequential(Conv2d(channels_in, channels_out, 1, stride=stride), batch_norm(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:  # B C H V
-        y = F.relu(self.norm1(self.conv1(x)))  # B W H/stride V/stride
-        y = F.relu(self.norm2(self.conv2(y)))
+        y = self.norm1(self.conv1(x))  # B W H/stride V/stride
+        y = self.norm2(self.conv2(y))
         y = self.norm3(self.conv3(y))  # B D H/stride V/stride
         return F.relu(y + self.shortcut(x))
 
@@ -89,8 +87,7 @@ class ClassicResNet50(nn.Module):
         after_stage2, after_stage3, before_dense = dropout
         self.stem = nn.Sequential(
             nn.Conv2d(channels, 64, 7, stride=2, padding=3),
-            batch_norm(64),
-            nn.ReLU(),
+            batch_norm(64, "relu"),
             nn.MaxPool2d(3, stride=2),  # without padding, so 16 -> 7
         )
         stages, channels_in = [], 64

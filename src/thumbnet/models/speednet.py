@@ -11,16 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from thumbnet.kernels.pool_norm_activate import activate, pool_norm_activate
+from thumbnet.kernels.pool_norm_activate import activate
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.normalization import NormActivation
 from thumbnet.models.whitening import Whitening
 
 NORM_MOMENTUM = 0.3  # share of the newest batch in the running statistics; with 0.1 they lag behind (docs/findings.md)
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation with trained shifts and fixed scales of one."""
-    layer = nn.BatchNorm2d(channels, momentum=NORM_MOMENTUM)
+def norm(channels: int, activation: str, *, pool: bool = False) -> NormActivation:
+    """Batch normalisation with trained shifts and fixed scales of one, pooled before where `pool`, activated after."""
+    layer = NormActivation(channels, activation, pool=pool, momentum=NORM_MOMENTUM)
     layer.weight.requires_grad_(False)
     return layer
 
@@ -42,21 +43,17 @@ class Group(nn.Module):
             Conv2d(width, channels_out, kernel, padding=kernel // 2 if kernel % 2 else 0, bias=False)
             for width, kernel in zip(widths, kernels, strict=False)
         )
-        self.norms = nn.ModuleList(norm(channels_out) for _ in kernels)
+        self.shortcut = len(kernels) >= 3
+        self.norms = nn.ModuleList(norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
+        if self.shortcut:
+            self.norms[-1] = norm(channels_out, "none")  # activated after the sum
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W
-        x = self.convs[0](x)
-        x = pool_norm_activate(x, self.norms[0], self.activation, pool=True)  # type: ignore[arg-type]  # B D H/2 W/2
-        shortcut = x
-        last = len(self.convs) - 1
-        for i in range(1, len(self.convs)):
-            x = self.convs[i](x)
-            if i == last and last >= 2:
-                x = activate(self.norms[i](x) + shortcut, self.activation)
-            else:
-                x = pool_norm_activate(x, self.norms[i], self.activation, pool=False)  # type: ignore[arg-type]
-        return x
+        x = first = self.norms[0](self.convs[0](x))  # B D H/2 W/2
+        for conv, normalize in zip(self.convs[1:], self.norms[1:], strict=True):
+            x = normalize(conv(x))
+        return activate(x + first, self.activation) if self.shortcut else x
 
 
 class SpeedNet(nn.Module):

@@ -12,6 +12,7 @@ from thumbnet.recipes.recipe import vary as vary
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "general": general.general,
     "plain": general.plain,
+    "fashion-mnist-94": general.fashion_mnist,
     "cifar10-83": cifar10.to_83,
     "cifar10-94": cifar10.to_94,
     "cifar10-96": cifar10.to_96,
@@ -40,7 +41,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     return vary(RECIPES[name](), **changes)
 
 
-DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76"}
+DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76", "fashion-mnist": "fashion-mnist-94"}
 
 
 def default_for(dataset: str, model: str | None = None) -> str:

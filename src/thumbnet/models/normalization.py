@@ -1,0 +1,22 @@
+"""Batch normalisation with what stands before and after it: max-pooling by 2 x 2, and an activation.
+
+The same parameters, buffers and results as torch's layers in a row; one operation where `kernels` has the C for it.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, pool_norm_activate
+
+
+class NormActivation(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, then `activation` (a name of `ACTIVATIONS`); max-pooled by 2 x 2 first where `pool`."""
+
+    def __init__(self, channels: int, activation: str = "none", *, pool: bool = False, **options: Any):
+        super().__init__(channels, **options)
+        assert activation in ACTIVATIONS
+        self.activation, self.pool = activation, pool
+
+    def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C H W, or B C H/2 W/2
+        return pool_norm_activate(x, self, self.activation, pool=self.pool)
