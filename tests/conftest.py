@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.machine import Machine
 from thumbnet.recipes import Recipe, recipe
+
+settings.register_profile("no deadline", deadline=None)  # time is measured in benchmarks, not in tests
+settings.load_profile("no deadline")
 
 CPU = Machine(device="cpu", threads=1, precision="fp32")
 

@@ -42,11 +42,12 @@ def to_94() -> Recipe:
         FAST,
         name="cifar10-94",
         model="speednet",
-        epochs=9.2,
+        epochs=10.4,
         resolution=(0.75, 0.875, 1.0),
         label_smoothing=0.1,
         crop=2,
         jitter=0.13,
+        uncertain=0.5,
     )
 
 
