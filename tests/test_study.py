@@ -109,7 +109,7 @@ def finished(tmp_path_factory):
     """A study of two variants and two seeds, run by the command."""
     folder = tmp_path_factory.mktemp("study")
     written(folder)
-    result = thumbnet("study", "s.toml", "--threads", 1, "--json", cwd=folder)
+    result = thumbnet("study", "s.toml", "--threads", 1, "--jobs", 2, "--json", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -190,7 +190,7 @@ def test_a_stopped_study_exits_75_and_goes_on_where_it_was(tmp_path):
 
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
     written(tmp_path, TWO.replace("0.0", "0.0\nlearning_rate = 1e30\noptimizer = 'sgd'\nhead_rate = 1.0"))
-    result = thumbnet("study", "s.toml", "--threads", 1, cwd=tmp_path)
+    result = thumbnet("study", "s.toml", "--threads", 1, "--jobs", 2, cwd=tmp_path)
     assert result.returncode == 1
     assert "2 of 4 runs failed; see" in result.stderr
     assert (tmp_path / "studies" / "s" / "cells" / "smooth-s1" / "summary.json").is_file()
