@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from conftest import thumbnet
 from thumbnet.cli.main import COMMANDS
 from thumbnet.cli.main import run as command_line
+from thumbnet.recipes import recipe
 from thumbnet.runs import Run
 
 SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
@@ -126,7 +127,7 @@ def test_preview_draws_both_pages_and_estimates(here, capsys):
     words = ["preview", "fashion-mini", "--rows", "2", "--columns", "3", "--threads", "1", "--json"]
     assert command_line(words) == 0
     seen = json.loads(capsys.readouterr().out)
-    assert seen["parameters"] == 912_776 and seen["step_seconds"] > 0 and seen["steps"] == 54 * 8
+    assert seen["parameters"] == 912_776 and seen["step_seconds"] > 0 and seen["steps"] == 54 * recipe("general").epochs
     sizes = []
     for page in ("stored", "augmented"):
         with Image.open(seen[page]) as picture:
@@ -360,7 +361,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); "
         "from thumbnet.cli.main import run; sys.exit(run(sys.argv[1:]))"
     )
-    words = [sys.executable, "-c", limited, "train", "fashion-mini", *SHORT, "--out", "run"]
+    words = [sys.executable, "-c", limited, "train", "fashion-mini", "--epochs", "1", "--threads", "1", "--out", "run"]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     last = result.stderr.splitlines()[-1]
