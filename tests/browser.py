@@ -3,12 +3,11 @@
 import functools
 import http.server
 import json
-import re
+import queue
 import shutil
 import subprocess
 import tempfile
 import threading
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ WIDTHS = (400, 1_000, 1_600)  # pixels: a telephone, a tablet or half a screen, 
 LEAST_CONTRAST = 4.5  # of text, WCAG 2.2, 1.4.3
 
 # Opens the page in a frame of each width, waits for it, and looks at every element that holds text.
-HARNESS = """<!doctype html><meta charset="utf-8"><body><pre id="found"></pre><script>
+HARNESS = """<!doctype html><meta charset="utf-8"><body><script>
 const channel = value => { value /= 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4 };
 const luminance = rgb => 0.2126 * channel(rgb[0]) + 0.7152 * channel(rgb[1]) + 0.0722 * channel(rgb[2]);
 const numbers = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
@@ -61,13 +60,30 @@ async function main() {
     found.push(look(frame.contentDocument, frame.contentWindow));
     frame.remove();
   }
-  document.getElementById('found').textContent = 'FOUND' + JSON.stringify(found) + 'END';
+  return found;
 }
-main();
+main().catch(error => ({error: String(error)})).then(found => fetch('found', {method: 'POST', body: JSON.stringify(found)}));
 </script>"""
 
 
+class Listener(http.server.ThreadingHTTPServer):
+    """Serves a folder on this machine and keeps what the page in the browser sends back."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: str):
+        super().__init__(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+        self.answers: queue.Queue[bytes] = queue.Queue()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    server: Listener
+
+    def do_POST(self) -> None:
+        self.server.answers.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(204)
+        self.end_headers()
+
     def log_message(self, *words: object) -> None:
         """Says nothing."""
 
@@ -83,29 +99,31 @@ def chromium() -> str:
 def seen(page: Path) -> tuple[list[dict], list[str]]:
     """What the browser shows of a page at each width, and the lines of its console."""
     browser = chromium()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the browser may still write as it ends
         shutil.copy(page, Path(folder) / "page.html")
         harness = HARNESS.replace("WIDTHS", json.dumps(WIDTHS)).replace("LEAST", str(LEAST_CONTRAST))
         (Path(folder) / "harness.html").write_text(harness, encoding="utf-8")
-        handler = functools.partial(Quiet, directory=folder)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        said = Path(folder) / "said.txt"
+        with Listener(folder) as server, open(said, "wb") as log:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            address = f"http://127.0.0.1:{server.server_address[1]}/harness.html"
-            command = [
-                browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--virtual-time-budget=60000",
-                "--window-size=1700,1200", "--dump-dom", address,
-            ]  # fmt: skip
-            for _ in range(3):  # on a busy machine the browser's own clock may run out before the pages have loaded
-                result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-                match = re.search(r"FOUND(\[.*\])END", result.stdout, re.S)
-                if match:
-                    break
-            server.shutdown()
-    assert match, f"the browser gave no answer: {result.stderr[-2000:]}"
-    complaints = [line for line in result.stderr.splitlines() if "CONSOLE" in line and "favicon" not in line]
-    return json.loads(unescape(match.group(1))), complaints
+            process = subprocess.Popen(
+                [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                 f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--window-size=1700,1200",
+                 f"http://127.0.0.1:{server.server_address[1]}/harness.html"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+            try:
+                found = json.loads(server.answers.get(timeout=120))
+            except queue.Empty:
+                found = {"error": "no answer within two minutes"}
+            finally:
+                process.terminate()
+                process.wait(timeout=30)
+                server.shutdown()
+        lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
+    assert isinstance(found, list), f"{found['error']}; the browser said: {lines[-20:]}"
+    return found, [line for line in lines if "CONSOLE" in line and "favicon" not in line]
 
 
 def check_page(page: Path) -> list[dict]:

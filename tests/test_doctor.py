@@ -81,6 +81,20 @@ def test_exact_duplicates_leaks_conflicts_and_flat_images_are_counted(images):
     assert json.loads(json.dumps(found.to_json()))["leaked_exact"] == 7
 
 
+def test_leaks_that_are_nearly_so_are_not_told_as_none(images):
+    train, test = images[:600], images[600:700].copy()
+    test[:3] = (train[:3] * 0.7).astype(np.uint8)
+    arrays = {"train_images": train, "train_labels": np.arange(600) % 10, "test_images": test}
+    arrays["test_labels"] = np.arange(100) % 10
+    data = assemble("planted", Pack(arrays, {"classes": list("abcdefghij")}), {"location": "memory"})
+    found = examine_dataset(data)
+    [(grave, told), *_] = findings(found)
+    assert found.leaked_exact == 0 and 3 <= found.leaked <= 5  # the planted ones, and what garments are alike anyway
+    near = f"{found.leaked} ({found.leaked}.00%)"
+    assert grave == "fault"
+    assert told.startswith(f"none of the 100 test images is a training image too, but {near} nearly are")
+
+
 def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     pack = read_fashion_mini()
     labels = pack.arrays["train_labels"][:2_000].copy()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from browser import check_page, seen
 from conftest import CPU, thumbnet
+from thumbnet.cli.main import run as command_line
 from thumbnet.comparison import compare
 from thumbnet.data.datasets import load_dataset
 from thumbnet.doctor import examine_dataset
@@ -63,7 +64,8 @@ def test_the_page_of_a_run_is_whole_in_a_browser_at_three_widths(page):
 def test_names_that_are_markup_show_as_text(page):
     [view, *_], _ = seen(page)
     assert HOSTILE in view["text"]
-    assert "<b>bold</b> {{ 7*7 }}" in view["text"]  # as it stands, not as markup, nor computed
+    assert "<b>bold</b> {{ 7*7 }}" in view["text"]  # as it stands, not as markup
+    assert "<b>bold</b> 49" not in view["text"]  # nor computed, in any of the places where the name stands
     assert "<img src=x" not in page.read_text()
 
 
@@ -132,12 +134,16 @@ def test_the_page_of_a_comparison_is_whole(run, folder, tmp_path):
             "general", widths=(8, 16, 16), batch_size=20, validation=0.3, seed=seed, **({"epochs": 2} | changes)
         )
         runs.append(train(made, load_dataset(folder), tmp_path / f"{seed}{len(changes)}", machine=CPU))
-    for made_run, accuracy in zip(
-        runs, (0.5, 0.6, 0.75, 0.8), strict=True
-    ):  # so few images may give all seeds one number
-        path = shutil.copytree(made_run.path, tmp_path / f"known {accuracy}") / "summary.json"
-        path.write_text(json.dumps(made_run.summary | {"validation_accuracy": accuracy}))
-    runs = [Run.open(tmp_path / f"known {accuracy}") for accuracy in (0.5, 0.6, 0.75, 0.8)]
+    known = (
+        0.5,
+        0.6,
+        0.75,
+        0.8,
+    )  # so few images may give all seeds one number, and then there is no difference to draw
+    for made, accuracy in zip(runs, known, strict=True):
+        path = shutil.copytree(made.path, tmp_path / f"known {accuracy}") / "summary.json"
+        path.write_text(json.dumps(made.summary | {"validation_accuracy": accuracy}))
+    runs = [Run.open(tmp_path / f"known {accuracy}") for accuracy in known]
     found = compare(runs)
     view = check_page(write_comparison_report(found, runs, tmp_path / "compared.html"))[0]
     assert found.pairs[0].sentence in " ".join(view["text"].split())
@@ -151,7 +157,7 @@ def test_the_page_of_a_study_shows_the_original_figures_beside(tmp_path):
     rows = [{"name": HOSTILE, "note": "83.40 % <b>bold</b>"}, {"name": "other", "flip": False, "note": "converges"}]
     table = {"variant": rows, "seeds": 1, "fields": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 500}}
     study = study_of(table, default_name="hostile")
-    done = run_study(study, tmp_path / "study", machine=CPU)
+    done = run_study(study, tmp_path / "study", jobs=2, machine=CPU)
     view = check_page(write_study_report(study, judge_study(study, done), done, tmp_path / "study.html"))[0]
     assert HOSTILE in view["text"] and "83.40 % <b>bold</b>" in view["text"]
     assert "not about their recipes" in " ".join(view["text"].split())
@@ -164,29 +170,43 @@ def test_the_page_of_the_doctor_is_whole(folder, tmp_path):
     assert HOSTILE in view["text"]
 
 
-def test_train_writes_the_page_and_can_be_told_not_to(tmp_path):
-    flags = ["--epochs", 1, "--widths", 8, 16, 16, "--batch-size", 500, "--threads", 1]
-    result = thumbnet("train", "fashion-mini", "--out", "a", *flags, cwd=tmp_path)
-    assert (tmp_path / "a" / "report.html").is_file() and "a/report.html" in result.stdout, result.stderr
-    thumbnet("train", "fashion-mini", "--out", "b", "--no-report", *flags, cwd=tmp_path)
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """The command line in this process, where torch is loaded already; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = command_line([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+SHORT = ("--epochs", 1, "--widths", 8, 16, 16, "--batch-size", 500, "--threads", 1)
+
+
+def test_train_writes_the_page_and_can_be_told_not_to(command, tmp_path):
+    code, out, errors = command("train", "fashion-mini", "--out", "a", *SHORT)
+    assert code == 0, errors
+    assert (tmp_path / "a" / "report.html").is_file() and "a/report.html" in out
+    command("train", "fashion-mini", "--out", "b", "--no-report", *SHORT)
     assert (tmp_path / "b" / "summary.json").is_file() and not (tmp_path / "b" / "report.html").exists()
-    both = thumbnet("report", "a", "b", "-o", "both.html", "--json", cwd=tmp_path)
-    assert both.returncode == 2 and "same recipe and seed" in both.stderr
-    one = json.loads(thumbnet("report", "b", "--json", cwd=tmp_path).stdout)
+    code, _, errors = command("report", "a", "b", "-o", "both.html", "--json")
+    assert code == 2 and "same recipe and seed" in errors
+    one = json.loads(command("report", "b", "--json")[1])
     assert one["bytes"] == (tmp_path / "b" / "report.html").stat().st_size
 
 
-def test_several_seeds_give_mean_spread_and_interval(tmp_path):
-    flags = ["--epochs", 1, "--widths", 8, 16, 16, "--batch-size", 500, "--threads", 1, "--no-report"]
-    result = thumbnet("train", "fashion-mini", "--seeds", 2, "--seed", 3, "--out", "s", "--json", *flags, cwd=tmp_path)
-    found = json.loads(result.stdout)
+def test_several_seeds_give_mean_spread_and_interval(command):
+    words = ("train", "fashion-mini", "--seeds", 2, "--seed", 3, "--out", "s", *SHORT, "--no-report")
+    found = json.loads(command(*words, "--json")[1])
     values = [run["validation_accuracy"] for run in found["runs"]]
     assert [run["seed"] for run in found["runs"]] == [3, 4]
     assert found["validation_accuracy"] == pytest.approx(sum(values) / 2)
     assert found["validation_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
-    again = thumbnet("train", "fashion-mini", "--seeds", 2, "--seed", 3, "--out", "s", "--resume", *flags, cwd=tmp_path)
-    assert again.returncode == 0 and "is finished already" in again.stderr
-    assert "n = 2 seeds" in again.stdout and "thumbnet compare s/s3 s/s4" in again.stdout
+    code, out, errors = command(*words, "--resume")
+    assert code == 0 and "is finished already" in errors
+    assert "n = 2 seeds" in out and "thumbnet compare s/s3 s/s4" in out
 
 
 @pytest.mark.parametrize(

@@ -141,9 +141,14 @@ def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
         return []
     if not found.leaked:
         return [("well", f"none of the {tests:,} test images is among the training images, or nearly")]
-    exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%}) are training images too"
-    near = f"with near duplicates {found.leaked:,} ({found.leaked / tests:.2%}): accuracy on them says nothing of new images"
-    return [("fault" if found.leaked_exact or found.leaked > tests / 100 else "note", f"{exact}, {near}")]
+    if found.leaked_exact:
+        exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%})"
+        told = f"{exact} are training images too, with near duplicates {found.leaked:,} ({found.leaked / tests:.2%})"
+    else:
+        near = f"{found.leaked:,} ({found.leaked / tests:.2%})"
+        told = f"none of the {tests:,} test images is a training image too, but {near} nearly are"
+    told += ": accuracy on them says nothing of new images"
+    return [("fault" if found.leaked_exact or found.leaked > tests / 100 else "note", told)]
 
 
 def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
@@ -152,8 +157,11 @@ def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
     for split in found.images:
         exact = sum(len([place for place in group if place.split == split]) > 1 for group in found.exact)
         near = sum(pair.first.split == pair.second.split == split for pair in found.near)
-        counts = [(exact, "groups of equal images"), (near, "nearly equal pairs")]
-        if told := " and ".join(f"{count:,} {what}" for count, what in counts if count):
+        counts = [
+            (exact, "group of equal images", "groups of equal images"),
+            (near, "nearly equal pair", "nearly equal pairs"),
+        ]
+        if told := " and ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count):
             lines.append(("note", f"{told} within the {split} images"))
     if found.conflicting:
         lines.append(("fault", f"{found.conflicting:,} groups of equal images have different labels"))
