@@ -19,6 +19,7 @@ settings.register_profile("no deadline", deadline=None)  # time is measured in b
 settings.load_profile("no deadline")
 
 CPU = Machine(device="cpu", threads=1, precision="fp32")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two threads wait for each other at every step
 
 
 @pytest.fixture(autouse=True, scope="session")

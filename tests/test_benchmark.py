@@ -118,20 +118,9 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
     words = (
-        "bench",
-        "general",
-        "--seeds",
-        "1",
-        "--epochs",
-        "1",
-        "--widths",
-        "8",
-        "16",
-        "16",
-        "--split",
-        "validation",
-        "--json",
-    )
+        "bench", "general", "--seeds", "1", "--epochs", "1", "--widths", "8", "16", "16", "--threads", "1",
+        "--split", "validation", "--json",
+    )  # fmt: skip
     result = thumbnet(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     [made] = json.loads(result.stdout)["campaigns"]

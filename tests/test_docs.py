@@ -1,6 +1,7 @@
 """The README and the pages are true: commands exist, the tree is the real one, tables come from results/."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cyclopts import CycloptsError
 
+from conftest import ONE_THREAD
 from thumbnet.cli.main import COMMANDS
 from thumbnet.results import in_words, recorded
 
@@ -93,7 +95,9 @@ def test_every_result_says_how_it_was_made():
 
 def test_the_python_of_the_readme_runs(tmp_path):
     code = README.split("```python\n")[1].split("```")[0].replace("epochs=4", "epochs=1")
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    environment = os.environ | ONE_THREAD
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "runs" / "quick" / "summary.json").read_text())["epochs"] == 1
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import CPU, thumbnet
+from conftest import CPU, ONE_THREAD, thumbnet
 from thumbnet.data.datasets import assemble, load_dataset
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
@@ -20,6 +20,12 @@ from thumbnet.doctor.labels import doubted
 from thumbnet.recipes import recipe
 
 PLANTED = 60
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    """Many small operations: beside other work two threads wait for each other at every one. `two_threads` undoes it."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +188,7 @@ def test_a_data_folder_that_is_not_there_is_a_fault_and_exit_1(tmp_path):
 
 
 def test_the_command_writes_a_gallery(tmp_path):
-    result = thumbnet("doctor", "fashion-mini", "--json", cwd=tmp_path)
+    result = thumbnet("doctor", "fashion-mini", "--json", cwd=tmp_path, **ONE_THREAD)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["images"] == {"train": 6000, "test": 1000}
