@@ -80,7 +80,7 @@ def processor() -> Iterator[Finding]:
     else:
         yield (
             "note",
-            "the parts written in C are not used (they need Linux and gcc): the fast recipes take a third more time",
+            "the parts written in C are not used (they need Linux and gcc): the fast recipes take 15 to 40 % more time",
         )
 
 

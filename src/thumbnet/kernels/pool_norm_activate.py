@@ -1,6 +1,6 @@
 """Max-pooling, batch normalisation and activation in one operation, where torch makes a pass over memory for each.
 
-In a network for small images these three cost as much time as the convolutions between them: torch's pooling keeps an
+In a network for small images these three cost more than half the time of the convolutions between them: torch's pooling keeps an
 eight-byte place for every two-byte value, and each operation reads and writes the whole map. In C (pool_norm_activate.c) it is
 one pass forward for the pooling, one for the sums, one for the rest, and two backward.
 """
