@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from thumbnet.kernels import library as home
+from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
 from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
 
@@ -59,6 +60,26 @@ def test_the_fused_operation_is_torchs_forward_backward_and_in_evaluation(shape,
     fused.eval(), reference.eval()
     found = pool_norm_activate(x.detach(), fused, activation, pool=pool)
     assert distance(found, plain(exact.detach(), reference, activation, pool=pool)) < 2 * ROUNDING
+
+
+@compiled
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize(("channels_out", "channels"), [(5, 3), (16, 300), (64, 256)])
+def test_the_dense_matrix_is_that_of_torchs_operations_and_computes_the_convolution(side, channels_out, channels):
+    kernel = torch.randn(channels_out, channels, 3, 3, generator=torch.Generator().manual_seed(0))
+    ours, plain_one = kernel.clone().requires_grad_(), kernel.clone().requires_grad_()
+    matrix, expected = DenseMatrix.apply(ours, side), PlainDenseMatrix.apply(plain_one, side, torch.bfloat16)
+    assert torch.equal(matrix, expected)
+    assert torch.equal(dense_matrix(kernel, side, torch.bfloat16), expected)
+    images = torch.randn(4, channels, side, side, generator=torch.Generator().manual_seed(1))
+    rows = images.permute(0, 2, 3, 1).flatten(1) @ matrix.float().T
+    convolved = F.conv2d(images, kernel.bfloat16().float(), padding=1).permute(0, 2, 3, 1).flatten(1)
+    torch.testing.assert_close(rows, convolved, rtol=1e-4, atol=1e-3)
+    gradient = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    matrix.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(ours.grad, plain_one.grad, rtol=1e-6, atol=1e-6)
+    assert ours.grad.stride() == kernel.stride()
 
 
 @compiled

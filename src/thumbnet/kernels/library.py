@@ -20,7 +20,7 @@ import torch
 
 from thumbnet.files import cache_folder
 
-SOURCE = Path(__file__).with_name("pool_norm_activate.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 WIDE = "-mprefer-vector-width=512"  # gcc's and clang's default is half of what these processors have
 COMPILE_SECONDS = 60  # then something is wrong with the compiler
@@ -45,11 +45,13 @@ def library() -> ctypes.CDLL | None:
 
 def compiled(compiler: str) -> Path:
     """The shared library for this source, these flags and this processor, made where it is absent."""
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, compiler, processor())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr(([source.read_bytes() for source in SOURCES], FLAGS, compiler, processor())).encode()
+    ).hexdigest()[:16]
     folder = cache_folder() / "kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_private(folder)
-    path = folder / f"{SOURCE.stem}-{key}.so"
+    path = folder / f"kernels-{key}.so"
     if not path.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as place:
             compile_into(Path(place) / "new.so", compiler)
@@ -67,12 +69,14 @@ def check_private(path: Path) -> None:
 
 def compile_into(path: Path, compiler: str) -> None:
     """Two steps, so that the threads' library is not linked: its functions are torch's, loaded already."""
-    middle = path.with_suffix(".o")
     wide = [WIDE] if platform.machine() == "x86_64" else []
-    for command in (
-        [compiler, *FLAGS, *wide, "-c", str(SOURCE), "-o", str(middle)],
-        [compiler, "-shared", str(middle), "-o", str(path)],
-    ):
+    sources = [source for source in SOURCES if source.suffix == ".c"]
+    objects = [path.parent / f"{source.stem}.o" for source in sources]
+    commands = [
+        [compiler, *FLAGS, *wide, "-c", str(source), "-o", str(made)]
+        for source, made in zip(sources, objects, strict=True)
+    ]
+    for command in (*commands, [compiler, "-shared", *map(str, objects), "-o", str(path)]):
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
     path.chmod(0o700)
 

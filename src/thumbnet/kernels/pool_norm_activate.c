@@ -3,35 +3,11 @@
 // A map is N images of H x W pixels of C channels, "bf16" being the upper half of a float. Sums are kept for each image and
 // added in the order of the images, so that no result depends on the number of threads.
 
-#include <stdint.h>
-#include <string.h>
+#include "bf16.h"
 
 enum activation { NONE, RELU, SILU, GELU, LEAKY_RELU };
 
 static const float leaky_slope = 0.2f;  // TensorFlow's default
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef uint16_t bf16;
-
-INLINE uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  return bits;
-}
-
-INLINE float of_bits(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
-
-INLINE float wide(bf16 value) { return of_bits((uint32_t)value << 16); }
-
-INLINE bf16 narrow(float value) {  // to the nearest, ties to even
-  uint32_t bits = bits_of(value);
-  return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
 
 INLINE float exp_minus(float x) {  // e^-x for x >= 0, to 2e-7 of it; from 87 on what it is at 87, 1e-38
   uint32_t bits = bits_of(x), most = 0x42ae0000;  // 87; compared as whole numbers, which compilers turn into vectors
@@ -136,6 +112,42 @@ void statistics(const bf16 *x, const float *middle, float *sums, float *squares,
   }
 }
 
+// Channels are taken in blocks of a cache line.
+enum { BLOCK = 16 };
+
+INLINE void add_images(const float *values, double *total, long images, long channels, long first, long width) {
+  for (long k = 0; k < width; k++) total[k] = 0;
+  for (long n = 0; n < images; n++)
+    for (long k = 0; k < width; k++) total[k] += values[n * channels + first + k];
+}
+
+INLINE long smaller(long a, long b) { return a < b ? a : b; }
+
+// From those sums over `count` pixels: each channel's mean and inverse deviation; what the map is multiplied by and moved by
+// to be normalised, weighted and shifted; the running statistics a step of `momentum` nearer. All C.
+void moments(const float *middle, const float *sums, const float *squares, const float *weight, const float *bias,
+             float *running_mean, float *running_variance, float *mean, float *inverse_deviation, float *scale, float *shift,
+             long images, long channels, long count, double epsilon, double momentum, long threads) {
+  (void)threads;  // C numbers are too few for several
+  double unbiased = (double)count / (double)(count > 1 ? count - 1 : 1);
+  double sum[BLOCK], square[BLOCK];
+  for (long c = 0; c < channels; c++) {
+    long k = c % BLOCK;
+    if (!k) {
+      add_images(sums, sum, images, channels, c, smaller(BLOCK, channels - c));
+      add_images(squares, square, images, channels, c, smaller(BLOCK, channels - c));
+    }
+    double offset = sum[k] / (double)count, variance = square[k] / (double)count - offset * offset;
+    variance = variance < 0 ? 0 : variance;  // a NaN stays one
+    mean[c] = middle[c] + (float)offset;
+    inverse_deviation[c] = (float)(1.0 / __builtin_sqrt(variance + epsilon));
+    scale[c] = weight[c] * inverse_deviation[c];
+    shift[c] = bias[c] - mean[c] * scale[c];
+    running_mean[c] += (float)momentum * (mean[c] - running_mean[c]);
+    running_variance[c] += (float)momentum * ((float)(variance * unbiased) - running_variance[c]);
+  }
+}
+
 INLINE void forward_pixel(const bf16 *x, const float *scale, const float *shift, bf16 *y, long channels,
                           enum activation kind) {
 #pragma omp simd
@@ -190,6 +202,26 @@ void backward(const bf16 *x, const bf16 *gradient, const float *scale, const flo
         default: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, NONE);
       }
     }
+  }
+}
+
+// From those sums: the gradients of weight and bias, and what mean and variance take back, slope * x + constant, where the
+// batch decides them. All C.
+void backward_moments(const float *sums, const float *products, const float *scale, const float *mean,
+                      const float *inverse_deviation, float *of_weight, float *of_bias, float *slope, float *constant,
+                      long images, long channels, long count, long batch_decides, long threads) {
+  (void)threads;
+  double sum[BLOCK], product[BLOCK];
+  for (long c = 0; c < channels; c++) {
+    long k = c % BLOCK;
+    if (!k) {
+      add_images(sums, sum, images, channels, c, smaller(BLOCK, channels - c));
+      add_images(products, product, images, channels, c, smaller(BLOCK, channels - c));
+    }
+    of_bias[c] = (float)sum[k];
+    of_weight[c] = (float)product[k] * inverse_deviation[c];
+    slope[c] = batch_decides ? -scale[c] * inverse_deviation[c] * of_weight[c] / (float)count : 0;
+    constant[c] = batch_decides ? -scale[c] * of_bias[c] / (float)count - slope[c] * mean[c] : 0;
   }
 }
 

@@ -6,7 +6,6 @@ one pass forward for the pooling, one for the sums, one for the rest, and two ba
 """
 # Shapes: B batch, C channels, H and W height and width, P pixels after pooling.
 
-import ctypes
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
 LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
@@ -63,13 +63,12 @@ class PoolNormActivate(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, code: int, pool: bool
     ) -> Tensor:
         pooled, place = largest_of_four(x) if pool else (x, None)
-        mean, inverse_deviation = moments(pooled, norm) if norm.training else running_moments(norm)  # C each
-        scale = weight * inverse_deviation
-        shift = bias - mean * scale
+        of_batch = norm.training
+        mean, inverse_deviation, scale, shift = moments(pooled, norm) if of_batch else running_moments(norm)  # C each
         y = torch.empty_like(pooled, memory_format=torch.channels_last)
         call("forward", pooled, scale, shift, y, y.numel() // len(scale), len(scale), code)
         ctx.save_for_backward(pooled, mean, inverse_deviation, scale, shift)
-        ctx.place, ctx.code, ctx.shape, ctx.batch_decides = place, code, x.shape, norm.training
+        ctx.place, ctx.code, ctx.shape, ctx.batch_decides = place, code, x.shape, of_batch
         return y
 
     @staticmethod
@@ -94,17 +93,26 @@ class PoolNormActivate(torch.autograd.Function):
             channels,
             ctx.code,
         )
-        of_bias = sums.sum(0)
-        of_weight = products.sum(0) * inverse_deviation
+        count = batch * height * width
+        of_weight, of_bias, slope, constant = torch.empty(4, channels)
+        call(
+            "backward_moments",
+            sums,
+            products,
+            scale,
+            mean,
+            inverse_deviation,
+            of_weight,
+            of_bias,
+            slope,
+            constant,
+            batch,
+            channels,
+            count,
+            int(ctx.batch_decides),
+        )
         if not ctx.needs_input_grad[0]:
             return None, of_weight, of_bias, None, None, None
-        count = batch * height * width
-        slope, constant = torch.zeros(
-            2, channels
-        )  # of what mean and variance take back, over the map: slope * x + constant
-        if ctx.batch_decides:
-            slope = -scale * inverse_deviation * of_weight / count
-            constant = -scale * of_bias / count - slope * mean
         result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
         if ctx.place is None:
             call("backward_norm", inner, pooled, scale, slope, constant, result, count, channels)
@@ -161,31 +169,36 @@ def largest_of_four(x: Tensor) -> tuple[Tensor, Tensor]:
     return pooled, place
 
 
-def moments(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation of each channel of x, float C; the running ones of `norm` follow as in torch."""
+def moments(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, inverse deviation, scale and shift of each channel of x, float C; the running ones of `norm` follow as in torch."""
     batch, channels, height, width = x.shape
-    count = batch * height * width
+    pixels = height * width
     near = norm.running_mean.clone()  # type: ignore[union-attr]
     sums, squares = torch.empty(2, batch, channels)
-    call("statistics", x, near, sums, squares, batch, height * width, channels)
-    offset = sums.double().sum(0) / count
-    variance = (squares.double().sum(0) / count - offset.square()).clamp(min=0)
-    mean = near + offset.float()
-    norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
-    norm.running_var.lerp_((variance * count / max(1, count - 1)).float(), norm.momentum)  # type: ignore[union-attr, arg-type]
+    call("statistics", x, near, sums, squares, batch, pixels, channels)
+    found = torch.empty(4, channels).unbind()
+    running = (norm.running_mean, norm.running_var)
+    call(
+        "moments",
+        near,
+        sums,
+        squares,
+        norm.weight,
+        norm.bias,
+        *running,
+        *found,
+        batch,
+        channels,
+        batch * pixels,
+        norm.eps,
+        norm.momentum,
+    )
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
-    return mean, (variance + norm.eps).rsqrt().float()
+    return found  # type: ignore[return-value]
 
 
-def running_moments(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What `norm` uses in evaluation mode, float C each."""
-    return norm.running_mean.clone(), (norm.running_var + norm.eps).rsqrt()  # type: ignore[union-attr, operator]
-
-
-def call(name: str, *values: Tensor | int) -> None:
-    """A function of the C: tensors as pointers, numbers as long, then the number of threads."""
-    arguments = [
-        ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.c_long(value)
-        for value in (*values, torch.get_num_threads())
-    ]
-    getattr(library(), name)(*arguments)
+def running_moments(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same four from what `norm` uses in evaluation mode."""
+    mean, inverse_deviation = norm.running_mean.clone(), (norm.running_var + norm.eps).rsqrt()  # type: ignore[union-attr, operator]
+    scale = norm.weight * inverse_deviation
+    return mean, inverse_deviation, scale, norm.bias - mean * scale

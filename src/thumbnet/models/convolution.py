@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.kernels.dense_matrix import dense_matrix
+
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
 LARGEST_NARROW_SIDE = 8  # from rows of 11 pixels on, copying costs more than full registers save (docs/findings.md)
 WIDEST_ROW = 48  # pixels; the best is 32 for maps of 7 pixels and 80 for those of 3, between them it matters little
@@ -69,7 +71,7 @@ class Conv2d(nn.Conv2d):
     def as_dense_layer(self, x: Tensor) -> Tensor:
         """A 3x3 kernel on a map no larger than 2x2: each output pixel sees each input pixel through one tap."""
         batch, channels, height, width = x.shape
-        matrix = DenseMatrix.apply(self.weight, height, compute_dtype(x))  # P*D P*C
+        matrix = dense_matrix(self.weight, height, compute_dtype(x))  # P*D P*C
         rows = x.permute(0, 2, 3, 1).reshape(batch, height * width * channels)  # B P*C
         y = F.linear(rows, matrix).view(batch, height, width, self.out_channels)
         if self.bias is not None:
@@ -91,43 +93,6 @@ def in_a_row(x: Tensor, count: int, period: int) -> Tensor:
     return wide.view(batch // count, height, count * period, channels).permute(0, 3, 1, 2)
 
 
-class DenseMatrix(torch.autograd.Function):
-    """Kernel D C 3 3 -> the matrix P*D P*C of the same convolution on a map of P pixels, and back for the gradient.
-
-    Written by hand since autograd's way through `index_select` copies all nine taps several times in slow orders; on a 1x1
-    map only the middle one is needed.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, kernel: Tensor, side: int, dtype: torch.dtype) -> Tensor:
-        ctx.shape, ctx.dtype, ctx.side = kernel.shape, kernel.dtype, side
-        if side == 1:
-            return kernel[:, :, 1, 1].to(dtype)
-        taps = kernel.to(dtype).permute(2, 3, 0, 1).reshape(9, *kernel.shape[:2])  # 9 D C
-        pixels, channels_out, channels = side**2, *kernel.shape[:2]
-        blocks = taps.new_empty(pixels, channels_out, pixels, channels)  # filled block by block: faster than torch.cat
-        for i, row in enumerate(taps_between_pixels(side)):
-            for j, tap in enumerate(row):
-                blocks[i, :, j] = taps[tap]
-        return blocks.view(pixels * channels_out, pixels * channels)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # In the kernel's own type and order, so that nothing is left to convert: each conversion is a pass over memory.
-        channels_out, channels = ctx.shape[:2]
-        if ctx.side == 1:
-            result = torch.zeros(ctx.shape, dtype=ctx.dtype)
-            result[:, :, 1, 1] = gradient
-            return result, None, None
-        pixels = ctx.side**2
-        blocks = gradient.view(pixels, channels_out, pixels, channels)
-        taps = torch.zeros(9, channels_out, channels, dtype=ctx.dtype)
-        for i, row in enumerate(taps_between_pixels(ctx.side)):
-            for j, tap in enumerate(row):
-                taps[tap] += blocks[i, :, j]
-        return taps.permute(1, 2, 0).reshape(ctx.shape), None, None
-
-
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type autocast would compute a convolution of `x` in."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -140,10 +105,3 @@ def has_tiles() -> bool:
         torch.cpu, "get_capabilities", dict
     )()  # younger than the oldest torch we accept
     return bool(capabilities.get("amx_bf16"))
-
-
-@cache
-def taps_between_pixels(side: int) -> list[list[int]]:
-    """For every output pixel, for every input pixel of a side x side map: the index (0 to 8) of the tap that joins them."""
-    pixels = [(row, column) for row in range(side) for column in range(side)]
-    return [[(p - i + 1) * 3 + (q - j + 1) for p, q in pixels] for i, j in pixels]
