@@ -1,16 +1,18 @@
 # make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
 # make test    sets everything up and runs the tests
+# make test-full   the same with the full counts, then `make mutants`; writes results/reliability.json, in under an hour
+# make mutants     plants defects, one at a time, each of which a test must notice
 # Both do nothing twice: with nothing changed, they repeat what they found. `make retest` runs the tests all the same.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -type f -not -name '*.pyc')
-TESTED := $(SOURCES) README.md $(wildcard tests/*.py results/*.json docs/*.md scripts/*.py benchmarks/*.py)
+TESTED := $(SOURCES) README.md $(wildcard tests/*.py tests/*/*.py tests/*.toml results/*.json docs/*.md scripts/*.py benchmarks/*.py)
 PASSED := $(VENV)/passed-$(if $(THUMBNET_DATA),with,without)-cifar
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test retest lint clean
+.PHONY: train test test-full mutants retest lint clean
 
 train: runs/make-train.txt
 	@cat $<
@@ -31,6 +33,12 @@ $(PASSED): $(VENV)/installed-dev $(TESTED)
 retest:
 	@rm -f $(PASSED)
 	@$(MAKE) --no-print-directory test
+
+test-full: $(VENV)/installed-dev
+	$(BIN)/python scripts/reliability.py
+
+mutants: $(VENV)/installed-dev
+	$(BIN)/python scripts/mutants.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,11 +1,17 @@
-"""Write the tables of results/ into the README, between their markers. `--check` only says whether they are up to date."""
+"""Write the tables of results/ into the README and docs/reliability.md, between their markers.
+
+`--check` only says whether they are up to date.
+"""
 
 import sys
 from pathlib import Path
 
+from thumbnet.progress import duration
 from thumbnet.results import campaign_table, recorded
 
 README = Path(__file__).parents[1] / "README.md"
+RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
+MEASURED = 6  # sentences shown in a row; results/reliability.json has all
 BEGIN, END = "<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->"
 
 
@@ -54,18 +60,39 @@ def throughput_table() -> list[str]:
     return lines
 
 
-def updated(text: str) -> str:
-    """The README with its tables made anew."""
+def promises_table() -> list[str]:
+    """One row per promise of reliability, then how the tests themselves were tested."""
+    lines = []
+    for result in recorded():
+        if result["kind"] == "reliability":
+            lines += ["| | promise | cases | what was measured |", "|---|---|---|---|"]
+            for row in result["promises"]:
+                measured = "; ".join(row["measured"][:MEASURED]) + (" ..." if len(row["measured"]) > MEASURED else "")
+                lines.append(f"| {row['key']} | {row['promise']} | {row['cases']:,} | {measured} |")
+            caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
+            lines += [
+                "",
+                f"`{result['command']}` on {result['time'][:10]}: {result['tests']} in {duration(result['seconds'])}; "
+                f"{caught} of {len(result['defects'])} planted defects caught. {result['processor']}, torch {result['torch']}.",
+            ]
+    return lines
+
+
+def updated(text: str, *tables: list[str]) -> str:
+    """A page with its tables made anew."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    return "\n".join([head + BEGIN, "", *campaigns(), "", *accuracy_table(), "", *throughput_table(), "", END + tail])
+    return "\n".join([head + BEGIN, *(line for table in tables for line in ("", *table)), "", END + tail])
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        sys.exit(updated(text) != text and "README.md is out of date: python scripts/update_readme.py")
-    README.write_text(updated(text), encoding="utf-8")
+    pages = {README: (campaigns(), accuracy_table(), throughput_table()), RELIABILITY: (promises_table(),)}
+    for page, tables in pages.items():
+        text = page.read_text(encoding="utf-8")
+        if "--check" not in sys.argv:
+            page.write_text(updated(text, *tables), encoding="utf-8")
+        elif updated(text, *tables) != text:
+            sys.exit(f"{page.name} is out of date: python scripts/update_readme.py")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Each module or package may import those before it, and itself. The README's tree follows the same order.
 ORDER = [
-    "errors", "files", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
+    "errors", "files", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
     "calibration", "predictions", "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview",
     "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",

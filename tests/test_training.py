@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import CPU
-from thumbnet import runs, signals, training
+from thumbnet import checkpoints, runs, signals, training
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
@@ -19,6 +22,7 @@ from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run, build_model
 from thumbnet.training import normalization, train
 
+OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
 TIMES = ("training_seconds", "images_per_second")
 
@@ -35,6 +39,13 @@ def assert_identical(one: Run, other: Run):
     assert weights.keys() == other_weights.keys()
     differing = [name for name in weights if not torch.equal(weights[name], other_weights[name])]
     assert differing == []
+
+
+def seconds_of_checkpoint(path):
+    """The training clock in the newest checkpoint of a run."""
+    state = checkpoints.manifests(path / "checkpoint")[0].with_suffix(".safetensors")
+    with safe_open(state, framework="numpy") as stored:
+        return json.loads(stored.metadata()["position"])["seconds"]
 
 
 def stop_at(monkeypatch, call):
@@ -119,7 +130,6 @@ def test_a_run_resumed_with_other_kernels_says_so(tiny, quick, tmp_path, monkeyp
 
 def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):
     """Killed without warning in the last epoch, with the last checkpoint in the first: rows written since are dropped."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every step
 
     def save_only_in_the_first_epoch(run, model, optimizer, position, keep=training.save):
         if position.epoch == 0:
@@ -135,7 +145,7 @@ def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick,
     monkeypatch.setattr(training, "save", save_only_in_the_first_epoch)
     monkeypatch.setattr(training.Reporter, "epoch", epoch)
     with pytest.raises(Killed):
-        train(quick, tiny, tmp_path / "run", machine=CPU)
+        train(quick, tiny, tmp_path / "run", machine=OFTEN)
     monkeypatch.undo()
     assert [row["epoch"] for row in Run.open(tmp_path / "run").metrics] == [1, 2]
     assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
@@ -220,7 +230,7 @@ def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tin
     ):
         train(wild, tiny, tmp_path / "run", machine=CPU)
     assert not Run.open(tmp_path / "run").finished
-    assert not (tmp_path / "run" / "checkpoint" / "manifest.json").exists()
+    assert not list((tmp_path / "run" / "checkpoint").glob("*.json"))
 
 
 def test_weights_ruined_by_the_last_step_of_an_epoch_are_noticed_before_the_metrics(tiny, tmp_path):
@@ -233,20 +243,20 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_noticed_before_the_metr
 def test_a_crash_between_the_state_and_its_manifest_leaves_the_checkpoint_before(
     tiny, quick, unbroken, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
     written = []
 
-    def write_json(path, value, keep=runs.write_json):
+    def write_json(path, value, keep=checkpoints.write_json):
         written.append(path.name)
-        if written.count("manifest.json") == 5:
+        if len(written) == 5:
             raise KeyboardInterrupt
         keep(path, value)
 
-    monkeypatch.setattr(runs, "write_json", write_json)
+    monkeypatch.setattr(checkpoints, "write_json", write_json)
     with pytest.raises(KeyboardInterrupt):
-        train(quick, tiny, tmp_path / "run", machine=CPU)
+        train(quick, tiny, tmp_path / "run", machine=OFTEN)
     monkeypatch.undo()
-    assert len(list((tmp_path / "run" / "checkpoint").glob("*.safetensors"))) == 2
+    left = [len(list((tmp_path / "run" / "checkpoint").glob(f"*.{end}"))) for end in ("json", "safetensors")]
+    assert left == [2, 3]
     assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
 
 
@@ -281,7 +291,7 @@ def test_a_damaged_checkpoint_is_refused_before_it_is_used(tiny, quick, tmp_path
     bytes_ = bytearray(state.read_bytes())
     bytes_[-100] ^= 1
     state.write_bytes(bytes_)
-    with pytest.raises(UserError, match="is not what its manifest says"):
+    with pytest.raises(UserError, match="has another SHA-256 than its manifest says"):
         train(quick, tiny, tmp_path / "run", machine=CPU)
 
 
@@ -291,7 +301,7 @@ def test_two_processes_cannot_train_in_one_folder(tiny, quick, tmp_path, monkeyp
         with pytest.raises(Interrupted):
             train(quick, tiny, tmp_path / "run", machine=CPU)
     run = Run.open(tmp_path / "run")
-    with run.locked(), pytest.raises(UserError, match="another process is training in"):
+    with run.locked(), pytest.raises(UserError, match=rf"is training in .* \(process {os.getpid()} on "):
         train(quick, tiny, tmp_path / "run", machine=CPU)
 
 
@@ -397,7 +407,7 @@ def test_a_resumed_run_counts_the_seconds_of_all_its_parts(tiny, quick, tmp_path
         stop_at(patched, 12)
         with pytest.raises(Interrupted):
             train(quick, tiny, tmp_path / "run", machine=CPU)
-    before = json.loads((tmp_path / "run" / "checkpoint" / "manifest.json").read_text())["position"]["seconds"]
+    before = seconds_of_checkpoint(tmp_path / "run")
     summary = train(quick, tiny, tmp_path / "run", machine=CPU).summary
     assert summary["wall_seconds"] > summary["train_seconds"] > before > 0
 

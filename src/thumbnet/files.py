@@ -3,7 +3,10 @@
 import errno
 import hashlib
 import json
+import math
 import os
+import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.errors import ThumbnetError, UserError
+
+LARGEST_JSON = 64 << 20  # bytes; ours have at most a few megabytes
+LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of it
 
 
 @contextmanager
@@ -24,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -35,6 +41,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing was written, or it was renamed
             temporary.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are missing, so that they survive a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_folder(folder.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -91,6 +105,107 @@ def append_line(path: Path, line: str) -> None:
         raise write_failed(path, error) from error
 
 
+Fields = Mapping[str, type | tuple[type, ...]]
+NUMBER = (int, float)
+
+
+def read_json(path: Path, fields: Fields | None = None) -> Any:
+    """The one JSON value of a file; with `fields`, an object that has at least these, of these types.
+
+    Raises `UserError` where it is missing, too large, no JSON, holds NaN, or is nested deeper than anything of ours.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON} bytes")
+        return parse_json(path.read_text(encoding="utf-8"), fields)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The table of a TOML file, `what` being its name in a message, as in "the study file".
+
+    Raises `UserError` where it cannot be read, is too large, no TOML, or nested deeper than anything of ours.
+    """
+    try:
+        if path.stat().st_size > LARGEST_TOML:
+            raise ValueError(f"it has more than {LARGEST_TOML} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"{what} {path} is nested too deeply") from error
+    except ValueError as error:
+        raise UserError(f"{what} {path} is not TOML: {first_line(error)}") from error
+
+
+def read_json_lines(path: Path, fields: Fields) -> list[Any]:
+    """The objects of a file with one in each line. A last line torn by a power cut is left out; none where there is no file.
+
+    Raises `UserError` for any other line that is no such object.
+    """
+    if not path.is_file():
+        return []
+    rows: list[Any] = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(parse_json(line, fields))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise UserError(f"{path} is damaged in line {number}: {first_line(error)}") from error
+    return rows
+
+
+def parse_json(text: str, fields: Fields | None = None) -> Any:
+    """Strict JSON: no NaN, no number beyond a float's, no name twice. Raises `ValueError`."""
+    try:
+        value = json.loads(text, parse_constant=refuse_number, parse_float=finite, object_pairs_hook=without_twins)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if fields is None:
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    for name, types in fields.items():
+        if name not in value:
+            raise ValueError(f"it lacks {name!r}")
+        if not isinstance(value[name], types) or (isinstance(value[name], bool) and not allows(types, bool)):
+            raise ValueError(f"{name!r} is {str(value[name])[:40]!r}")
+    return value
+
+
+def allows(types: type | tuple[type, ...], wanted: type) -> bool:
+    """Whether a type, or one of several, is the wanted one: `isinstance` takes True for an int."""
+    return wanted in (types if isinstance(types, tuple) else (types,))
+
+
+def refuse_number(text: str) -> float:
+    """For what Python's JSON knows and JSON does not."""
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def finite(text: str) -> float:
+    """A float; 1e999 is none."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members; two of one name mean that readers disagree on what it says."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("it has a name twice")
+    return members
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut; does nothing where folders cannot be opened (Windows)."""
     try:
@@ -111,8 +226,15 @@ def sha256_of(path: Path) -> str:
 
 def write_failed(path: Path, error: OSError) -> ThumbnetError:
     """The one-line error for a disk that is full, read-only or not ours."""
-    reason = error.strerror or str(error)
+    reason = error.strerror or first_line(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space" in reason or "too large" in reason
-    return UserError(
-        f"cannot write {path}: {reason}; {'free some space' if full else 'choose another place'} and run again"
-    )
+    if not full:
+        return UserError(f"cannot write {path}: {reason}; choose another place and run again")
+    with suppress(OSError):
+        reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free there)"
+    return UserError(f"cannot write {path}: {reason}; free some space and run again")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -17,3 +17,6 @@ class Machine:
         default="auto", metadata={"help": "bf16 multiplies in bfloat16 and keeps weights and sums in fp32"}
     )
     gpu_memory: int | None = field(default=None, metadata={"help": "MiB of CUDA memory to stay within"})
+    checkpoint_seconds: float = field(
+        default=60.0, metadata={"help": "time between checkpoints: at most so much work is lost to a kill"}
+    )

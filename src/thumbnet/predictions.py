@@ -5,6 +5,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from thumbnet.errors import UserError
 from thumbnet.files import replacing, write_text
+
+LARGEST = 2 << 30  # bytes unpacked; a million images of a hundred classes have a fifth of it
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Predictions that `save` wrote. Raises `UserError` where the file is none; it is read as data and can run nothing."""
     try:
+        with ZipFile(path) as members:
+            if sum(member.file_size for member in members.infolist()) > LARGEST:
+                raise ValueError(f"it would take more than {LARGEST >> 20} MiB")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         made = Predictions(

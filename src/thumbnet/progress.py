@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -43,7 +43,8 @@ class Lines(Reporter):
         self.what = ""
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the reader went away, or the log's disk is full: no reason to lose a run
+            print(line, file=sys.stderr, flush=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         if what != self.what:
@@ -74,7 +75,8 @@ class Bar(Reporter):
         self.progress.start()
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, soft_wrap=True)
+        with suppress(OSError):  # the terminal is gone
+            self.progress.console.print(line, markup=False, soft_wrap=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         self.progress.update(self.task, completed=done, total=total or None, description=what, visible=done < total)

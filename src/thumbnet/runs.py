@@ -5,8 +5,7 @@ changes.toml       what differs from the named recipe
 data.json          which data, where it lies, its classes and fingerprint
 environment.json   versions, hardware, settings, the command
 metrics.jsonl      one object per epoch
-checkpoint/        state.<epoch>-<step>.safetensors and manifest.json, whose replacement makes the new state valid;
-                   gone when the run is finished
+checkpoint/        the two newest states of training, see checkpoints.py; gone when the run is finished
 model.safetensors  the final weights, the normalisation with them
 summary.json       the outcome; present only when the run is finished
 plots/             curves as PNG
@@ -17,21 +16,39 @@ report.html        the page
 evaluations.jsonl, test-openings.jsonl   what was measured later, and how often the test images were looked at
 """
 
+import errno
+import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.checkpoints import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from thumbnet.errors import UserError
-from thumbnet.files import append_line, sha256_of, write_arrays, write_failed, write_json, write_text
+from thumbnet.files import (
+    NUMBER,
+    Fields,
+    append_line,
+    first_line,
+    make_folder,
+    read_json,
+    read_json_lines,
+    read_toml,
+    sha256_of,
+    sync_folder,
+    write_arrays,
+    write_failed,
+    write_json,
+    write_text,
+)
 from thumbnet.machine import Machine
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe as named_recipe
@@ -43,6 +60,25 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
     from thumbnet.models.preprocessed import Preprocessed
     from thumbnet.predictions import Predictions
+
+
+# What readers of a run's files rely on.
+DATA: Fields = {
+    "name": str, "location": str, "classes": list, "channels": int, "image_size": list, "fingerprint": str,
+}  # fmt: skip
+MAYBE = (int, float, type(None))  # null where there were no validation images
+SUMMARY: Fields = {
+    "run": str, "dataset": str, "recipe": str, "model": str, "classes": int, "parameters": int, "seed": int,
+    "device": str, "precision": str, "epochs": NUMBER, "train_images": int, "train_accuracy": NUMBER,
+    "train_loss": NUMBER, "validation_images": int, "validation_accuracy": MAYBE, "validation_top5": MAYBE,
+    "validation_loss": MAYBE, "train_seconds": NUMBER, "images_per_second": NUMBER,
+}  # fmt: skip
+METRICS: Fields = {
+    "epoch": int, "train_loss": NUMBER, "train_accuracy": NUMBER, "train_top5": NUMBER, "validation_loss": MAYBE,
+    "validation_accuracy": MAYBE, "validation_top5": MAYBE, "training_seconds": NUMBER, "images_per_second": NUMBER,
+}  # fmt: skip
+ENVIRONMENT: Fields = {"device": str, "precision": str, "threads": int}
+MOST_CLASSES, MOST_CHANNELS, LARGEST_SIDE = 100_000, 16, 4096  # far beyond small images; more is a damaged file
 
 
 class Run:
@@ -65,13 +101,16 @@ class Run:
         changed = {name: new for name, (new, _) in differences(recipe, base).items()}
         folder = path.with_name(f".{path.name}.tmp-{os.getpid()}")  # complete before it gets its name
         try:
-            folder.mkdir(parents=True)
+            make_folder(folder)
             write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
             write_json(folder / "data.json", describe_data(data))
             write_json(folder / "environment.json", environment)
             write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
             os.rename(folder, path)  # also onto an empty folder; fails where another run was quicker
+            sync_folder(path.parent)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise UserError(f"another process has just begun a run in {path}; choose another --out") from error
             raise write_failed(path, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -85,22 +124,12 @@ class Run:
             raise UserError(f"{path} points at {path.readlink()}, which is gone; name another run folder")
         if not path.is_dir():
             raise UserError(f"there is no run folder {path}; `thumbnet train` makes one and prints where it lies")
-        try:
-            table = tomllib.loads((path / "recipe.toml").read_text(encoding="utf-8"))
-            data = json.loads((path / "data.json").read_text(encoding="utf-8"))
-            if not isinstance(data, dict) or not {
-                "name",
-                "location",
-                "classes",
-                "channels",
-                "image_size",
-                "fingerprint",
-            } <= set(data):
-                raise ValueError("data.json lacks what it should hold")
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is not a run folder: it has no {Path(error.filename).name}") from error
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+        for name in ("recipe.toml", "data.json"):
+            if not (path / name).is_file():
+                raise UserError(f"{path} is not a run folder: it has no {name}")
+        table = read_toml(path / "recipe.toml", "the recipe")
+        data = read_json(path / "data.json", DATA)
+        check_data_record(data, path / "data.json")
         name = table.pop("recipe", None)
         known = {field.name for field in fields(Recipe)}
         if unknown := set(table) - known:
@@ -117,25 +146,17 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The outcome; empty while the run is unfinished."""
         path = self.path / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path, SUMMARY) if path.is_file() else {}  # type: ignore[no-any-return]
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One row per finished epoch. A last line torn by a power cut is left out."""
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        return read_json_lines(self.path / "metrics.jsonl", METRICS)
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """What `evaluate` measured, oldest first."""
-        path = self.path / "evaluations.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        return read_json_lines(self.path / "evaluations.jsonl", {"time": str})
 
     @property
     def calibrated(self) -> bool:
@@ -146,7 +167,7 @@ class Run:
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities; 1 for a run without validation images."""
         path = self.path / "calibration.json"
-        return json.loads(path.read_text(encoding="utf-8"))["temperature"] if path.is_file() else 1.0
+        return read_json(path, {"temperature": NUMBER})["temperature"] if path.is_file() else 1.0
 
     def predictions(self, split: str = "validation", views: int = 1) -> "Predictions":
         """What the run said of every image of a split. Raises `UserError` where that was not kept."""
@@ -168,10 +189,7 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and settings of the process that began the run."""
-        try:
-            return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged: environment.json cannot be read ({first_line(error)})") from error
+        return read_json(self.path / "environment.json", ENVIRONMENT)  # type: ignore[no-any-return]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -209,6 +227,10 @@ class Run:
         self.require_finished()
         if not (self.path / "model.safetensors").is_file():
             raise UserError(f"{self.path} has lost its model.safetensors; train again")
+        if self.summary.get("model_sha256", digest := sha256_of(self.path / "model.safetensors")) != digest:
+            raise UserError(
+                f"{self.path / 'model.safetensors'} is not what training wrote (SHA-256 {digest}); train again"
+            )
         model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
             model.load_state_dict(load_file(self.path / "model.safetensors"))
@@ -259,13 +281,22 @@ class Run:
         """Hold the folder while writing; raises `UserError` if another process does."""
         from filelock import FileLock, Timeout
 
+        lock, holder = FileLock(self.path / ".lock", timeout=0), self.path / ".lock-holder"
         try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
+            lock.acquire()
         except Timeout:
+            whom = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "its number is not known"
             raise UserError(
-                f"another process is training in {self.path}; wait for it, or choose another --out"
+                f"another process is training in {self.path} ({whom}); wait for it, or choose another --out"
             ) from None
+        except OSError as error:
+            raise write_failed(self.path / ".lock", error) from error
+        try:
+            write_text(holder, f"process {os.getpid()} on {platform.node()} since {now()}\n")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
@@ -273,7 +304,9 @@ class Run:
 
     def save_model(self, model: "nn.Module") -> None:
         """Write the final weights."""
-        save_tensors(self.path / "model.safetensors", model.state_dict(), {"classes": json.dumps(self.classes)})
+        write_arrays(
+            self.path / "model.safetensors", arrays_of(model.state_dict()), {"classes": json.dumps(self.classes)}
+        )
 
     def save_predictions(self, predictions: "Predictions") -> None:
         """Keep what was said of a split."""
@@ -291,11 +324,12 @@ class Run:
     def robustness(self) -> dict[str, Any] | None:
         """What was measured on corrupted images, or None."""
         path = self.path / "robustness.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json(path, {}) if path.is_file() else None
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which declares the run finished, then drop the checkpoint."""
-        write_json(self.path / "summary.json", summary)
+        weights = {"model_sha256": sha256_of(self.path / "model.safetensors")}
+        write_json(self.path / "summary.json", summary | weights)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
     def record_evaluation(self, measured: dict[str, Any]) -> None:
@@ -316,33 +350,20 @@ class Run:
     # ---------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, tensors: Mapping[str, "Tensor"], position: dict[str, Any]) -> None:
-        """Store the state of training. The manifest's replacement is the moment the new state becomes the valid one."""
-        folder = self.path / "checkpoint"
-        state = folder / f"state.{position['epoch']}-{position['step']}.safetensors"
-        save_tensors(state, tensors)
-        write_json(folder / "manifest.json", {"position": position, "file": state.name, "sha256": sha256_of(state)})
-        for old in folder.glob("*"):
-            if old.name not in (state.name, "manifest.json"):
-                old.unlink(missing_ok=True)
+        """Store the state of training, so that whatever happens meanwhile, it or the one before can be loaded."""
+        save_checkpoint(self.path / "checkpoint", arrays_of(tensors), position, self.identity)
 
-    def load_checkpoint(self) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
-        """The tensors and position last saved, or None where nothing was. Metrics written after it are taken back."""
-        from safetensors.torch import load_file
+    def load_checkpoint(self, check: Callable[[Arrays], None]) -> Checkpoint | None:
+        """The newest state that is intact, this run's own and passes `check`; metrics written after it are taken back."""
+        checkpoint = load_checkpoint(self.path / "checkpoint", self.identity, check)
+        self.keep_metrics(checkpoint.position["epoch"] if checkpoint else 0)
+        return checkpoint
 
-        folder = self.path / "checkpoint"
-        if not (folder / "manifest.json").is_file():
-            self.keep_metrics(0)
-            return None
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            state, position = folder / manifest["file"], manifest["position"]
-            intact = sha256_of(state) == manifest["sha256"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"the checkpoint in {folder} is damaged ({first_line(error)}); start a new run") from error
-        if not intact:
-            raise UserError(f"the checkpoint {state} is not what its manifest says; start a new run")
-        self.keep_metrics(position["epoch"])
-        return load_file(state), position
+    @property
+    def identity(self) -> str:
+        """16 hex digits of what a state of training depends on: recipe, data and classes."""
+        told = [recipe_table(self.recipe), self.data["fingerprint"], self.data["classes"]]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop the rows of epochs that a resumed run will train again."""
@@ -350,6 +371,17 @@ class Run:
         kept = [row for row in rows if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").is_file():
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def check_data_record(data: dict[str, Any], path: Path) -> None:
+    """Raise `UserError` where data.json asks for what no network is built for, before memory is taken for it."""
+    classes, sides = data["classes"], data["image_size"]
+    if not (2 <= len(classes) <= MOST_CLASSES and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"{path} is damaged: its classes are no list of 2 to {MOST_CLASSES} names")
+    if not (len(sides) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)):
+        raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
+    if not 0 < data["channels"] <= MOST_CHANNELS:
+        raise UserError(f"{path} is damaged: its channels are {data['channels']}")
 
 
 def build_model(
@@ -370,9 +402,9 @@ def build_model(
     return Preprocessed(network, mean or [0.0] * channels, std or [1.0] * channels, recipe.resolution[-1])
 
 
-def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors of any device to a safetensors file in one step."""
-    write_arrays(path, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}, metadata)
+def arrays_of(tensors: Mapping[str, "Tensor"]) -> Arrays:
+    """Tensors of any device as numpy's arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def describe_data(data: "Dataset") -> dict[str, Any]:
@@ -453,11 +485,6 @@ def listed(names: tuple[str, ...]) -> str:
 def now() -> str:
     """The time in UTC, ISO 8601."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:

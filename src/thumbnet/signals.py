@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question the training loop asks between steps, so that a checkpoint is always written whole."""
+"""Signals to stop as a question the training loop asks between steps, so that a checkpoint is always written whole."""
 
 import signal
 import threading
@@ -6,13 +6,18 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
+# Ctrl-C; what a system sends before it kills; a terminal that closes; what batch systems such as Slurm are told to send
+# ahead of the end.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
 
 class StopRequested(Exception):
     """Raised by `StopSignals.check` after a signal; the loop answers with a checkpoint."""
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """Inside, the first SIGINT or SIGTERM only sets a flag; a second one stops at once with KeyboardInterrupt."""
+    """Inside, the first signal to stop only sets a flag; a second one stops at once with KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -20,8 +25,9 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self.note)
+            for number in STOPPING:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+                    self.previous[number] = signal.signal(number, self.note)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,12 +3,16 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from thumbnet.checkpoints import Arrays, check_arrays
+from thumbnet.errors import TrainingFailed
 from thumbnet.evaluation import Scores
 from thumbnet.progress import duration
 from thumbnet.recipes.recipe import Recipe
@@ -90,37 +94,68 @@ class Position:
 
 
 def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the whole state of training as a checkpoint."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{key}.{name}"] = value
-    tensors["totals"] = position.totals
+    """Write the whole state of training as a checkpoint. Raises `TrainingFailed` where a number in it is not finite."""
+    tensors = whole_state(model, optimizer) | {"totals": position.totals}
+    refuse_non_finite(tensors, run, position)
     place = {"epoch": position.epoch, "step": position.step}
     times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
     run.save_checkpoint(tensors, place | times)
     position.saved = time.perf_counter()
 
 
+def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Every tensor that the next step depends on, by name: `model.NAME` and `optimizer.KEY.NAME`."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{key}.{name}"] = value
+    return tensors
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor], run: Run, position: Position) -> None:
+    """Raise `TrainingFailed` where a number of these is NaN or infinite."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise diverged(run, f"{name} holds numbers that are not finite", position.epoch, position.step)
+
+
+def diverged(run: Run, what: str, epoch: int, step: int) -> TrainingFailed:
+    """The error for numbers that left the finite ones, after so many epochs and steps, with what to do."""
+    rate = run.recipe.learning_rate
+    return TrainingFailed(
+        f"{what} in epoch {epoch + 1}, step {step}: the weights diverged; start another run "
+        f"with --learning-rate {rate / 2:g} (now {rate:g}) or a longer --warmup; {run.path} is left as it is"
+    )
+
+
 def restore(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, began: float
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    began: float,
+    say: Callable[[str], None],
 ) -> Position:
-    """Put the last checkpoint into model and optimiser; a run without one begins at the beginning."""
+    """Put the newest checkpoint that is intact into model and optimiser; a run without one begins at the beginning.
+
+    Tells `say` of checkpoints that had to be passed over.
+    """
     precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     position = Position(torch.zeros(4, dtype=precise, device=device), saved=began, began=began)
-    if (checkpoint := run.load_checkpoint()) is None:
+    checkpoint = run.load_checkpoint(partial(check_state, model=model, totals=position.totals))
+    if checkpoint is None:
         return position
-    tensors, place = checkpoint
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
+    for reason in checkpoint.passed_over:
+        say(f"note: {reason}; going on from the one before")
+    tensors, place = {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()}, checkpoint.position
+    model.load_state_dict(part_of(tensors, "model"))
     parameters = dict(model.named_parameters())
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, key, parameter = name.split(".", 2)
-            like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
-            empty = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
-            optimizer.state[parameters[parameter]][key] = empty.copy_(tensor)
+    for name, tensor in part_of(tensors, "optimizer").items():
+        key, parameter = name.split(".", 1)
+        like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
+        empty = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
+        optimizer.state[parameters[parameter]][key] = empty.copy_(tensor)
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),
@@ -130,3 +165,25 @@ def restore(
         seconds_before=place["seconds"],
         first=(place["epoch"], place["step"]),
     )
+
+
+def check_state(arrays: Arrays, *, model: nn.Module, totals: Tensor) -> None:
+    """Raise `Unfit` unless the arrays are a state of this model: its tensors, and the optimiser's for its parameters."""
+    expected = {f"model.{name}": form_of(tensor) for name, tensor in model.state_dict().items()}
+    parameters = {name: form_of(parameter) for name, parameter in model.named_parameters()}
+    for name in arrays:
+        kind, _, rest = name.partition(".")
+        key, _, parameter = rest.partition(".")
+        if kind == "optimizer" and parameter in parameters:
+            expected[name] = ((), "float32") if key == "step" else parameters[parameter]
+    check_arrays(arrays, expected | {"totals": form_of(totals)})
+
+
+def form_of(tensor: Tensor) -> tuple[tuple[int, ...], str]:
+    """Shape, and type by its name."""
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+def part_of(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `kind` and a dot, without it."""
+    return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}

@@ -9,12 +9,12 @@ study.html   the page
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
 from thumbnet.data.datasets import check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import write_json, write_text
+from thumbnet.files import read_json, read_toml, write_json, write_text
 from thumbnet.machine import Machine
 from thumbnet.progress import duration
 from thumbnet.recipes import default_for, vary
@@ -97,12 +97,7 @@ class Cell:
 
 def read_study(path: Path) -> Study:
     """The study in a TOML file. Raises `UserError` naming what is unknown, empty or of the wrong type in it."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the study file {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"the study file {path} is not TOML: {error}") from error
+    table = read_toml(path, "the study file")
     for key in table:
         if key not in KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, KEYS)}")
@@ -147,13 +142,17 @@ def check_study(study: Study) -> None:
     """Raise `UserError` for names that cannot be folders, that collide, or for a grid beyond reason."""
     if not study.name or study.name.startswith(".") or "/" in study.name or "\\" in study.name:
         raise UserError(f"name is {study.name!r}; give one that a folder can have")
-    count = len(study.variants) * len(study.seeds) * max(1, study.folds)
-    if count > LARGEST:
-        raise UserError(f"{count:,} runs are more than {LARGEST:,}; take fewer values, seeds or folds")
+    check_count(len(study.variants) * len(study.seeds) * max(1, study.folds))
     cells = study.cells()
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         raise UserError("two variants differ in signs only that folder names cannot hold; name them apart")
+
+
+def check_count(count: int) -> None:
+    """Raise `UserError` for more runs than a person means, before memory is taken for them."""
+    if count > LARGEST:
+        raise UserError(f"{count:,} runs are more than {LARGEST:,}; take fewer values, seeds or folds")
 
 
 def seeds_of(table: dict[str, Any]) -> tuple[int, ...]:
@@ -163,8 +162,9 @@ def seeds_of(table: dict[str, Any]) -> tuple[int, ...]:
         if not seeds or len(set(map(str, seeds))) < len(seeds) or not all(is_whole(seed) for seed in seeds):
             raise UserError(f"seeds is {seeds!r}; give different whole numbers")
         return tuple(seeds)
-    first = whole(table, "first_seed", 0, least=0)
-    return tuple(range(first, first + whole(table, "seeds", 3, least=1)))
+    first, count = whole(table, "first_seed", 0, least=0), whole(table, "seeds", 3, least=1)
+    check_count(count)
+    return tuple(range(first, first + count))
 
 
 def whole(table: dict[str, Any], key: str, default: int, *, least: int) -> int:
@@ -186,6 +186,7 @@ def grid_rows(grid: Any) -> list[dict[str, Any]]:
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"grid: {name} is {values!r}; give a list of values that is not empty")
+    check_count(math.prod(len(values) for values in grid.values()))
     rows = []
     for values in itertools.product(*grid.values()):
         row = dict(zip(grid, values, strict=True))
@@ -262,10 +263,7 @@ def write_plan(study: Study, folder: Path) -> None:
     path = folder / "plan.json"
     plan = json.loads(json.dumps(study.plan()))
     if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}; give another --out") from error
+        before = read_json(path, {"study": str, "metrics": dict, "cells": dict})
         if before != plan:
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -297,8 +295,13 @@ def start(
 ) -> None:
     """Begin, or go on with, one cell in a process of its own; what it says goes to CELL.log."""
     out = folder / "cells" / cell.name
-    flags = {"device": machine.device, "precision": machine.precision, "threads": threads, "data-dir": data_dir}
-    flags["gpu-memory"] = machine.gpu_memory
+    flags: dict[str, Any] = {
+        "device": machine.device,
+        "precision": machine.precision,
+        "threads": threads,
+        "data-dir": data_dir,
+    }
+    flags |= {"gpu-memory": machine.gpu_memory, "checkpoint-seconds": machine.checkpoint_seconds}
     words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     begun = ["--resume"] if (out / "recipe.toml").is_file() else []
     command = ["--config", str(out.with_suffix(".toml")), "train", cell.variant.dataset, "--out", str(out), *begun]

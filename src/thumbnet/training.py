@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
 from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare, uses_kernels
 from thumbnet.data.batches import Split, epoch_order
-from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.machine import Machine
 from thumbnet.models.whitening import fit_whitening, train_stem
@@ -26,14 +26,11 @@ from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run, build_model, new_run_path, point_latest
 from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
-from thumbnet.state import Position, restore, save
+from thumbnet.state import Position, diverged, refuse_non_finite, restore, save
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
-CHECKPOINT_SECONDS = (
-    60.0  # at most so much work is lost to a kill; a checkpoint of the classic network takes half a second
-)
 GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
 
 
@@ -64,37 +61,38 @@ def train(
         machine = run.machine_to_resume(machine)
     backend = prepare(machine)
     reporter = reporter or Reporter()
-    if run is None:
-        run = Run.create(path, recipe, data, environment(backend))
-    elif run.finished:
-        reporter.say(f"{run.path} is finished already")
-        return run
-    elif (run.environment.get("kernels") == "compiled") != uses_kernels(backend):
-        reporter.say(
-            "note: the parts in C are used now and were not before, or the other way round: the last bits will differ"
-        )
-    with run.locked(), StopSignals() as stop:
-        about = (
-            f"{recipe.name} on {data.name}: {len(data.train):,} training images, {backend.describe()}, into {run.path}"
-        )
-        reporter.say(about)
-        model, logits, validation, position = fit(run, data, backend, reporter, stop)
-        run.save_model(model)
-        if logits is not None:
-            assert data.validation is not None
-            keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
-        if plots:
-            from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
+    with StopSignals() as stop:
+        if run is None:
+            run = Run.create(path, recipe, data, environment(backend))
+        elif run.finished:
+            reporter.say(f"{run.path} is finished already")
+            return run
+        elif (run.environment.get("kernels") == "compiled") != uses_kernels(backend):
+            reporter.say(
+                "note: the parts in C were used before and are not now, or the reverse: the last bits will differ"
+            )
+        with run.locked():
+            about = f"{recipe.name} on {data.name}: {len(data.train):,} training images"
+            reporter.say(f"{about}, {backend.describe()}, into {run.path}")
+            model, logits, validation, position = fit(run, data, backend, reporter, stop, machine.checkpoint_seconds)
+            run.save_model(model)
+            if logits is not None:
+                assert data.validation is not None
+                keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
+            if plots:
+                from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
 
-            save_run_plots(run)
-        summary = summarize(run, data, backend, model, validation, position)
-        run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
-        point_latest(run.path)
+                save_run_plots(run)
+            summary = summarize(run, data, backend, model, validation, position)
+            run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
+            point_latest(run.path)
+    if stop.received:  # after the last step, when nothing asked any more
+        raise Interrupted(f"stopped by {stop.received} when the run was finished; {run.path} is whole")
     return run
 
 
 def fit(
-    run: Run, data: "Dataset", backend: Backend, reporter: Reporter, stop: StopSignals
+    run: Run, data: "Dataset", backend: Backend, reporter: Reporter, stop: StopSignals, checkpoint_seconds: float
 ) -> tuple[nn.Module, Tensor | None, Scores | None, Position]:
     """The loop. Gives the model after the last epoch, its validation logits N K and scores, and the position with its clocks."""
     recipe, device = run.recipe, backend.device
@@ -103,7 +101,7 @@ def fit(
     fit_whitening(model.network, model.normalize(sample(data.train)))
     model, data = place(model, device), data.to(device)
     optimizer = build_optimizer(model, recipe, backend.dtype)
-    position = restore(run, model, optimizer, device, began)
+    position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
     steps = steps_per_epoch(recipe, len(data.train))
@@ -132,15 +130,15 @@ def fit(
                 with global_draws(device, recipe.seed, "dropout", epoch, step):
                     loss, logits = gradients(model, x, targets, recipe, backend)
                 if device.type == "cpu" or step % GPU_READS_EVERY == 0:
-                    refuse_non_finite(loss, run, epoch, step)
+                    refuse_non_finite_loss(loss, run, epoch, step)
                 set_learning_rate(optimizer, rate_factor(recipe, epoch, step, steps))
                 optimizer.step()
 
                 position.count(loss, logits, labels)
                 position.step = step + 1
                 reporter.step(epoch * steps + step + 1, total, lambda: position.line(recipe, steps))
-                if position.seconds_since_save() > CHECKPOINT_SECONDS:
-                    refuse_non_finite(loss, run, epoch, step)
+                if position.seconds_since_save() >= checkpoint_seconds:
+                    refuse_non_finite_loss(loss, run, epoch, step)
                     save(run, model, optimizer, position)
 
             position.end_training()
@@ -150,14 +148,15 @@ def fit(
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits_of_validation, labels, data.classes, split="validation")
             penalty = l2_penalty(model, recipe)
-            refuse_non_finite(
-                position.totals[0] + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
+            refuse_non_finite_loss(
+                position.totals.sum() + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
             )
             row = position.row(recipe, steps, penalty, scores)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
 
+    refuse_non_finite(model.state_dict(), run, position)
     return model, logits_of_validation, scores, position
 
 
@@ -222,14 +221,10 @@ def sample(split: Split, images: int = 1_000) -> Tensor:
     return to_float(split.take(torch.linspace(0, len(split) - 1, min(images, len(split))).long())[0])
 
 
-def refuse_non_finite(loss: Tensor, run: Run, epoch: int, step: int) -> None:
+def refuse_non_finite_loss(loss: Tensor, run: Run, epoch: int, step: int) -> None:
     """Stop at the first loss that is not a number, before it reaches the weights (on a GPU: before a checkpoint)."""
     if not math.isfinite(loss.item()):
-        rate = run.recipe.learning_rate
-        raise TrainingFailed(
-            f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: the weights diverged; start another run "
-            f"with --learning-rate {rate / 2:g} (now {rate:g}) or a longer --warmup; {run.path} is left as it is"
-        )
+        raise diverged(run, f"the loss is {loss.item()}", epoch, step + 1)
 
 
 @contextmanager
@@ -240,7 +235,7 @@ def saving_when_stopped(
     try:
         yield
     except StopRequested as signal:
-        refuse_non_finite(position.totals[0], run, position.epoch, position.step - 1)
+        refuse_non_finite_loss(position.totals[0], run, position.epoch, position.step - 1)
         save(run, model, optimizer, position)
         raise Interrupted(
             f"stopped by {signal} in epoch {position.epoch + 1} after step {position.step}; "

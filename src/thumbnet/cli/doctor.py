@@ -12,6 +12,7 @@ def doctor(
     /,
     *,
     labels: bool = False,
+    resuming: bool = False,
     folds: Whole = 4,
     recipe: str | None = None,
     output: Path | None = None,
@@ -28,17 +29,19 @@ def doctor(
         a name from `thumbnet list datasets`, or a folder with one folder of images per class
     labels
         look for wrong labels too: trains as many networks as there are folds
+    resuming
+        instead of all that: train a few steps of --recipe twice, one run killed and resumed, and compare their bits
     folds
         for --labels: parts of the training images, each judged by a network trained on the others
     recipe
-        for --labels: what trains them; by default cifar10-83, cifar100-quick or general
+        for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick or general
     output
         the gallery, doctor-NAME.html by default
     out
-        for --labels: folder of the runs, runs/doctor/NAME by default; called again, it goes on where it stopped
+        folder of the runs: runs/doctor/NAME, where --labels called again goes on; for --resuming a temporary one
     """
     if dataset is None:
-        if labels or output:
+        if labels or output or resuming:
             raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
         report_computer(as_json=json)
         return
@@ -56,6 +59,8 @@ def doctor(
     name = Path(dataset).resolve().name
     with reporter_for_terminal() as reporter:
         data = load_dataset(dataset, progress=reporter.loading, **given(options))
+        if resuming:
+            return report_resuming(dataset, data, recipe, out, given(machine) | given(options), reporter, as_json=json)
         suspects = None
         if labels:
             folder = out or Path("runs/doctor") / name
@@ -76,9 +81,49 @@ def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: in
     from thumbnet.machine import Machine
     from thumbnet.recipes import recipe as named_recipe
 
-    quick = {"cifar10": "cifar10-83", "cifar100": "cifar100-quick"}.get(data.name, "general")
     options = {"machine": Machine(**machine), "reporter": reporter}
-    return suspect_labels(data, named_recipe(recipe or quick), folder, folds=folds, **options)
+    return suspect_labels(data, named_recipe(recipe or quick_for(data)), folder, folds=folds, **options)
+
+
+def quick_for(data: Any) -> str:
+    """The recipe that takes seconds."""
+    return {"cifar10": "cifar10-83", "cifar100": "cifar100-quick"}.get(data.name, "general")
+
+
+def report_resuming(
+    dataset: str, data: Any, recipe: str | None, out: Path | None, flags: Any, reporter: Any, *, as_json: bool
+) -> None:
+    """Kill and resume a short run of the recipe; other bits than those of an unbroken one end with exit code 1."""
+    import dataclasses
+    import tempfile
+
+    from thumbnet.doctor import check_resuming
+    from thumbnet.errors import TrainingFailed
+    from thumbnet.recipes import recipe as named_recipe
+
+    chosen = named_recipe(recipe or quick_for(data))
+    cut = data.with_validation(**chosen.cut)
+    words = [word for name, value in flags.items() for word in as_words(name, value)]
+    with tempfile.TemporaryDirectory() as temporary:
+        found = check_resuming(dataset, len(cut.train), chosen, out or Path(temporary), words, reporter.say)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    after = ", ".join(map(str, found.killed_after))
+    if found.differing:
+        raise TrainingFailed(
+            f"{found.recipe}, killed after steps {after} of {found.steps} and resumed, differs from an unbroken run in "
+            f"{' and '.join(found.differing)}: do not rely on --resume here, and please report it"
+        )
+    if not as_json:
+        print(
+            f"well   {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits"
+        )
+
+
+def as_words(name: str, value: Any) -> list[str]:
+    """A flag as it is typed."""
+    flag = f"--{name.replace('_', '-')}"
+    return ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
 
 
 def report_computer(*, as_json: bool) -> None:

@@ -6,14 +6,13 @@ STARTED = time.time()  # before everything else is imported: wall time is counte
 
 import os  # noqa: E402
 import sys  # noqa: E402
-import tomllib  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Annotated, Any  # noqa: E402
 
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
-from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
+from thumbnet.errors import ThumbnetError  # noqa: E402
 
 USER_ERROR, KILLED_BY_SIGINT = 2, 130
 
@@ -64,10 +63,13 @@ def make_app() -> App:
         help="Train, judge and use classifiers of small images.",
         version=lambda: version("thumbnet"),
         help_epilogue="First steps: thumbnet train fashion-mini, then thumbnet evaluate runs/latest.",
+        suppress_keyboard_interrupt=False,  # `run` says that it was stopped
         help_format="plaintext",  # the others load a Markdown parser, a third of the time that --help takes
     )
     for name, text in COMMANDS.items():
         app.command(f"thumbnet.cli.{name}:{name}{'_' if name == 'list' else ''}", name=name, help=text)
+
+    app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default
     def launch(
@@ -77,21 +79,13 @@ def make_app() -> App:
         ] = None,
     ) -> Any:
         if config_file:
-            check_config(config_file)
+            from thumbnet.files import read_toml
+
+            read_toml(config_file, "the config file")  # so that its faults are told with its name
             app.config = (config.Toml(config_file, must_exist=True, use_commands_as_keys=False),)
         return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
     return app
-
-
-def check_config(path: Path) -> None:
-    """Raise `UserError` naming the file where it is missing or not TOML."""
-    try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"the config file {path} is not TOML: {error}") from error
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, as_json, check_positive, given
-from thumbnet.errors import UserError
 
 if TYPE_CHECKING:
     from thumbnet.calibration import Threshold
@@ -57,8 +56,6 @@ def predict(
         list files that cannot be read instead of stopping at the first
     """
     check_positive(top=top)
-    if not images:
-        raise UserError("no images given; name image files or folders after the run")
 
     from thumbnet.data.images import image_files
     from thumbnet.machine import Machine

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
@@ -271,15 +274,37 @@ def load_folder(
 
 
 def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
-    """The pack at `path`, made by `read` where it is absent. A cache that cannot be written costs time, not the run."""
+    """The pack at `path`, made by `read` where it is absent. A cache that cannot be written costs time, not the run.
+
+    Processes that want the same pack at once wait for the first, whatever becomes of it.
+    """
     if path.is_file():
         return read_pack(path)
-    pack = read()
-    try:
-        write_pack(path, pack)
-    except UserError:
-        return pack
+    with converting(path):
+        if path.is_file():  # another process has made it meanwhile
+            return read_pack(path)
+        pack = read()
+        try:
+            write_pack(path, pack)
+        except UserError:
+            return pack
     return read_pack(path)
+
+
+@contextmanager
+def converting(path: Path) -> Iterator[None]:
+    """One process at a time makes `path`; where the cache cannot be written to, each makes its own in memory."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def kept(path: Path) -> dict[str, str]:

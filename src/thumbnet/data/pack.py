@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
-from thumbnet.files import write_arrays
+from thumbnet.files import parse_json, write_arrays
 
 FORMAT = "thumbnet-pack-1"
 
@@ -57,7 +57,27 @@ def read_pack(path: Path) -> Pack:
             arrays = {name: stored.get_tensor(name).numpy() for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and run again, it will be made anew") from error
-    return Pack(arrays, json.loads(metadata["description"]))
+    try:
+        description = parse_json(metadata.get("description", ""), {"classes": list, "sha256": dict})
+        check_arrays(arrays, description)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again, it will be made anew") from error
+    return Pack(arrays, description)
+
+
+def check_arrays(arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -> None:
+    """Raise `ValueError` unless every split has images uint8 N C H W and labels int64 N that name one of the classes."""
+    splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
+    if "train" not in splits:
+        raise ValueError("it has no training images")
+    for split in splits:
+        images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels", np.zeros(0))
+        if (images.dtype, images.ndim, labels.dtype, labels.shape) != (np.uint8, 4, np.int64, images.shape[:1]):
+            raise ValueError(f"its {split} images and labels do not fit together")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(description["classes"]):
+            raise ValueError(f"its {split} labels are beyond its classes")
+    if description["sha256"].keys() != arrays.keys():
+        raise ValueError("its checksums are of other arrays")
 
 
 def verify_pack(path: Path) -> None:

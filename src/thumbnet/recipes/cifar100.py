@@ -32,7 +32,7 @@ def to_76() -> Recipe:
         name="cifar100-76",
         widths=(64, 256, 512),
         depth=3,
-        epochs=10.5,
+        epochs=13,
         head_rate=4,
         bias_rate=0.1,
         resolution=(0.75, 0.875, 1.0),

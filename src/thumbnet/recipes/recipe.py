@@ -36,16 +36,21 @@ class Recipe:
 
     name: str = dataclasses.field(metadata={"help": "the named recipe this one is or started from"})
     model: str = setting("small_resnet", "architecture; `thumbnet list models` shows them")
-    widths: tuple[int, ...] = setting((), "channels of each group, where the model leaves them open", low=1)
-    depth: int = setting(0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0)
+    widths: tuple[int, ...] = setting(
+        (), "channels of each group, where the model leaves them open", low=1, high=16_384
+    )
+    depth: int = setting(
+        0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0, high=1000
+    )
     dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
     epochs: float = setting(
         20,
         "passes over the training images; a recipe's 1.5 ends in the middle of the second",
         low=0.01,
+        high=1_000_000,
         typed_whole=True,
     )
-    batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2)
+    batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2, high=2**20)
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
@@ -173,7 +178,10 @@ def number_of_type(kind: Any, field: "dataclasses.Field[Any]", value: Any) -> in
     """`value` as int or float; refuses booleans, text and fractions where a whole number is wanted."""
     if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value % 1 != 0):
         raise UserError(f"{field.name} is {value!r}; give {'a whole number' if kind is int else 'a number'}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError:
+        raise UserError(f"{field.name} has {len(str(value))} digits; give a smaller number") from None
 
 
 def in_range(field: "dataclasses.Field[Any]", value: int | float) -> int | float:

@@ -16,13 +16,14 @@ from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
 from thumbnet.explanation import Explanation, explain
+from thumbnet.files import first_line
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
 from thumbnet.predictions import Predictions
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
-from thumbnet.runs import Run, first_line
+from thumbnet.runs import Run
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset

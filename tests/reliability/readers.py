@@ -1,0 +1,301 @@
+"""Everything of thumbnet that reads a file somebody else may have written: how to feed it one, and small valid ones."""
+
+import gzip
+import io
+import json
+import pickle
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save
+
+from thumbnet.checkpoints import check_arrays, load_checkpoint, save_checkpoint
+from thumbnet.data.cifar import read_cifar10
+from thumbnet.data.idx import read_idx
+from thumbnet.data.images import decode_image
+from thumbnet.data.inert_pickle import read_pickle
+from thumbnet.data.pack import Pack, read_pack, write_pack
+from thumbnet.files import read_json, read_toml
+from thumbnet.predictions import Predictions, load_predictions
+from thumbnet.recipes import recipe
+from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.study import read_study
+
+OWNER = "0123456789abcdef"
+PIXELS = np.arange(4 * 3072, dtype=np.int64).reshape(4, 3072).astype(np.uint8)
+
+
+def written(content, folder, name):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+# ------------------------------------------------------------------------------------- CIFAR's pickles
+
+
+def pickle_of_cifar(content, folder):
+    read_pickle(content, "data_batch_1")
+
+
+def cifar_folder(content, folder):
+    """A whole set whose first batch, or list of names, is the content."""
+    home = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        batch = pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 1, 0]}, 2)
+        for name in ("data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+            written(batch, home, name)
+        written(content, home, "data_batch_1")
+        written(pickle.dumps({b"label_names": [b"a", b"b"]}, 2), home, "batches.meta")
+        read_cifar10(home)
+    finally:
+        shutil.rmtree(home)
+
+
+def pickles():
+    made = [pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 1, 0]}, protocol) for protocol in range(6)]
+    return [*made, pickle.dumps({"label_names": ["a", "b"]}, 2)]
+
+
+def cifar_archive(content, folder):
+    read_cifar10(written(content, folder, "cifar-10-python.tar.gz"))
+
+
+def archives():
+    import tarfile
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in ("data_batch_1", "batches.meta"):
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(pickles()[2])
+            archive.addfile(member, io.BytesIO(pickles()[2]))
+    return [buffer.getvalue(), gzip.decompress(buffer.getvalue())]
+
+
+# ------------------------------------------------------------------------------------- IDX, images
+
+
+def idx(content, folder):
+    read_idx(written(content, folder, "images-idx3-ubyte"))
+
+
+def idx_files():
+    images = b"\x00\x00\x08\x03" + struct.pack(">3I", 2, 5, 4) + bytes(40)
+    return [images, gzip.compress(images), b"\x00\x00\x08\x01" + struct.pack(">I", 3) + b"\x01\x02\x03"]
+
+
+def image(content, folder):
+    decode_image(content, channels=3, size=(32, 32))
+
+
+def images():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8))
+    made = []
+    for mode, kind, options in (
+        ("RGB", "PNG", {}), ("P", "PNG", {"transparency": 3}), ("RGBA", "PNG", {}), ("I;16", "PNG", {}), ("1", "PNG", {}),
+        ("RGB", "JPEG", {"quality": 70}), ("CMYK", "JPEG", {}), ("L", "JPEG", {"progressive": True}),
+        ("RGB", "WEBP", {}), ("RGBA", "WEBP", {"lossless": True}), ("P", "GIF", {}), ("RGB", "BMP", {}), ("P", "BMP", {}),
+    ):  # fmt: skip
+        buffer = io.BytesIO()
+        image = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(buffer, kind, **options, **({"exif": exif} if kind in ("JPEG", "WEBP") else {}))
+        made.append(buffer.getvalue())
+    return made
+
+
+# ------------------------------------------------------------------------------------- states, weights, packs
+
+
+def arrays(number):
+    return {"model.weight": np.full((4, 3), number, np.float32), "totals": np.zeros(4)}
+
+
+def check(found):
+    check_arrays(found, {name: (array.shape, array.dtype.name) for name, array in arrays(0).items()})
+
+
+def checkpoint(content, folder):
+    """A run whose only state, or its manifest, is the content; somebody has made the other fit where that is possible."""
+    import hashlib
+
+    home = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        for end in ("safetensors", "json"):
+            save_checkpoint(home, arrays(1), {"epoch": 1, "step": 0}, OWNER)
+            written(content, home, f"1-0.{end}")
+            if end == "safetensors":
+                told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                (home / "1-0.json").write_text(json.dumps(told))
+            load_checkpoint(home, OWNER, check)
+    finally:
+        shutil.rmtree(home)
+
+
+def states():
+    position = {"owner": OWNER, "position": json.dumps({"epoch": 1, "step": 0})}
+    state = save(arrays(1), position)
+    return [state, json.dumps({"bytes": 330, "sha256": "0" * 64}, indent=2).encode()]
+
+
+def weights(content, folder):
+    """A finished run whose weights are the content."""
+    home = run_folder(folder)
+    try:
+        written(content, home, "model.safetensors")
+        Run.open(home).model()
+    finally:
+        shutil.rmtree(home)
+
+
+def weight_files():
+    from thumbnet.runs import arrays_of, build_model
+
+    return [save(dict(arrays_of(build_model(RECIPE, channels=1, classes=2).state_dict()))), states()[0]]
+
+
+def pack(content, folder):
+    read_pack(written(content, folder, "x.safetensors"))
+
+
+def packs():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pack.safetensors"
+        arrays = {"train_images": np.zeros((2, 1, 4, 4), np.uint8), "train_labels": np.zeros(2, np.int64)}
+        write_pack(path, Pack(arrays, {"classes": ["a", "b"]}))
+        return [path.read_bytes()]
+
+
+def predictions(content, folder):
+    load_predictions(written(content, folder, "validation.npz"))
+
+
+def prediction_files():
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npz"
+        rows = torch.arange(3)
+        Predictions("validation", 1, ("a", "b"), "f" * 16, rows, rows % 2, torch.zeros(3, 2)).save(path)
+        return [path.read_bytes()]
+
+
+# ------------------------------------------------------------------------------------- TOML and JSON
+
+
+RECIPE = recipe("plain", epochs=1)
+TIMES = {"training_seconds": 1.0, "images_per_second": 10.0}
+ROW = {
+    "epoch": 1, "learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5, "train_top5": 1.0, "validation_loss": None,
+    "validation_accuracy": 0.5, "validation_top5": None, "l2_penalty": 0.0, **TIMES,
+}  # fmt: skip
+SUMMARY = {
+    "run": "runs/x", "dataset": "x", "recipe": "plain", "model": "small_resnet", "classes": 2, "parameters": 10, "seed": 0,
+    "device": "cpu", "precision": "fp32", "epochs": 1, "train_images": 4, "train_accuracy": 0.5, "train_loss": 1.0,
+    "validation_images": 0, "validation_accuracy": None, "validation_top5": None, "validation_loss": None,
+    "train_seconds": 1.0, "images_per_second": 10.0,
+}  # fmt: skip
+DATA = {
+    "name": "x", "location": "/x", "classes": ["a", "b"], "channels": 1, "image_size": [28, 28], "fingerprint": "f" * 16,
+}  # fmt: skip
+FILES = {
+    "recipe.toml": as_toml(recipe_table(RECIPE), "a recipe"),
+    "data.json": json.dumps(DATA),
+    "summary.json": json.dumps(SUMMARY),
+    "metrics.jsonl": json.dumps(ROW) + "\n" + json.dumps(ROW | {"epoch": 2}) + "\n",
+    "environment.json": json.dumps({"device": "cpu", "precision": "fp32", "threads": 1}),
+    "calibration.json": json.dumps({"temperature": 1.5}),
+    "evaluations.jsonl": json.dumps({"time": "2026-01-01", "split": "test"}) + "\n",
+    "robustness.json": json.dumps({"mean": 0.5}),
+}
+
+
+def run_folder(folder):
+    home = Path(tempfile.mkdtemp(dir=folder))
+    for name, text in FILES.items():
+        (home / name).write_text(text)
+    return home
+
+
+def read_all(run):
+    return (run.summary, run.metrics, run.evaluations, run.temperature, run.environment, run.robustness, repr(run),
+            run.identity, run.resume_command)  # fmt: skip
+
+
+def recipe_file(content, folder):
+    """A run whose recipe is the content."""
+    home = run_folder(folder)
+    try:
+        written(content, home, "recipe.toml")
+        read_all(Run.open(home))
+    finally:
+        shutil.rmtree(home)
+
+
+def run_json(content, folder):
+    """A run each of whose JSON files is the content, one after the other; every reader must refuse or read it."""
+    from thumbnet.errors import UserError
+
+    refusals = []
+    home = run_folder(folder)
+    try:
+        for name, text in FILES.items():
+            if name != "recipe.toml":
+                written(content, home, name)
+                try:
+                    read_all(Run.open(home))
+                except UserError as error:
+                    refusals.append(error)
+                (home / name).write_text(text)
+    finally:
+        shutil.rmtree(home)
+    if refusals:
+        raise refusals[0]
+
+
+def study(content, folder):
+    made = read_study(written(content, folder, "study.toml"))
+    made.plan()
+
+
+def studies():
+    return [
+        b'dataset = "fashion-mini"\nrecipe = "general"\nseeds = [1, 2]\nmetric = "loss"\n[grid]\nepochs = [1]\nflip = [true]\n',
+        b'name = "x"\nfolds = 3\nfirst_seed = 4\n[fields]\nepochs = 1\n[[variant]]\nname = "a"\ncutmix = 0.5\n[[variant]]\n'
+        b'name = "b"\nwidths = [8, 16, 16]\nresolution = [0.5, 1.0]\nnote = "n"\n',
+    ]
+
+
+def plain_json(content, folder):
+    read_json(written(content, folder, "x.json"), {"epoch": int, "name": str})
+
+
+def plain_toml(content, folder):
+    read_toml(written(content, folder, "x.toml"), "the config file")
+
+
+SURFACES = {
+    "CIFAR pickle": (pickle_of_cifar, pickles),
+    "CIFAR folder": (cifar_folder, pickles),
+    "CIFAR archive": (cifar_archive, archives),
+    "IDX": (idx, idx_files),
+    "image": (image, images),
+    "checkpoint": (checkpoint, states),
+    "weights": (weights, weight_files),
+    "pack": (pack, packs),
+    "predictions": (predictions, prediction_files),
+    "recipe TOML": (recipe_file, lambda: [FILES["recipe.toml"].encode()]),
+    "study TOML": (study, studies),
+    "config TOML": (plain_toml, studies),
+    "run JSON": (run_json, lambda: [text.encode() for name, text in FILES.items() if name != "recipe.toml"]),
+    "JSON": (
+        plain_json,
+        lambda: [b'{"epoch": 1, "name": "x"}', json.dumps({"epoch": 2, "name": "x", "more": [1.5, None, {}]}).encode()],
+    ),
+}

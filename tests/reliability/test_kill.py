@@ -1,0 +1,290 @@
+"""Runs that are killed or told to stop at any instant, and go on: the same bits as a run never interrupted."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from processes import begin, exit_code, send, training, wait_for
+from promises import count, held
+from thumbnet.doctor.resuming import differences_between
+from thumbnet.recipes import RECIPES
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.runs import Run
+
+CLOCKS = ("training_seconds", "images_per_second")
+
+
+def identity(folder):
+    """A hash of everything a finished run holds but the time it took."""
+    run = Run.open(folder)
+    assert run.finished
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
+    rows = [{key: value for key, value in row.items() if key not in CLOCKS} for row in run.metrics]
+    digest.update(json.dumps([rows, run.temperature]).encode())
+    digest.update(run.predictions("validation").logits.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """(identity, seconds) of the run that nothing happened to, with checkpoints as often as in the others."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    seconds = []
+    for name in ("first", "second"):
+        start = time.monotonic()
+        assert exit_code(begin(training(folder / name, "--checkpoint-seconds", 0), folder / "log")) == 0, log(folder)
+        seconds.append(time.monotonic() - start)
+    assert identity(folder / "first") == identity(folder / "second")
+    return identity(folder / "first"), seconds[-1]
+
+
+def log(folder):
+    return (folder / "log").read_text(errors="replace")
+
+
+def saving(folder):
+    """Whether a file of a checkpoint is being written."""
+    try:
+        return any(name.startswith(".") for name in os.listdir(folder / "checkpoint"))
+    except OSError:
+        return False
+
+
+def test_killed_at_random_instants_and_resumed_a_run_ends_with_the_same_bits(unbroken, tmp_path):
+    expected, seconds = unbroken
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed of the instants", seed)
+    generator, kills, wanted, runs, in_saves, lost = random.Random(seed), 0, count(8, 50), 0, 0, []
+    while kills < wanted:
+        runs += 1
+        folder = tmp_path / f"run{runs}"
+        for attempt in range(6):  # five kills, then it may end
+            process = begin(training(folder, "--checkpoint-seconds", 0), tmp_path / "log")
+            if attempt < 5 and kills < wanted:
+                if kills % 2:
+                    wait_for(partial(saving, folder), process)
+                    time.sleep(generator.uniform(0, 0.004))
+                else:
+                    process.join(generator.uniform(0, seconds))
+                in_saves += saving(folder)
+                before = newest(folder)
+                send(process, signal.SIGKILL)
+                kills += exit_code(process) == -signal.SIGKILL
+                lost.append(steps_between(before, newest(folder)))
+                continue
+            assert exit_code(process) == 0, (seed, log(tmp_path))
+        assert identity(folder) == expected, seed
+    assert in_saves >= wanted // 4, "too few kills met a save for this to say anything"
+    promise = "a run killed (kill -9) at random instants and resumed ends with the same bits as one never interrupted"
+    held("T1", promise, kills, f"{runs} runs, {in_saves} kills while a file was being written; seed {seed}")
+
+
+def newest(folder):
+    """Epoch and step of the newest checkpoint, or None."""
+    from thumbnet.checkpoints import manifests, place_of
+
+    found = manifests(folder / "checkpoint")
+    return place_of(found[0]) if found else None
+
+
+def steps_between(before, after):
+    """A kill may complete no save, and loses none that was there."""
+    assert before is None or (after is not None and after >= before)
+    return before, after
+
+
+# ------------------------------------------------------------------------------------- signals
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def stop_in(module, name, number, call=1):
+    """Called in a process: let the `call`-th call of a function send this process a signal first."""
+    import importlib
+
+    owner = importlib.import_module(module)
+    for part in name.split(".")[:-1]:
+        owner = getattr(owner, part)
+    keep, calls = getattr(owner, name.split(".")[-1]), []
+
+    def replaced(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return keep(*arguments, **options)
+
+    setattr(owner, name.split(".")[-1], replaced)
+
+
+PLACES = {  # where in a run, and the exit code: nothing is left to resume once the last step is done
+    "warm-up": ("thumbnet.training", "fit_whitening", 1),
+    "the first batch": ("thumbnet.training", "augment", 1),
+    "a later batch": ("thumbnet.training", "augment", 9),
+    "an update": ("thumbnet.optimize", "Muon.step", 5),
+    "evaluation": ("thumbnet.training", "predict_logits", 1),
+    "saving": ("thumbnet.runs", "save_checkpoint", 3),
+    "drawing": ("thumbnet.plots", "save_run_plots", 1),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_ends_a_run_with_a_checkpoint_wherever_it_comes_and_it_goes_on_to_the_same_bits(
+    unbroken, tmp_path, place
+):
+    module, name, call = PLACES[place]
+    signals = SIGNALS if count(0, 1) else SIGNALS[list(PLACES).index(place) % 3 :][:1]
+    for number in signals:
+        folder = tmp_path / number.name
+        start = time.monotonic()
+        often = ["--checkpoint-seconds", 0] if place == "saving" else []
+        process = begin(training(folder, *often), tmp_path / "log", partial(stop_in, module, name, number, call))
+        assert exit_code(process, 25) == 75, log(tmp_path)
+        took = time.monotonic() - start
+        told = log(tmp_path).splitlines()[-1]
+        assert told.startswith(f"thumbnet: stopped by {number.name} "), told
+        finished = place == "drawing"  # the last step was done: it ended whole, without its report
+        assert (folder / "summary.json").is_file() == finished
+        assert finished or newest(folder) is not None
+        whole = f"stopped by {number.name} when the run was finished; {folder} is whole"
+        assert (whole if finished else "continue with: thumbnet train") in told
+        assert exit_code(begin(training(folder), tmp_path / "log")) == 0, log(tmp_path)
+        assert identity(folder) == unbroken[0]
+        promise = "SIGTERM, SIGINT or SIGUSR1 ends a run with a checkpoint and exit code 75 within 25 s; resumed, the same bits"
+        held("T4", promise, 1, f"in {place}: {took:.1f} s with starting it")
+
+
+def test_a_signal_at_a_random_instant_ends_a_run_with_a_checkpoint(unbroken, tmp_path):
+    expected, seconds = unbroken
+    generator, cases, slowest = random.Random(11), count(2, 12), 0.0
+    for case in range(cases):
+        folder = tmp_path / f"run{case}"
+        process = begin(training(folder), tmp_path / "log")
+        assert wait_for((folder / "recipe.toml").is_file, process)
+        process.join(generator.uniform(0, 0.7 * seconds))
+        start = time.monotonic()
+        if process.is_alive():
+            send(process, SIGNALS[case % 3])
+        code = exit_code(process, 25)
+        slowest = max(slowest, time.monotonic() - start)
+        assert code == 75 or (code == 0 and Run.open(folder).finished), log(tmp_path)
+        assert exit_code(begin(training(folder), tmp_path / "log")) == 0, log(tmp_path)
+        assert identity(folder) == expected
+    promise = (
+        "SIGTERM, SIGINT or SIGUSR1 ends a run with a checkpoint and exit code 75 within 25 s; resumed, the same bits"
+    )
+    held("T4", promise, cases, f"at random instants: {slowest:.1f} s at most")
+
+
+def slow_evaluation():
+    """Called in a process: a validation pass that takes a minute, during which nobody asks for signals."""
+    from thumbnet import training as module
+
+    def wait(*arguments, **options):
+        Path(os.environ["TEST_MARK"]).touch()
+        time.sleep(60)
+
+    module.predict_logits = wait
+
+
+def test_a_second_signal_ends_a_run_at_once(unbroken, tmp_path, monkeypatch):
+    mark = tmp_path / "evaluating"
+    process = begin(training(tmp_path / "run"), tmp_path / "log", partial(with_mark, str(mark)))
+    assert wait_for(mark.is_file, process)
+    send(process, signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.is_alive()
+    start = time.monotonic()
+    send(process, signal.SIGTERM)
+    assert exit_code(process, 10) == 130
+    assert time.monotonic() - start < 5
+    assert log(tmp_path).splitlines()[-1] == "thumbnet: stopped"
+    assert exit_code(begin(training(tmp_path / "run"), tmp_path / "log")) == 0
+    assert identity(tmp_path / "run") == unbroken[0]
+    held("T4", "a second signal ends a run at once", 1, "exit code 130")
+
+
+def ignoring_hangups():
+    """Called in a process: what nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_terminal_that_closes_stops_a_run_unless_nohup_says_otherwise(unbroken, tmp_path, ignored):
+    folder = tmp_path / "run"
+    process = begin(training(folder), tmp_path / "log", ignoring_hangups if ignored else None)
+    assert wait_for((folder / "recipe.toml").is_file, process)
+    time.sleep(0.2)
+    send(process, signal.SIGHUP)
+    assert exit_code(process, 25) == (0 if ignored else 75), log(tmp_path)
+    assert exit_code(begin(training(folder), tmp_path / "log")) == 0
+    assert identity(folder) == unbroken[0]
+
+
+def with_mark(mark):
+    """Called in a process: `slow_evaluation` that touches a file when it begins."""
+    os.environ["TEST_MARK"] = mark
+    slow_evaluation()
+
+
+# ------------------------------------------------------------------------------------- every recipe
+
+
+def test_doctor_offers_the_same_test_of_ones_own_recipe_and_notices_other_bits(tmp_path):
+    words = ["doctor", "fashion-mini", "--resuming", "--threads", 1, "--precision", "fp32", "--out", tmp_path / "runs"]
+    assert exit_code(begin(words, tmp_path / "log"), 240) == 0, log(tmp_path)
+    told = log(tmp_path).splitlines()[-1]
+    assert re.fullmatch(
+        r"well   general, killed after steps \d+, \d+, \d+ of 12 and resumed, ends with the same bits", told
+    )
+    whole, cut = Run.open(tmp_path / "runs" / "whole"), Run.open(tmp_path / "runs" / "cut")
+    assert differences_between(whole, cut) == []
+    content = bytearray((cut.path / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (cut.path / "model.safetensors").write_bytes(content)
+    assert differences_between(whole, cut) == ["the weights"]
+    rows = [row | {"train_loss": row["train_loss"] + 1e-12} for row in cut.metrics]
+    (cut.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert differences_between(whole, cut) == ["the weights", "the metrics"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_resumes_to_the_same_bits(tmp_path, name):
+    words = [
+        "train", tmp_path / "images", "--recipe", name, "--epochs", 2, "--batch-size", 64, "--micro-batch", 32,
+        "--threads", 1, "--no-report", "--validation", 0.2, "--checkpoint-seconds", 0,
+    ]  # fmt: skip
+    make_images(tmp_path / "images")
+    if named_recipe(name).widths:  # narrow, so that it is quick
+        words += ["--widths", 8, 16, 24, "--depth", 2]
+
+    def go(folder, prepare=None):
+        resume = ["--resume"] if folder.exists() else []
+        return exit_code(begin([*words, "--out", folder, *resume], tmp_path / "log", prepare), 120)
+
+    assert go(tmp_path / "whole") == 0, log(tmp_path)
+    place = partial(stop_in, "thumbnet.training", "augment", signal.SIGKILL, 3)
+    assert go(tmp_path / "cut", place) == -signal.SIGKILL, log(tmp_path)
+    assert go(tmp_path / "cut") == 0, log(tmp_path)
+    assert identity(tmp_path / "cut") == identity(tmp_path / "whole")
+    held("T1r", "every named recipe, killed and resumed, ends with the same bits", 1, name)
+
+
+def make_images(folder):
+    """160 pictures of 32 x 32 pixels in two classes that differ in brightness."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 160)):
+        (folder / name).mkdir(parents=True)
+        for number in range(80):
+            pixels = generator.integers(level, level + 60, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
