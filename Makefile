@@ -1,6 +1,6 @@
 # make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
 # make test    sets everything up and runs the tests
-# make test-full   the same with the full counts, then `make mutants`; writes results/reliability.json, in under an hour
+# make test-full   the tests of reliability with full counts, then `make mutants`; writes results/reliability.json
 # make mutants     plants defects, one at a time, each of which a test must notice
 # Both do nothing twice: with nothing changed, they repeat what they found. `make retest` runs the tests all the same.
 

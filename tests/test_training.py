@@ -98,7 +98,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
 
 @pytest.mark.parametrize("model", ["speednet_slim", "preact_resnet50_classic"])
 def test_in_bf16_with_the_parts_in_c_a_resumed_run_ends_with_the_same_bits_too(tiny, tmp_path, monkeypatch, model):
-    bf16 = Machine(device="cpu", precision="bf16", threads=2)
+    bf16 = Machine(device="cpu", precision="bf16", threads=1)
     chosen = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=32)
     if model != "speednet_slim":
         chosen = recipe("cifar10-classic", epochs=1, batch_size=64)
