@@ -517,10 +517,8 @@ def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
 def test_a_full_disk_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data.bin.partial").symlink_to("/dev/full")
-    with pytest.raises(
-        UserError,
-        match=f"cannot write {tmp_path / 'data.bin'}: No space left on device \([\d,]+ bytes are free there\); free some",
-    ):
+    told = r"cannot write \S+data.bin: No space left on device \([\d,]+ bytes are free there\); free some space"
+    with pytest.raises(UserError, match=told):
         download(remote(server.serve(good)), tmp_path)
     assert not (tmp_path / "data.bin").exists()
 
