@@ -170,6 +170,15 @@ def test_a_run_folder_says_what_is_wrong_with_it(finished, tmp_path):
         Run.open(folder)
 
 
+def test_a_run_folder_that_is_gone_is_not_made_anew_by_what_is_written_into_it(finished, tmp_path):
+    run = Run.open(changed(finished, tmp_path / "run"))
+    shutil.rmtree(run.path)
+    for write in (lambda: run.log_epoch({"epoch": 1}), lambda: run.save_calibration({}), lambda: run.finish({})):
+        with pytest.raises(UserError, match=r"cannot write .*: the run folder is gone; look for it, or train again"):
+            write()
+    assert not run.path.exists()
+
+
 def test_weights_that_are_lost_or_changed_are_not_used(finished, tmp_path):
     folder = changed(finished, tmp_path / "run")
     content = bytearray((folder / "model.safetensors").read_bytes())

@@ -10,6 +10,7 @@ expected, finite. Else the one before is used, and the reason is told.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
-from thumbnet.files import sha256_of, write_arrays, write_failed, write_json
+from thumbnet.files import NUMBER, Fields, first_line, parse_json, sha256_of, write_arrays, write_failed, write_json
 
 KEPT = 2  # the newest, and the one before in case its disk or memory lied
 LARGEST_MANIFEST = 4096  # bytes; ours have 200
+OURS = re.compile(r"(?P<name>\d+-\d+)\.(json|safetensors)")
+POSITION: Fields = {"epoch": int, "step": int, "seconds": NUMBER, "training_seconds": NUMBER}
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -46,23 +49,35 @@ def save_checkpoint(folder: Path, arrays: Arrays, position: dict[str, Any], owne
     """Store a state; `position` is JSON with at least `epoch` and `step`, `owner` names the run it belongs to.
 
     When this returns the state survives a power cut. When it raises `UserError`, or the process dies in it, the states
-    before are as they were.
+    before are as they were. A state of this very step that is there and whole is left as it is: they are the same.
     """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and checkpoints are not written through one; remove it")
     name = f"{position['epoch']}-{position['step']}"
     state, manifest = folder / f"{name}.safetensors", folder / f"{name}.json"
-    write_arrays(state, arrays, {"owner": owner, "position": json.dumps(position)})
     try:
+        if manifest.exists():
+            with suppress(Unfit):
+                read_state(manifest, owner)
+                return
+            manifest.unlink()  # before the state is replaced: together they would be believed, or blamed
+        write_arrays(state, arrays, {"owner": owner, "position": json.dumps(position)})
         write_json(manifest, {"bytes": state.stat().st_size, "sha256": sha256_of(state)})
-        tidy_up(folder)
+        tidy_up(folder, manifest)
     except OSError as error:
         raise write_failed(manifest, error) from error
 
 
-def tidy_up(folder: Path) -> None:
-    """Remove all but the newest states: older ones, and what a killed process left."""
-    kept = {file.with_suffix(suffix) for file in manifests(folder)[:KEPT] for suffix in (".safetensors", ".json")}
-    for other in folder.glob("*"):
-        if other not in kept:
+def tidy_up(folder: Path, newest: Path) -> None:
+    """Remove all states but `newest` and those before it that are kept, and what a killed process left of a save.
+
+    States of later steps are of a life of the run that was passed over, since they were damaged.
+    """
+    before = [path for path in manifests(folder) if (place_of(path) or (0, 0)) < (place_of(newest) or (0, 0))]
+    kept = {path.stem for path in (newest, *before[: KEPT - 1])}
+    for other in folder.iterdir():
+        ours = OURS.fullmatch(other.name)
+        if (ours and ours["name"] not in kept) or (other.name.startswith(".") and ".tmp-" in other.name):
             with suppress(OSError):  # it is in nobody's way
                 other.unlink()
 
@@ -101,7 +116,7 @@ def place_of(manifest: Path) -> tuple[int, int] | None:
 
 def read_state(manifest: Path, owner: str) -> tuple[Arrays, dict[str, Any]]:
     """Tensors and position of one state. Raises `Unfit` unless every byte is what was written, by this run."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     state = manifest.with_suffix(".safetensors")
     try:
@@ -109,9 +124,9 @@ def read_state(manifest: Path, owner: str) -> tuple[Arrays, dict[str, Any]]:
             raise ValueError("too long")
         if not (text := manifest.read_text(encoding="utf-8")).endswith("}\n"):
             raise ValueError("cut short")
-        told = json.loads(text)
+        told = parse_json(text, {"bytes": int, "sha256": str})
         size, digest = told["bytes"], told["sha256"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise Unfit("has a damaged manifest") from error
     try:
         if state.stat().st_size != size:
@@ -121,10 +136,12 @@ def read_state(manifest: Path, owner: str) -> tuple[Arrays, dict[str, Any]]:
         with safe_open(state, framework="numpy") as stored:
             metadata = stored.metadata() or {}
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        position = json.loads(metadata["position"])
+        position = parse_json(metadata.get("position", ""), POSITION)
         place = position["epoch"], position["step"]
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Unfit(f"cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)})") from error
+    except Unfit:
+        raise
+    except Exception as error:  # types that numpy lacks end in several kinds
+        raise Unfit(f"cannot be read ({first_line(error)})") from error
     if metadata.get("owner") != owner:
         raise Unfit("belongs to another run")
     if place != place_of(manifest):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         make_folder(path.parent)
+        create_anew(temporary)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -41,6 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing was written, or it was renamed
             temporary.unlink()
+
+
+def create_anew(path: Path) -> None:
+    """An empty file that was not there before: a leftover of that name goes, a link is not followed."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
 
 
 def make_folder(path: Path) -> None:
@@ -95,12 +104,22 @@ def umask() -> int:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line and sync it. A reader may meet a torn last line after a power cut, never a torn earlier one."""
+    """Add one line and sync it. A reader may meet a torn last line after a power cut, never a torn earlier one.
+
+    A torn line that is there, from a power cut or a full disk, is removed first. A link is not followed.
+    """
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        is_new = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with open(descriptor, "r+b") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+            file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            sync_folder(path.parent)
     except OSError as error:
         raise write_failed(path, error) from error
 
@@ -115,9 +134,7 @@ def read_json(path: Path, fields: Fields | None = None) -> Any:
     Raises `UserError` where it is missing, too large, no JSON, holds NaN, or is nested deeper than anything of ours.
     """
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"it has more than {LARGEST_JSON} bytes")
-        return parse_json(path.read_text(encoding="utf-8"), fields)
+        return parse_json(read_text(path, LARGEST_JSON), fields)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
@@ -130,9 +147,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises `UserError` where it cannot be read, is too large, no TOML, or nested deeper than anything of ours.
     """
     try:
-        if path.stat().st_size > LARGEST_TOML:
-            raise ValueError(f"it has more than {LARGEST_TOML} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, LARGEST_TOML))
     except OSError as error:
         raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
     except RecursionError as error:
@@ -150,9 +165,9 @@ def read_json_lines(path: Path, fields: Fields) -> list[Any]:
         return []
     rows: list[Any] = []
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        lines = read_text(path, LARGEST_JSON, errors="surrogateescape").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
     for number, line in enumerate(lines, 1):
         try:
             rows.append(parse_json(line, fields))
@@ -161,6 +176,17 @@ def read_json_lines(path: Path, fields: Fields) -> list[Any]:
                 break
             raise UserError(f"{path} is damaged in line {number}: {first_line(error)}") from error
     return rows
+
+
+def read_text(path: Path, most: int, errors: str = "strict") -> str:
+    """The text of a regular file of at most so many bytes; others raise `ValueError` before they are read."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe would wait, a device never end
+            raise ValueError("it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return content.decode("utf-8", errors)
 
 
 def parse_json(text: str, fields: Fields | None = None) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thumbnet.errors import UserError
-from thumbnet.files import replacing, write_text
+from thumbnet.files import first_line, replacing, write_text
 
 LARGEST = 2 << 30  # bytes unpacked; a million images of a hundred classes have a fifth of it
 
@@ -87,9 +87,9 @@ def load_predictions(path: Path) -> Predictions:
             logits=torch.from_numpy(arrays["logits"]),
         )
     except Exception as error:  # zipfile, numpy and torch raise a dozen kinds for a damaged archive
-        raise UserError(
-            f"{path} does not hold predictions: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+        raise UserError(f"{path} does not hold predictions: {first_line(error)}") from error
     if made.logits.shape != (len(made.labels), len(made.classes)) or len(made.rows) != len(made.labels):
         raise UserError(f"{path} does not hold predictions: its arrays do not fit together")
+    if len(made.labels) and not 0 <= int(made.labels.min()) <= int(made.labels.max()) < len(made.classes):
+        raise UserError(f"{path} does not hold predictions: its labels are beyond its classes")
     return made

@@ -90,7 +90,8 @@ class Bar(Reporter):
         self.say(epoch_line(row, epochs))
 
     def __exit__(self, *error: object) -> None:
-        self.progress.stop()
+        with suppress(OSError):  # the terminal is gone
+            self.progress.stop()
 
 
 def reporter_for_terminal() -> Reporter:

@@ -25,7 +25,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,6 +137,12 @@ class Run:
         return Run(path, Recipe(name=str(name), **table), data)
 
     # ---------------------------------------------------------------- reading
+
+    def place(self, name: str) -> Path:
+        """Where to write a file of this run. Raises `UserError` where the folder was moved or deleted meanwhile."""
+        if not (self.path / "recipe.toml").is_file():
+            raise UserError(f"cannot write {self.path / name}: the run folder is gone; look for it, or train again")
+        return self.path / name
 
     @property
     def finished(self) -> bool:
@@ -285,9 +291,8 @@ class Run:
         try:
             lock.acquire()
         except Timeout:
-            whom = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "its number is not known"
             raise UserError(
-                f"another process is training in {self.path} ({whom}); wait for it, or choose another --out"
+                f"another process is training in {self.path} ({holder_of(holder)}); wait for it, or choose another --out"
             ) from None
         except OSError as error:
             raise write_failed(self.path / ".lock", error) from error
@@ -300,25 +305,26 @@ class Run:
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
-        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
+        append_line(self.place("metrics.jsonl"), json.dumps(row, allow_nan=False))
 
     def save_model(self, model: "nn.Module") -> None:
         """Write the final weights."""
         write_arrays(
-            self.path / "model.safetensors", arrays_of(model.state_dict()), {"classes": json.dumps(self.classes)}
+            self.place("model.safetensors"), arrays_of(model.state_dict()), {"classes": json.dumps(self.classes)}
         )
 
     def save_predictions(self, predictions: "Predictions") -> None:
         """Keep what was said of a split."""
+        self.place("predictions")
         predictions.save(self.predictions_path(predictions.split, predictions.views))
 
     def save_calibration(self, measured: dict[str, Any]) -> None:
         """Keep the temperature, and what it was fitted on."""
-        write_json(self.path / "calibration.json", measured)
+        write_json(self.place("calibration.json"), measured)
 
     def save_robustness(self, measured: dict[str, Any]) -> None:
         """Keep what was measured on corrupted images."""
-        write_json(self.path / "robustness.json", measured)
+        write_json(self.place("robustness.json"), measured)
 
     @property
     def robustness(self) -> dict[str, Any] | None:
@@ -328,30 +334,31 @@ class Run:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which declares the run finished, then drop the checkpoint."""
+        place = self.place("summary.json")
         weights = {"model_sha256": sha256_of(self.path / "model.safetensors")}
-        write_json(self.path / "summary.json", summary | weights)
+        write_json(place, summary | weights)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
     def record_evaluation(self, measured: dict[str, Any]) -> None:
         """Add what was measured to evaluations.jsonl."""
-        append_line(self.path / "evaluations.jsonl", json.dumps({"time": now(), **measured}, allow_nan=False))
+        append_line(self.place("evaluations.jsonl"), json.dumps({"time": now(), **measured}, allow_nan=False))
 
     @property
     def test_openings(self) -> int:
         """How often the test images were opened for this run."""
         path = self.path / "test-openings.jsonl"
-        return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
 
     def count_test_opening(self, data: "Dataset") -> None:
         """Leave a line before the test images are looked at."""
         row = {"time": now(), "images": len(data.test or ()), "fingerprint": data.fingerprint}
-        append_line(self.path / "test-openings.jsonl", json.dumps(row))
+        append_line(self.place("test-openings.jsonl"), json.dumps(row))
 
     # ---------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, tensors: Mapping[str, "Tensor"], position: dict[str, Any]) -> None:
         """Store the state of training, so that whatever happens meanwhile, it or the one before can be loaded."""
-        save_checkpoint(self.path / "checkpoint", arrays_of(tensors), position, self.identity)
+        save_checkpoint(self.place("checkpoint"), arrays_of(tensors), position, self.identity)
 
     def load_checkpoint(self, check: Callable[[Arrays], None]) -> Checkpoint | None:
         """The newest state that is intact, this run's own and passes `check`; metrics written after it are taken back."""
@@ -371,6 +378,18 @@ class Run:
         kept = [row for row in rows if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").is_file():
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def holder_of(path: Path) -> str:
+    """Who holds the lock of a run, as it wrote down; one that was killed is passed over until its follower has written."""
+    for _ in range(20):
+        with suppress(OSError, ValueError, IndexError):
+            told = path.read_text(encoding="utf-8").strip()
+            with suppress(PermissionError):  # it is somebody else's, and there
+                os.kill(int(told.split()[1]), 0)  # asks whether there is such a process
+            return told
+        time.sleep(0.05)
+    return "its number is not known"
 
 
 def check_data_record(data: dict[str, Any], path: Path) -> None:

@@ -11,11 +11,11 @@ import itertools
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.signals import StopSignals
 
 KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
-RESUMABLE = 75  # exit code of a `thumbnet train` that was stopped by a signal
 
 
 @dataclass(frozen=True)
@@ -244,8 +244,10 @@ def run_study(
     tell(f"{study.name}: {len(cells)} runs, {len(cells) - len(waiting)} finished already, into {folder}")
     threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
     running, total = Running(), len(waiting)
-    with stopping(running.processes):
+    with StopSignals() as stop, leaving_no_process(running):
         while waiting or running.processes:
+            if stop.received:
+                raise Interrupted(f"stopped by {stop.received}; the same command goes on with the study")
             while waiting and len(running.processes) < jobs:
                 start(waiting.pop(0), folder, running, machine or Machine(), threads, data_dir)
             for cell in ended(running):
@@ -268,9 +270,12 @@ def write_plan(study: Study, folder: Path) -> None:
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is taken and holds no study; give another --out")
+    else:
+        write_json(path, plan)
     for cell in study.cells():
-        write_text(folder / "cells" / f"{cell.name}.toml", as_toml(recipe_table(cell.recipe), "one run of a study"))
-    write_json(path, plan)
+        recipe = folder / "cells" / f"{cell.name}.toml"
+        if not recipe.is_file():
+            write_text(recipe, as_toml(recipe_table(cell.recipe), "one run of a study"))
 
 
 def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -341,31 +346,17 @@ def line_of(cell: Cell, folder: Path, running: Running, done: int, total: int, l
     return f"{done}/{total}  {cell.name}{said}  {duration(running.seconds[-1])}{rest}"
 
 
-class stopping:
-    """SIGINT and SIGTERM are passed to the children, which write checkpoints; then `Interrupted` says how to go on."""
-
-    def __init__(self, processes: dict[str, tuple[subprocess.Popen[bytes], Cell, float]]):
-        self.processes = processes
-
-    def __enter__(self) -> None:
-        self.before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(self, number: int, frame: Any) -> None:
-        for process, _, _ in self.processes.values():
+@contextmanager
+def leaving_no_process(running: Running) -> Iterator[None]:
+    """Whatever ends the study, its children are told to stop, and waited for: they write checkpoints."""
+    try:
+        yield
+    finally:
+        for process, _, _ in running.processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process, _, _ in self.processes.values():
+                process.terminate()
+        for process, _, _ in running.processes.values():
             process.wait()
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on with the study")
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        if kind is not None:  # an error of ours: leave no orphans
-            for process, _, _ in self.processes.values():
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
 
 
 # ---------------------------------------------------------------- judging a study

@@ -72,6 +72,8 @@ def train(
                 "note: the parts in C were used before and are not now, or the reverse: the last bits will differ"
             )
         with run.locked():
+            if run.finished:  # by another process, between the look above and the lock
+                return run
             about = f"{recipe.name} on {data.name}: {len(data.train):,} training images"
             reporter.say(f"{about}, {backend.describe()}, into {run.path}")
             model, logits, validation, position = fit(run, data, backend, reporter, stop, machine.checkpoint_seconds)

@@ -1,6 +1,6 @@
 """Hand-made attacks, by surface: bytes that try to run code, take memory or time, or reach out of their folder.
 
-They are made here, never stored, and every one must be refused.
+They are made here, never stored. Every one must be refused, but for those whose harm is passed over (`PASSED_OVER`).
 """
 
 import gzip
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from fuzzing import archive
-from readers import FILES, PIXELS, arrays, idx_files, images
+from readers import FILES, PIXELS, POSITION, arrays, cifar_members, idx_files, images
 
 
 class Command:
@@ -68,22 +68,28 @@ def tar_of(*members, mode="w:gz"):
 
 
 def tars():
-    plain, batch = tarfile.REGTYPE, "cifar-10-batches-py/data_batch_1"
+    """Whole sets, each with one member more, or one replaced."""
+    plain, batch, members = tarfile.REGTYPE, "cifar-10-batches-py/data_batch_1", cifar_members()
+    whole = [(name, plain, content) for name, content in members.items()]
+    rest = whole[1:]
     return {
-        "a name above its folder": tar_of(("../../canary", plain, b"x")),
-        "an absolute name": tar_of(("/tmp/canary-of-thumbnet", plain, b"x")),
-        "a link, then a file through it": tar_of(("out", tarfile.SYMTYPE, b"/tmp"), ("out/canary", plain, b"x")),
-        "a batch that is a link": tar_of((batch, tarfile.SYMTYPE, b"/etc/passwd")),
-        "a batch that is a hard link": tar_of((batch, tarfile.LNKTYPE, b"/etc/passwd")),
-        "a batch that is a device": tar_of((batch, tarfile.CHRTYPE, b"")),
-        "a batch that is a pipe": tar_of((batch, tarfile.FIFOTYPE, b"")),
-        "a batch that runs code": tar_of((batch, plain, pickles()["os.system, protocol 2"])),
+        "a batch that is a link": tar_of((batch, tarfile.SYMTYPE, b"/etc/passwd"), *rest),
+        "a batch that is a hard link": tar_of((batch, tarfile.LNKTYPE, b"/etc/passwd"), *rest),
+        "a batch that is a device": tar_of((batch, tarfile.CHRTYPE, b""), *rest),
+        "a batch that is a pipe": tar_of((batch, tarfile.FIFOTYPE, b""), *rest),
+        "a batch that runs code": tar_of((batch, plain, pickles()["os.system, protocol 2"]), *rest),
+        "a batch above its folder": tar_of((f"../{batch}", plain, members[batch]), *rest),
         "a header that claims 8 TB": gzip.compress(
             tar_of((batch, plain, b"x"), mode="w").replace(b"00000000001\0", b"77777777777\0", 1)
         ),
-        "20,000 empty members": tar_of(*[(f"{number}", plain, b"") for number in range(20_000)]),
         "a gzip bomb": gzip.compress(bytes(1 << 29), 9),
         "no archive": b"PK\x03\x04" + bytes(100),
+        "a name above its folder": tar_of(("../../canary", plain, b"x"), *whole),
+        "an absolute name": tar_of(("/tmp/canary-of-thumbnet", plain, b"x"), *whole),
+        "a link, then a file through it": tar_of(
+            ("out", tarfile.SYMTYPE, b"/tmp"), ("out/canary", plain, b"x"), *whole
+        ),
+        "20,000 empty members": tar_of(*whole, *[(f"{number}", plain, b"") for number in range(20_000)]),
     }
 
 
@@ -156,7 +162,7 @@ def safetensors():
             {"archive/data.pkl": pickles()["os.system, protocol 2"], "archive/version": b"3"}
         ),
         "another run's tensors": save({"model.other": np.zeros(3, np.float32)}, {"owner": "x", "position": "{}"}),
-        "NaN": save(arrays(np.nan), {"owner": "0123456789abcdef", "position": '{"epoch": 1, "step": 0}'}),
+        "NaN": save(arrays(np.nan), {"owner": "0123456789abcdef", "position": json.dumps(POSITION)}),
     }
 
 
@@ -186,8 +192,8 @@ def texts():
         "brackets in each other": b"[" * 100_000,
         "objects in each other": b'{"a":' * 100_000,
         "tables in each other": b"x = " + b"[" * 5_000 + b"]" * 5_000,
-        "NaN": b'{"epoch": NaN, "name": "x"}',
-        "a number beyond floats": b'{"epoch": 1e999, "name": "x"}',
+        "NaN": b'{"epoch": 1, "name": "x", "more": NaN}',
+        "a number beyond floats": b'{"epoch": 1, "name": "x", "more": 1e999}',
         "an integer of 5,000 digits": b'{"epoch": ' + b"9" * 5_000 + b', "name": "x"}',
         "one name twice": b'{"epoch": 1, "epoch": 2, "name": "x"}',
         "no text": b"\xff\xfe\x00",
@@ -240,5 +246,9 @@ ATTACKS = {
     "JSON": texts,
     "config TOML": lambda: {name: content for name, content in texts().items() if content},  # an empty one is valid
     "study TOML": studies,
-    "run JSON": runs,
+    "a run's data.json": runs,
+    "manifest": lambda: {name: content + b"}\n" for name, content in texts().items()},
 }
+PASSED_OVER = {  # members of an archive that nobody asks for are never unpacked
+    "a name above its folder", "an absolute name", "a link, then a file through it", "20,000 empty members",
+}  # fmt: skip

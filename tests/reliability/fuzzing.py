@@ -6,7 +6,6 @@ exception, a crash, two seconds of computing, a gibibyte of memory, or one of th
 
 import contextlib
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -16,8 +15,8 @@ import traceback
 import zipfile
 from pathlib import Path
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["readers"])
+from processes import CONTEXT
+
 SECONDS = 2  # of computing for one input
 MEMORY = 1 << 30  # bytes beyond what the process began with
 

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["thumbnet.training", "thumbnet.plots", "thumbnet.cli.train", "thumbnet.data.embedded"])
+CONTEXT.set_forkserver_preload(
+    ["thumbnet.training", "thumbnet.plots", "thumbnet.cli.train", "thumbnet.data.embedded", "readers"]
+)
 
 # A second of training with everything that draws at random switched on, a checkpoint after almost every step.
 TRAIN = """

@@ -1,11 +1,13 @@
 """Everything of thumbnet that reads a file somebody else may have written: how to feed it one, and small valid ones."""
 
 import gzip
+import hashlib
 import io
 import json
 import pickle
 import shutil
 import struct
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from thumbnet.checkpoints import check_arrays, load_checkpoint, save_checkpoint
+from thumbnet.checkpoints import check_arrays, load_checkpoint
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_idx
 from thumbnet.data.images import decode_image
@@ -57,24 +59,29 @@ def cifar_folder(content, folder):
 
 
 def pickles():
-    made = [pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 1, 0]}, protocol) for protocol in range(6)]
-    return [*made, pickle.dumps({"label_names": ["a", "b"]}, 2)]
+    return [pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 1, 0]}, protocol) for protocol in range(6)]
 
 
 def cifar_archive(content, folder):
     read_cifar10(written(content, folder, "cifar-10-python.tar.gz"))
 
 
-def archives():
-    import tarfile
+def cifar_members():
+    """Name and content of every file of a small set."""
+    batch = pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 1, 0]}, 2)
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    members = {name: batch for name in names} | {"batches.meta": pickle.dumps({b"label_names": [b"a", b"b"]}, 2)}
+    return {f"cifar-10-batches-py/{name}": content for name, content in members.items()}
 
+
+def archives():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name in ("data_batch_1", "batches.meta"):
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            member.size = len(pickles()[2])
-            archive.addfile(member, io.BytesIO(pickles()[2]))
-    return [buffer.getvalue(), gzip.decompress(buffer.getvalue())]
+        for name, content in cifar_members().items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return [buffer.getvalue()]
 
 
 # ------------------------------------------------------------------------------------- IDX, images
@@ -121,27 +128,39 @@ def check(found):
     check_arrays(found, {name: (array.shape, array.dtype.name) for name, array in arrays(0).items()})
 
 
-def checkpoint(content, folder):
-    """A run whose only state, or its manifest, is the content; somebody has made the other fit where that is possible."""
-    import hashlib
+POSITION = {"epoch": 1, "step": 0, "seconds": 1.5, "training_seconds": 1.0}
 
+
+def checkpoint(content, folder):
+    """A run whose only state is the content; somebody has made the manifest fit it."""
     home = Path(tempfile.mkdtemp(dir=folder))
     try:
-        for end in ("safetensors", "json"):
-            save_checkpoint(home, arrays(1), {"epoch": 1, "step": 0}, OWNER)
-            written(content, home, f"1-0.{end}")
-            if end == "safetensors":
-                told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-                (home / "1-0.json").write_text(json.dumps(told))
-            load_checkpoint(home, OWNER, check)
+        written(content, home, "1-0.safetensors")
+        told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (home / "1-0.json").write_text(json.dumps(told) + "\n")
+        load_checkpoint(home, OWNER, check)
     finally:
         shutil.rmtree(home)
 
 
 def states():
-    position = {"owner": OWNER, "position": json.dumps({"epoch": 1, "step": 0})}
-    state = save(arrays(1), position)
-    return [state, json.dumps({"bytes": 330, "sha256": "0" * 64}, indent=2).encode()]
+    return [save(arrays(1), {"owner": OWNER, "position": json.dumps(POSITION)})]
+
+
+def manifest(content, folder):
+    """A run whose only state has the content for its manifest."""
+    home = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        (home / "1-0.safetensors").write_bytes(states()[0])
+        written(content, home, "1-0.json")
+        load_checkpoint(home, OWNER, check)
+    finally:
+        shutil.rmtree(home)
+
+
+def manifests_of_states():
+    state = states()[0]
+    return [(json.dumps({"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}, indent=2) + "\n").encode()]
 
 
 def weights(content, folder):
@@ -157,7 +176,7 @@ def weights(content, folder):
 def weight_files():
     from thumbnet.runs import arrays_of, build_model
 
-    return [save(dict(arrays_of(build_model(RECIPE, channels=1, classes=2).state_dict()))), states()[0]]
+    return [save(dict(arrays_of(build_model(RECIPE, channels=1, classes=2).state_dict())))]
 
 
 def pack(content, folder):
@@ -228,35 +247,18 @@ def read_all(run):
             run.identity, run.resume_command)  # fmt: skip
 
 
-def recipe_file(content, folder):
-    """A run whose recipe is the content."""
-    home = run_folder(folder)
-    try:
-        written(content, home, "recipe.toml")
-        read_all(Run.open(home))
-    finally:
-        shutil.rmtree(home)
+def file_of_a_run(name):
+    """(reader, its valid inputs) of one file of a run folder."""
 
+    def read(content, folder):
+        home = run_folder(folder)
+        try:
+            written(content, home, name)
+            read_all(Run.open(home))
+        finally:
+            shutil.rmtree(home)
 
-def run_json(content, folder):
-    """A run each of whose JSON files is the content, one after the other; every reader must refuse or read it."""
-    from thumbnet.errors import UserError
-
-    refusals = []
-    home = run_folder(folder)
-    try:
-        for name, text in FILES.items():
-            if name != "recipe.toml":
-                written(content, home, name)
-                try:
-                    read_all(Run.open(home))
-                except UserError as error:
-                    refusals.append(error)
-                (home / name).write_text(text)
-    finally:
-        shutil.rmtree(home)
-    if refusals:
-        raise refusals[0]
+    return read, lambda: [FILES[name].encode()]
 
 
 def study(content, folder):
@@ -287,13 +289,13 @@ SURFACES = {
     "IDX": (idx, idx_files),
     "image": (image, images),
     "checkpoint": (checkpoint, states),
+    "manifest": (manifest, manifests_of_states),
     "weights": (weights, weight_files),
     "pack": (pack, packs),
     "predictions": (predictions, prediction_files),
-    "recipe TOML": (recipe_file, lambda: [FILES["recipe.toml"].encode()]),
     "study TOML": (study, studies),
     "config TOML": (plain_toml, studies),
-    "run JSON": (run_json, lambda: [text.encode() for name, text in FILES.items() if name != "recipe.toml"]),
+    **{f"a run's {name}": file_of_a_run(name) for name in FILES},
     "JSON": (
         plain_json,
         lambda: [b'{"epoch": 1, "name": "x"}', json.dumps({"epoch": 2, "name": "x", "more": [1.5, None, {}]}).encode()],

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from processes import TRAIN, begin, exit_code, instead, training, wait_for
 from promises import FULL, count, held, linux
@@ -45,11 +46,12 @@ def small_files(limit):
 def test_a_file_that_cannot_grow_stops_a_run_with_its_name_and_leaves_the_last_checkpoint(tmp_path):
     assert exit_code(begin(training(tmp_path / "whole"), tmp_path / "log")) == 0
     largest = (tmp_path / "whole" / "model.safetensors").stat().st_size * 3
-    cases = count(2, 16)
+    cases, failed = count(2, 16), 0
     for case in range(cases):
         folder, text = tmp_path / f"run{case}", tmp_path / f"log{case}"
         limit = largest * (case + 1) // (cases + 1)
         code = exit_code(begin(training(folder, "--checkpoint-seconds", 0), text, partial(small_files, limit)))
+        failed += bool(code)
         if code:  # else the last sizes were enough
             assert code == 2, text.read_text()
             told = advice(text.read_text())
@@ -57,6 +59,7 @@ def test_a_file_that_cannot_grow_stops_a_run_with_its_name_and_leaves_the_last_c
         assert not [path for path in tmp_path.rglob(".*.tmp-*") if path.is_dir()]  # no half-made run folder
         assert exit_code(begin(training(folder), text)) == 0
         assert identity(folder) == identity(tmp_path / "whole")
+    assert failed >= cases // 2
     held("T5", "a disk that fills up costs one line with the file's name; freed, the run goes on to the same bits", cases,
          f"files limited to {largest // (cases + 1) // 1024} to {largest // 1024} KiB")  # fmt: skip
 
@@ -169,6 +172,7 @@ def cases(place, run):
     (unreadable / "recipe.toml").chmod(0)
     for path in [*unwritable.rglob("*"), unwritable]:
         path.chmod(0o555 if path.is_dir() else 0o444)
+    Image.new("L", (28, 28)).save(place / "picture.png")
     images = place / "images"
     images.mkdir()
     images.chmod(0)
@@ -178,13 +182,13 @@ def cases(place, run):
         "a run below such a folder": [*train, shut / "a" / "b" / "run"],
         "a run where a file is": [*train, file],
         "a run below a file": [*train, file / "run"],
-        "a run at a link to nowhere that cannot be made": [*train, "/proc/none/run"],
+        "a run below a link to nowhere": [*train, place / "dangling" / "run"],
         "resuming where nothing is": [*train, place / "nothing", "--resume"],
         "resuming in a file": [*train, file, "--resume"],
         "a run that may not be read": ["evaluate", unreadable],
         "opening the test images of a run that may not be written to": ["evaluate", unwritable, "--split", "test"],
         "a report into a folder that may not be written to": ["report", own, "--output", shut / "page.html"],
-        "predictions into such a folder": ["predict", own, place / "none.png", "--output", shut / "x.csv"],
+        "predictions into such a folder": ["predict", own, place / "picture.png", "--output", shut / "x.csv"],
         "a folder of images that may not be read": ["train", images],
         "a comparison drawn into such a folder": ["compare", own, "--plot", shut / "x.png"],
         "a study in such a folder": ["study", "study.toml", "--out", shut / "study"],
@@ -224,6 +228,7 @@ def test_a_run_folder_that_vanishes_while_training_costs_one_line(tmp_path):
     assert wait_for((tmp_path / "run" / "checkpoint").is_dir, process)
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     code = exit_code(process, 30)
+    assert not (tmp_path / "run").exists()
     told = (tmp_path / "log").read_text()
     assert (code, "run" in advice(told)) == (2, True), told
 
@@ -284,9 +289,7 @@ def test_a_pipe_that_nobody_reads_holds_a_run_up_and_it_can_still_be_ended_and_g
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    os.read(reading, 1 << 20)  # its last words
-    assert process.wait(25) in (75, 130)
+    assert process.wait(25) == 130
     os.close(reading)
     os.close(writing)
     assert exit_code(begin(training(tmp_path / "run"), tmp_path / "log")) == 0

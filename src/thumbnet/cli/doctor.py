@@ -95,6 +95,7 @@ def report_resuming(
 ) -> None:
     """Kill and resume a short run of the recipe; other bits than those of an unbroken one end with exit code 1."""
     import dataclasses
+    import shutil
     import tempfile
 
     from thumbnet.doctor import check_resuming
@@ -104,15 +105,17 @@ def report_resuming(
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)
     words = [word for name, value in flags.items() for word in as_words(name, value)]
-    with tempfile.TemporaryDirectory() as temporary:
-        found = check_resuming(dataset, len(cut.train), chosen, out or Path(temporary), words, reporter.say)
+    folder = out or Path(tempfile.mkdtemp(prefix="thumbnet-resuming-"))
+    found = check_resuming(dataset, len(cut.train), chosen, folder, words, reporter.say)
+    if out is None and not found.differing:
+        shutil.rmtree(folder, ignore_errors=True)  # where something differs it is the evidence
     if as_json:
         print_json(dataclasses.asdict(found))
     after = ", ".join(map(str, found.killed_after))
     if found.differing:
         raise TrainingFailed(
             f"{found.recipe}, killed after steps {after} of {found.steps} and resumed, differs from an unbroken run in "
-            f"{' and '.join(found.differing)}: do not rely on --resume here, and please report it"
+            f"{' and '.join(found.differing)}: do not rely on --resume here, and please report it with {folder}"
         )
     if not as_json:
         print(

@@ -5,9 +5,12 @@ import time
 STARTED = time.time()  # before everything else is imported: wall time is counted from here
 
 import os  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
+from select import select  # noqa: E402
 from typing import Annotated, Any  # noqa: E402
 
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
@@ -15,6 +18,8 @@ from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 from thumbnet.errors import ThumbnetError  # noqa: E402
 
 USER_ERROR, KILLED_BY_SIGINT = 2, 130
+PATIENCE = 1.0  # seconds for a pipe to take the last line
+NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
 
 # Name of each command, and its help: the first paragraph stands in the list of commands.
 COMMANDS = {
@@ -90,7 +95,10 @@ def make_app() -> App:
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == KILLED_BY_SIGINT:
+        os._exit(code)  # at once, also where half a line waits for a pipe that nobody reads
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -110,15 +118,17 @@ def run(arguments: list[str]) -> int:
             f"{error.filename or 'a file'}: {error.strerror}; check the path and its permissions", USER_ERROR
         )
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):  # torch has no error of its own on a CPU
+        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
             raise
         return complain("out of memory; try a smaller --batch-size or --image-size", 1)
     return 0
 
 
 def complain(message: str, code: int) -> int:
-    """One line on stderr."""
-    print(f"thumbnet: {message}", file=sys.stderr)
+    """One line on stderr, where there is somebody to read it."""
+    with suppress(OSError, ValueError):
+        if select([], [sys.stderr], [], PATIENCE)[1]:  # a pipe that is full and never read would hold us for good
+            print(f"thumbnet: {message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -55,7 +55,7 @@ def read_pack(path: Path) -> Pack:
             if metadata.get("format") != FORMAT:
                 raise UserError(f"{path} is not a {FORMAT} file; delete it and run again, it will be made anew")
             arrays = {name: stored.get_tensor(name).numpy() for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that numpy lacks
         raise UserError(f"{path} cannot be read ({error}); delete it and run again, it will be made anew") from error
     try:
         description = parse_json(metadata.get("description", ""), {"classes": list, "sha256": dict})

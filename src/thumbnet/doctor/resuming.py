@@ -1,6 +1,7 @@
 """Does a run of your recipe on this machine, killed at any step and resumed, end with the bits of one never interrupted?"""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thumbnet.checkpoints import manifests
+from thumbnet.checkpoints import manifests, place_of
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.files import write_text
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.schedule import steps_per_epoch, total_steps
 
 STEPS = 12  # of each of the two runs
 KILLS = 3
@@ -44,7 +46,7 @@ def check_resuming(
     short = vary(recipe, epochs=max(0.01, STEPS * recipe.batch_size / images))
     file = folder / "recipe.toml"
     write_text(file, as_toml(recipe_table(short), "a few steps of it"))
-    every_step = ["--checkpoint-seconds", "0", "--no-report", *options]
+    every_step = [*options, "--checkpoint-seconds", "0", "--no-report"]
     train = [sys.executable, "-m", "thumbnet.cli.main", "--config", str(file), "train", dataset, *every_step]
 
     tell(f"{recipe.name}: some steps without interruption")
@@ -55,11 +57,14 @@ def check_resuming(
         last = killed_after[-1] if killed_after else -1
         tell(f"the same, killed {kill + 1} of {KILLS} times")
         process = start([*train, "--out", str(cut), *resume(cut)], folder / "cut.log")
-        if (step := wait_beyond(last + 2, cut, process)) is None:
-            break
+        step = wait_beyond(last + 2, cut, process)
         process.kill()
-        process.wait()
-        killed_after.append(step)
+        if process.wait() == -signal.SIGKILL and step is not None:
+            killed_after.append(step)
+    if not killed_after:
+        raise TrainingFailed(
+            f"{recipe.name} ended before it could be killed, so nothing was shown; see {folder / 'cut.log'}"
+        )
     end(start([*train, "--out", str(cut), *resume(cut)], folder / "cut.log"), folder / "cut.log")
     one, other = Run.open(folder / "whole"), Run.open(cut)
     return Resumed(recipe.name, steps_of(other), killed_after, differences_between(one, other))
@@ -88,20 +93,22 @@ def resume(folder: Path) -> list[str]:
 
 
 def wait_beyond(step: int, folder: Path, process: "subprocess.Popen[bytes]") -> int | None:
-    """Wait for a checkpoint of at least so many steps of the first epoch; its step, or None where the run ends before."""
+    """Wait for a checkpoint after at least so many steps; how many it was, or None where the run ends before."""
     limit = time.monotonic() + SECONDS
     while process.poll() is None and time.monotonic() < limit:
-        found = manifests(folder / "checkpoint")
-        if found and (reached := int(found[0].stem.split("-")[1])) >= step:
-            return reached
+        places = [place_of(manifest) or (0, 0) for manifest in manifests(folder / "checkpoint")]
+        if places:
+            run = Run.open(folder)
+            steps = steps_per_epoch(run.recipe, run.data["train"])
+            if (reached := places[0][0] * steps + places[0][1]) >= step:
+                return reached
         time.sleep(0.005)
     return None
 
 
 def steps_of(run: Run) -> int:
     """Steps that a finished run made: a little more than asked for where few images fill few batches."""
-    images = run.summary["train_images"]
-    return round(run.recipe.epochs * (images // run.recipe.batch_size))
+    return total_steps(run.recipe, steps_per_epoch(run.recipe, run.summary["train_images"]))
 
 
 def differences_between(one: Run, other: Run) -> list[str]:
