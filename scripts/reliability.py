@@ -1,8 +1,8 @@
 """Run the tests of reliability with their full counts, plant every defect, and write down what held: results/reliability.json.
 
-    python scripts/reliability.py
+    python scripts/reliability.py [tests] [defects]
 
-Under an hour on two cores. Nothing is written where a test fails or a defect survives.
+Both by default, under an hour on two cores. Of a part in which a test fails or a defect survives nothing is written.
 """
 
 import json
@@ -25,7 +25,7 @@ OUT = ROOT / "results" / "reliability.json"
 TESTS = ("tests/reliability", "tests/test_messages.py", "tests/test_security.py")
 
 
-def run_tests(record: Path) -> tuple[str, float]:
+def run_tests(record: Path) -> tuple[str, int]:
     """The summary line of the tests at full counts, and its seconds."""
     start = time.monotonic()
     variables = os.environ | {"THUMBNET_TESTS": "full", "THUMBNET_RECORD": str(record)}
@@ -38,7 +38,7 @@ def run_tests(record: Path) -> tuple[str, float]:
         lines.append(line.strip())
     if process.wait():
         sys.exit("a test failed; nothing is recorded")
-    return re.sub(r"^=+ | in [\d.]+s.*$", "", lines[-1]), time.monotonic() - start
+    return re.sub(r"^=+ | in [\d.]+s.*$", "", lines[-1]), round(time.monotonic() - start)
 
 
 def plant_defects(target: Path) -> list[dict[str, str]]:
@@ -66,25 +66,24 @@ def grouped(record: Path) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    if os.geteuid():
+    parts = sys.argv[1:] or ["tests", "defects"]
+    if not set(parts) <= {"tests", "defects"}:
+        sys.exit(__doc__)
+    if "tests" in parts and os.geteuid():
         print("note: not the superuser, so the tests that mount a small disk are skipped", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        summary, seconds = run_tests(Path(folder) / "record")
-        defects = plant_defects(Path(folder) / "defects.json")
-        promises = grouped(Path(folder) / "record")
     about = environment(prepare(Machine(device="cpu")))
-    record = {
-        "kind": "reliability",
-        "time": now(),
-        "command": "make test-full",
-        "tests": summary,
-        "seconds": round(seconds),
-        "promises": promises,
-        "defects": defects,
-        **{key: about[key] for key in ("commit", "python", "torch", "numpy", "platform", "processor") if key in about},
-        "threads": torch.get_num_threads(),
-    }
-    OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"promises": [], "defects": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            if part == "tests":
+                record["tests"], record["seconds"] = run_tests(Path(folder) / "record")
+                record["promises"] = grouped(Path(folder) / "record")
+            else:
+                record["defects"] = plant_defects(Path(folder) / "defects.json")
+            record |= {"kind": "reliability", "command": "make test-full", f"{part}_time": now()}
+            record |= {f"{part}_commit": about["commit"], "threads": torch.get_num_threads()}
+            record |= {key: about[key] for key in ("python", "torch", "numpy", "platform", "processor")}
+            OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(OUT)
 
 

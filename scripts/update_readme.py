@@ -65,14 +65,15 @@ def promises_table() -> list[str]:
     lines = []
     for result in recorded():
         if result["kind"] == "reliability":
-            lines += ["| | promise | cases | what was measured |", "|---|---|---|---|"]
+            lines += ["| | promise | cases | what was measured | tests in |", "|---|---|---|---|---|"]
             for row in result["promises"]:
                 measured = "; ".join(row["measured"][:MEASURED]) + (" ..." if len(row["measured"]) > MEASURED else "")
-                lines.append(f"| {row['key']} | {row['promise']} | {row['cases']:,} | {measured} |")
+                files = ", ".join(sorted({f"`{Path(test.split('::')[0]).name}`" for test in row["tests"]}))
+                lines.append(f"| {row['key']} | {row['promise']} | {row['cases']:,} | {measured} | {files} |")
             caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
             lines += [
                 "",
-                f"`{result['command']}` on {result['time'][:10]}: {result['tests']} in {duration(result['seconds'])}; "
+                f"`{result['command']}` on {result['tests_time'][:10]}: {result['tests']} in {duration(result['seconds'])}; "
                 f"{caught} of {len(result['defects'])} planted defects caught. {result['processor']}, torch {result['torch']}.",
             ]
     return lines

@@ -123,6 +123,18 @@ def test_predict_prints_tables_csv_and_json_for_files_and_folders(trained, tmp_p
     assert len(found["images"]) == 1 and len(found["images"][0]["ranking"]) == 3
 
 
+def test_data_notices_a_bit_that_changed_in_the_cache_since_the_conversion(here, capsys, monkeypatch):
+    monkeypatch.setenv("THUMBNET_CACHE", str(here / "cache"))
+    pictures(here / "pets")
+    assert command_line(["data", "pets"]) == 0
+    [pack] = (here / "cache" / "packs").glob("*.safetensors")
+    content = bytearray(pack.read_bytes())
+    content[-40_000] ^= 1
+    pack.write_bytes(content)
+    assert command_line(["data", "pets"]) == 2
+    assert "train_images has SHA-256" in capsys.readouterr().err
+
+
 def test_preview_draws_both_pages_and_estimates(here, capsys):
     words = ["preview", "fashion-mini", "--rows", "2", "--columns", "3", "--threads", "1", "--json"]
     assert command_line(words) == 0

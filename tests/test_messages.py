@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from thumbnet.classic_study import classic_study
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_fashion_mnist
+from thumbnet.doctor import resuming
+from thumbnet.doctor.resuming import check_resuming
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.evaluation import evaluate, open_split
 from thumbnet.recipes import recipe
@@ -189,6 +192,15 @@ def test_weights_that_are_lost_or_changed_are_not_used(finished, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has lost its model.safetensors; train again"):
         Run.open(folder).model()
+
+
+def test_a_run_that_ended_before_it_could_be_killed_shows_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(resuming, "start", lambda *ignored: subprocess.Popen(["true"]))
+    monkeypatch.setattr(resuming, "end", lambda process, log: process.wait())
+    with pytest.raises(
+        TrainingFailed, match=r"general ended before it could be killed, so nothing was shown; see .*log"
+    ):
+        check_resuming("fashion-mini", 5400, recipe("general"), tmp_path / "runs", [], lambda line: None)
 
 
 def test_a_seed_whose_process_fails_is_named(monkeypatch):

@@ -249,6 +249,6 @@ ATTACKS = {
     "a run's data.json": runs,
     "manifest": lambda: {name: content + b"}\n" for name, content in texts().items()},
 }
-PASSED_OVER = {  # members of an archive that nobody asks for are never unpacked
+PASSED_OVER = {  # of the archive: members that nobody asks for are never unpacked
     "a name above its folder", "an absolute name", "a link, then a file through it", "20,000 empty members",
 }  # fmt: skip

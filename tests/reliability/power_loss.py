@@ -92,7 +92,7 @@ def commit(names, change, written, unsynced, generator):
 
 @contextmanager
 def recorded(disk):
-    """The operations below the disk's root while inside, which are durable afterwards."""
+    """The operations below the disk's root while inside."""
     operations, seen = [], {}
     fsync, replace, unlink, mkdir = os.fsync, os.replace, os.unlink, os.mkdir
 
@@ -138,4 +138,3 @@ def recorded(disk):
         mock.patch("os.mkdir", note_mkdir),
     ):
         yield operations
-    disk.settle(operations)

@@ -34,7 +34,8 @@ def test_no_input_makes_a_reader_do_anything_but_read_or_refuse(surface):
 def test_every_attack_is_refused(surface):
     files = ATTACKS[surface]()
     answers = attack_with(surface, files)
-    assert [name for name, answer in answers.items() if (answer == "read") != (name in PASSED_OVER)] == []
+    passed_over = PASSED_OVER if surface == "CIFAR archive" else set()
+    assert {name for name, answer in answers.items() if answer == "read"} == passed_over
     held("T10", "hand-made attacks are refused and leave no trace", len(files), surface)
 
 

@@ -1,5 +1,6 @@
 """Fetch, verify, convert once and describe a data set."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.options import Data, DataFlags, Json, given, print_json
@@ -25,10 +26,15 @@ def data(
     """
     check_dataset_name(dataset)
 
+    from thumbnet.data.pack import verify_pack
     from thumbnet.progress import reporter_for_terminal
 
     with reporter_for_terminal() as reporter:
         loaded = load_dataset(dataset, validation=0, progress=reporter.loading, **given(options))
+        pack = Path(loaded.facts.get("pack", ""))
+        if pack.is_file():
+            reporter.say("comparing its checksums")
+            verify_pack(pack)
     described = describe(loaded)
     if json:
         print_json(described)

@@ -126,10 +126,18 @@ def run(arguments: list[str]) -> int:
 
 def complain(message: str, code: int) -> int:
     """One line on stderr, where there is somebody to read it."""
-    with suppress(OSError, ValueError):
-        if select([], [sys.stderr], [], PATIENCE)[1]:  # a pipe that is full and never read would hold us for good
+    if takes_a_line(sys.stderr):
+        with suppress(OSError):  # a full disk, a closed terminal
             print(f"thumbnet: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def takes_a_line(stream: Any) -> bool:
+    """False for a pipe that is full and stays so: writing to it would hold us for good."""
+    try:
+        return bool(select([], [stream], [], PATIENCE)[1])
+    except (OSError, ValueError):  # nothing that the system can watch
+        return True
 
 
 if __name__ == "__main__":
