@@ -88,14 +88,18 @@ def load_checkpoint(folder: Path, owner: str, check: Callable[[Arrays], None]) -
     `check` raises `Unfit` where the tensors are not those of the run. Raises `UserError` where states are there and none
     can be used.
     """
-    passed_over: list[str] = []
-    for manifest in manifests(folder):
-        try:
-            arrays, position = read_state(manifest, owner)
-            check(arrays)
-            return Checkpoint(arrays, position, manifest, passed_over)
-        except Unfit as reason:
-            passed_over.append(f"the checkpoint {manifest} {reason}")
+    while True:
+        passed_over: list[str] = []
+        found = manifests(folder)
+        for manifest in found:
+            try:
+                arrays, position = read_state(manifest, owner)
+                check(arrays)
+                return Checkpoint(arrays, position, manifest, passed_over)
+            except Unfit as reason:
+                passed_over.append(f"the checkpoint {manifest} {reason}")
+        if all(manifest.exists() for manifest in found):  # else a newer one has replaced them while we looked
+            break
     if passed_over:
         raise UserError(f"{'; '.join(passed_over)}; none is left to continue from, start a new run")
     return None

@@ -133,6 +133,9 @@ def convert(cache, folder, queue):
 def test_a_reader_never_sees_half_of_what_is_being_written(tmp_path, what):
     stop, path, reads, writes = threading.Event(), tmp_path / "x.json", 0, count(100, 1000)
 
+    def place(number):
+        return {"epoch": number, "step": 0, "seconds": 1.0, "training_seconds": 1.0}
+
     def state(number):
         return {"w": np.full(5000, float(number)), "totals": np.zeros(4)}
 
@@ -141,13 +144,13 @@ def test_a_reader_never_sees_half_of_what_is_being_written(tmp_path, what):
             if what == "JSON":
                 write_json(path, {"number": number, "filling": [number] * 2000})
             else:
-                save_checkpoint(tmp_path / "c", state(number), {"epoch": number, "step": 0}, "me")
+                save_checkpoint(tmp_path / "c", state(number), place(number), "me")
         stop.set()
 
     if what == "JSON":
         write_json(path, {"number": 0, "filling": [0] * 2000})
     else:
-        save_checkpoint(tmp_path / "c", state(0), {"epoch": 0, "step": 0}, "me")
+        save_checkpoint(tmp_path / "c", state(0), place(0), "me")
     writer = threading.Thread(target=write)
     writer.start()
     last = 0
