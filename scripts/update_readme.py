@@ -79,6 +79,22 @@ def promises_table() -> list[str]:
     return lines
 
 
+def promises_in_short() -> list[str]:
+    """The same for the README: what, how often, and where more is said."""
+    lines = []
+    for result in recorded():
+        if result["kind"] == "reliability":
+            lines += [
+                "What holds when things go wrong ([how it is tested, and what is not promised](docs/reliability.md)):",
+                "",
+            ]
+            lines += ["| promise | cases |", "|---|---|"]
+            lines += [f"| {row['promise']} | {row['cases']:,} |" for row in result["promises"]]
+            caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
+            lines += [f"| a planted defect makes the test named for it fail (`make mutants`) | {caught} |"]
+    return lines
+
+
 def updated(text: str, *tables: list[str]) -> str:
     """A page with its tables made anew."""
     head, rest = text.split(BEGIN)
@@ -87,7 +103,10 @@ def updated(text: str, *tables: list[str]) -> str:
 
 
 def main() -> None:
-    pages = {README: (campaigns(), accuracy_table(), throughput_table()), RELIABILITY: (promises_table(),)}
+    pages = {
+        README: (campaigns(), accuracy_table(), throughput_table(), promises_in_short()),
+        RELIABILITY: (promises_table(),),
+    }
     for page, tables in pages.items():
         text = page.read_text(encoding="utf-8")
         if "--check" not in sys.argv:

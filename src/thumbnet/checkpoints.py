@@ -26,6 +26,7 @@ from thumbnet.files import NUMBER, Fields, first_line, parse_json, sha256_of, wr
 KEPT = 2  # the newest, and the one before in case its disk or memory lied
 LARGEST_MANIFEST = 4096  # bytes; ours have 200
 OURS = re.compile(r"(?P<name>\d+-\d+)\.(json|safetensors)")
+TEMPORARY = re.compile(r"\.(.+\.tmp-\d+|tmp\w+)")  # our writer's, and that of the safetensors library
 POSITION: Fields = {"epoch": int, "step": int, "seconds": NUMBER, "training_seconds": NUMBER}
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -77,7 +78,7 @@ def tidy_up(folder: Path, newest: Path) -> None:
     kept = {path.stem for path in (newest, *before[: KEPT - 1])}
     for other in folder.iterdir():
         ours = OURS.fullmatch(other.name)
-        if (ours and ours["name"] not in kept) or (other.name.startswith(".") and ".tmp-" in other.name):
+        if TEMPORARY.fullmatch(other.name) or (ours and ours["name"] not in kept):
             with suppress(OSError):  # it is in nobody's way
                 other.unlink()
 

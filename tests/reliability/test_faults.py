@@ -93,7 +93,7 @@ def can_mount():
 def test_on_a_full_disk_a_run_says_how_much_is_free_and_goes_on_when_there_is_room(tmp_path):
     (tmp_path / "disk").mkdir()
     words = [*map(str, TRAIN), "--checkpoint-seconds", "0"]
-    sizes, full = [24, 200, *(range(400, 15_000, 1000) if FULL else ())], 0
+    sizes, full = [8, 200, *(range(400, 15_000, 1000) if FULL else ())], 0
     for kilobytes in sizes:
         script = [sys.executable, "-c", FILL, tmp_path / "disk", str(kilobytes), json.dumps(words)]
         done = subprocess.run(["unshare", "-m", *script], env=os.environ | ENVIRONMENT, capture_output=True, text=True)
