@@ -14,8 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from thumbnet.backend import environment, prepare
 from thumbnet.machine import Machine
 from thumbnet.runs import now
@@ -72,25 +70,28 @@ def grouped(record: Path) -> list[dict[str, object]]:
     return sorted(rows.values(), key=lambda row: [(a, int(n)) for a, n in letters.findall(str(row["key"]))])
 
 
+def write_part(part: str, found: dict[str, object]) -> None:
+    """Put what a part found, with the time and what it ran on, beside what the other part has written."""
+    about = environment(prepare(Machine(device="cpu")))
+    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"promises": [], "defects": []}
+    record |= {"kind": "reliability", "command": "make test-full", **found}
+    record |= {f"{part}_time": now(), f"{part}_commit": about["commit"], "threads": about["threads"]}
+    record |= {key: about[key] for key in ("python", "torch", "numpy", "platform", "processor")}
+    OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parts = sys.argv[1:] or ["tests", "defects"]
     if not set(parts) <= {"tests", "defects"}:
         sys.exit(__doc__)
     if "tests" in parts and os.geteuid():
         print("note: not the superuser, so the tests that mount a small disk are skipped", file=sys.stderr)
-    about = environment(prepare(Machine(device="cpu")))
-    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"promises": [], "defects": []}
     with tempfile.TemporaryDirectory() as folder:
-        for part in parts:
-            if part == "tests":
-                record["tests"], record["seconds"] = run_tests(Path(folder) / "record")
-                record["promises"] = grouped(Path(folder) / "record")
-            else:
-                record["defects"] = plant_defects(Path(folder) / "defects.json")
-            record |= {"kind": "reliability", "command": "make test-full", f"{part}_time": now()}
-            record |= {f"{part}_commit": about["commit"], "threads": torch.get_num_threads()}
-            record |= {key: about[key] for key in ("python", "torch", "numpy", "platform", "processor")}
-            OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if "tests" in parts:
+            passed, seconds = run_tests(Path(folder) / "record")
+            write_part("tests", {"tests": passed, "seconds": seconds, "promises": grouped(Path(folder) / "record")})
+        if "defects" in parts:
+            write_part("defects", {"defects": plant_defects(Path(folder) / "defects.json")})
     print(OUT)
 
 

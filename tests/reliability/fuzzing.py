@@ -214,6 +214,20 @@ def mutated(content, steps):
     return bytes(content)
 
 
+def read_seeds(surface):
+    """How the surface's own valid inputs are taken; they are made in the process, for some fit what lies beside them."""
+    return in_prison(seeds_of, surface)
+
+
+def seeds_of(watch, folder, surface):
+    from readers import SURFACES
+
+    read, seeds = SURFACES[surface]
+    contents = seeds()
+    warm_up(read, contents, folder)
+    return [tried(watch, read, content, folder) for content in contents]
+
+
 def given(watch, folder, surface, files):
     from readers import SURFACES
 

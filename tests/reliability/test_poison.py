@@ -10,7 +10,7 @@ import pytest
 
 import thumbnet
 from attacks import ATTACKS, PASSED_OVER, pickles
-from fuzzing import CONTEXT, attack, attack_with, in_prison
+from fuzzing import CONTEXT, attack, attack_with, in_prison, read_seeds
 from promises import count, held, linux
 from readers import SURFACES
 
@@ -42,9 +42,8 @@ def test_every_attack_is_refused(surface):
 @linux
 def test_the_valid_files_are_read():
     """Else refusing everything would pass the tests above."""
-    for surface, (_, seeds) in SURFACES.items():
-        answers = attack_with(surface, {str(number): content for number, content in enumerate(seeds())})
-        assert set(answers.values()) == {"read"}, surface
+    for surface in SURFACES:
+        assert set(read_seeds(surface)) == {"read"}, surface
 
 
 @linux
