@@ -76,7 +76,7 @@ def promises_table() -> list[str]:
                 f"`{result['command']}` on {result['tests_time'][:10]}: {result['tests']} in {duration(result['seconds'])}; "
                 f"{caught} of {len(result['defects'])} planted defects caught. {result['processor']}, torch {result['torch']}.",
             ]
-    return lines
+    return lines or ["No full run is recorded yet."]
 
 
 def promises_in_short() -> list[str]:
