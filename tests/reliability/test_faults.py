@@ -46,7 +46,7 @@ def small_files(limit):
 def test_a_file_that_cannot_grow_stops_a_run_with_its_name_and_leaves_the_last_checkpoint(tmp_path):
     assert exit_code(begin(training(tmp_path / "whole"), tmp_path / "log")) == 0
     largest = (tmp_path / "whole" / "model.safetensors").stat().st_size * 3
-    cases, failed = count(2, 16), 0
+    cases, failed = count(1, 16), 0
     for case in range(cases):
         folder, text = tmp_path / f"run{case}", tmp_path / f"log{case}"
         limit = largest * (case + 1) // (cases + 1)
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_grow_stops_a_run_with_its_name_and_leaves_the_last_c
         assert not [path for path in tmp_path.rglob(".*.tmp-*") if path.is_dir()]  # no half-made run folder
         assert exit_code(begin(training(folder), text)) == 0
         assert identity(folder) == identity(tmp_path / "whole")
-    assert failed >= cases // 2
+    assert failed >= max(1, cases // 2)
     held("T5", "a disk that fills up costs one line with the file's name; freed, the run goes on to the same bits", cases,
          f"files limited to {largest // (cases + 1) // 1024} to {largest // 1024} KiB")  # fmt: skip
 
@@ -93,7 +93,7 @@ def can_mount():
 def test_on_a_full_disk_a_run_says_how_much_is_free_and_goes_on_when_there_is_room(tmp_path):
     (tmp_path / "disk").mkdir()
     words = [*map(str, TRAIN), "--checkpoint-seconds", "0"]
-    sizes, full = [8, 200, *(range(400, 15_000, 1000) if FULL else ())], 0
+    sizes, full = [8, *(range(200, 15_000, 1000) if FULL else ())], 0
     for kilobytes in sizes:
         script = [sys.executable, "-c", FILL, tmp_path / "disk", str(kilobytes), json.dumps(words)]
         done = subprocess.run(["unshare", "-m", *script], env=os.environ | ENVIRONMENT, capture_output=True, text=True)
@@ -108,7 +108,7 @@ def test_on_a_full_disk_a_run_says_how_much_is_free_and_goes_on_when_there_is_ro
             )
         assert second["code"] == 0, second
         assert left == []
-    assert full >= 2
+    assert full >= count(1, 2)
     held("T5", "a disk that fills up costs one line with the file's name; freed, the run goes on to the same bits",
          len(sizes), f"file systems of {sizes[0]} KiB to {sizes[-1]} KiB, {full} too small")  # fmt: skip
 

@@ -41,7 +41,7 @@ def together(folder, commands):
 
 
 def test_of_several_that_begin_one_run_one_wins_and_the_others_are_told(tmp_path):
-    rounds = count(3, 20)
+    rounds = count(1, 20)
     for number in range(rounds):
         folder = tmp_path / f"run{number}"
         ended = together(tmp_path, [training(folder)] * 4)
@@ -57,7 +57,7 @@ def test_of_several_that_begin_one_run_one_wins_and_the_others_are_told(tmp_path
 
 
 def test_of_several_that_go_on_with_one_run_one_wins_and_the_others_are_told_by_whom(tmp_path):
-    rounds = count(2, 10)
+    rounds = count(1, 10)
     for number in range(rounds):
         folder = tmp_path / f"run{number}"
         process = begin(training(folder, "--checkpoint-seconds", 0), tmp_path / "log")
@@ -91,7 +91,7 @@ def test_the_lock_of_a_killed_owner_is_free_and_its_name_is_not_blamed(tmp_path)
 @linux
 def test_of_several_that_convert_one_data_set_one_does_and_all_get_the_same(tmp_path, monkeypatch):
     make_images(tmp_path / "images")
-    rounds = count(2, 20)
+    rounds = count(1, 20)
     for number in range(rounds):
         cache = tmp_path / f"cache{number}"
         monkeypatch.setenv("THUMBNET_CACHE", str(cache))
