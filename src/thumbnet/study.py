@@ -236,7 +236,7 @@ def run_study(
     """Train every cell that is not finished, `jobs` at a time, each in a process of its own; gives all with their runs.
 
     Never opens the test split. Raises `UserError` where `folder` holds another plan, `TrainingFailed` when all is done but
-    some cells failed, `Interrupted` after SIGINT or SIGTERM: the same call goes on, also inside a cell.
+    some cells failed, `Interrupted` after a signal to stop: the same call goes on, also inside a cell.
     """
     write_plan(study, folder)
     cells = study.cells()

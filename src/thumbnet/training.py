@@ -50,7 +50,7 @@ def train(
     Never opens the test split. With `resume`, an interrupted run in `out` is continued and a finished one returned; the
     result is, bit for bit on a CPU, that of a run never interrupted. `started` is the `time.time()` from which wall time
     is counted. Raises `UserError` for a taken folder or data that do not fit the recipe, `TrainingFailed` when the loss
-    is no longer finite, `Interrupted` after SIGINT or SIGTERM, with a checkpoint written.
+    is no longer finite, `Interrupted` after a signal to stop, with a checkpoint written.
     """
     started = started or time.time()
     data = data.with_validation(**recipe.cut)
