@@ -24,6 +24,8 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with square kernels; takes and gives B C H W."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels == 1:
+            return channels_last(super().forward(x))
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         if x.device.type != "cpu" or not plain:  # a GPU has kernels for these cases
             return super().forward(x)
@@ -77,6 +79,11 @@ class Conv2d(nn.Conv2d):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.permute(0, 3, 1, 2)  # B D H W, channels last in memory
+
+
+def channels_last(y: Tensor) -> Tensor:
+    """B D H W in that order of memory: torch cannot tell it for grey images, takes the other, and all layers follow."""
+    return y.contiguous(memory_format=torch.channels_last)
 
 
 def images_side_by_side(batch: int, period: int) -> int:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.models.convolution import channels_last
+
 EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
 
 
@@ -32,7 +34,7 @@ class Whitening(nn.Module):
         """In fp32 also where the rest is bf16, whose rounding of the pixels the weakest directions would magnify 45 times."""
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
-            y = F.conv2d(x.float(), self.filters, self.bias)
+            y = channels_last(F.conv2d(x.float(), self.filters, self.bias))
         return y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y
 
 
