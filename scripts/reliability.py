@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from thumbnet.backend import environment, prepare
+from thumbnet.locks import now
 from thumbnet.machine import Machine
-from thumbnet.runs import now
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "reliability.json"

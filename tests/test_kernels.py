@@ -14,6 +14,8 @@ from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
 from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
+from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
+from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
 
 ROUNDING = 2**-8  # relative, of bfloat16; results are rounded once or twice on the way
 compiled = pytest.mark.skipif(library() is None, reason="the C needs Linux, gcc and torch's OpenMP")
@@ -176,3 +178,69 @@ def test_a_compiler_that_fails_is_no_error(tmp_path, monkeypatch):
         assert list((tmp_path / "kernels").iterdir()) == []  # nothing half-made
     finally:
         home.library.cache_clear()
+
+
+tiles = pytest.mark.skipif(not tiles_allowed(), reason="needs the tile registers of Intel AMX")
+SHAPES = [  # B C D H W S padding: channels short of a block and beyond one, chunks of several images, more parts than images
+    (5, 32, 32, 7, 7, 3, 1),
+    (40, 64, 96, 15, 15, 3, 1),
+    (7, 40, 50, 6, 9, 2, 0),
+    (9, 17, 33, 5, 5, 3, 1),
+    (2, 32, 300, 11, 13, 5, 2),
+    (1, 16, 16, 3, 3, 3, 0),
+    (20, 64, 64, 40, 70, 3, 1),
+    (600, 16, 16, 6, 6, 3, 1),
+]
+
+
+def a_convolutions_past(batch, channels, channels_out, height, width, side, padding):
+    """Its input and the gradient of its output."""
+    rows, columns = height + 2 * padding - side + 1, width + 2 * padding - side + 1
+    return maps((batch, channels, height, width)), maps((batch, channels_out, rows, columns), seed=1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_gradient_of_a_kernel_is_torchs(shape):
+    x, gradient = a_convolutions_past(*shape)
+    *_, side, padding = shape
+    kernel = (gradient.shape[1], x.shape[1], side, side)
+    expected = torch.nn.grad.conv2d_weight(x.float(), kernel, gradient.float(), padding=padding)
+    if tiles_allowed():
+        found = weight_gradient(x, gradient, side, padding)
+        assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < 1e-5
+    found = plain_weight_gradient(x, gradient, side, padding)
+    assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < ROUNDING
+
+
+@tiles
+def test_the_gradient_of_a_kernel_does_not_depend_on_the_number_of_threads():
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(weight_gradient(*a_convolutions_past(*SHAPES[1]), 3, 1))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@tiles
+def test_onednn_finds_its_tiles_as_it_left_them():
+    """It does not set them up again for the same convolution; ours lie between two."""
+    x, gradient = a_convolutions_past(*SHAPES[1])
+    kernel = torch.randn(96, 64, 3, 3).bfloat16()
+    before = F.conv2d(x, kernel, padding=1)
+    for _ in range(3):
+        weight_gradient(x, gradient, 3, 1)
+        assert torch.equal(F.conv2d(x, kernel, padding=1), before)
+
+
+@compiled
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_an_activation_is_exact_to_the_last_digit_of_bf16(activation):
+    x = torch.linspace(-12, 12, 60_000).view(1, 6, 100, 100).bfloat16().contiguous(memory_format=torch.channels_last)
+    exact = x.float().requires_grad_()
+    x.requires_grad_()
+    y, expected = activate(x, activation), ACTIVATIONS[activation](exact)
+    assert has_kernel(x)
+    y.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=1e-4)
+    torch.testing.assert_close(x.grad.float(), exact.grad, rtol=2**-8, atol=1e-4)

@@ -52,6 +52,13 @@ def create_anew(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
 
 
+def drop_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that they were replacing. Call it where no other process may be writing."""
+    for temporary in folder.glob(f".{name}.tmp-*"):
+        with suppress(OSError):
+            temporary.unlink()
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it where they are missing, so that they survive a power cut."""
     missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]

@@ -20,14 +20,12 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import shlex
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +35,7 @@ from thumbnet.files import (
     NUMBER,
     Fields,
     append_line,
+    drop_leftovers,
     first_line,
     make_folder,
     read_json,
@@ -49,6 +48,7 @@ from thumbnet.files import (
     write_json,
     write_text,
 )
+from thumbnet.locks import Held, locked, now
 from thumbnet.machine import Machine
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe as named_recipe
@@ -97,6 +97,8 @@ class Run:
     @staticmethod
     def create(path: Path, recipe: Recipe, data: "Dataset", environment: dict[str, Any]) -> "Run":
         """A new folder with recipe, data and environment written down. `path` must be absent or empty."""
+        if path.resolve() == Path.cwd():
+            raise UserError(f"--out {path} is the folder you are in; name one to be made, such as --out run")
         base = named_recipe(recipe.name)
         changed = {name: new for name, (new, _) in differences(recipe, base).items()}
         folder = path.with_name(f".{path.name}.tmp-{os.getpid()}")  # complete before it gets its name
@@ -285,23 +287,17 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder while writing; raises `UserError` if another process does."""
-        from filelock import FileLock, Timeout
-
-        lock, holder = FileLock(self.path / ".lock", timeout=0), self.path / ".lock-holder"
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"another process is training in {self.path} ({holder_of(holder)}); wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise write_failed(self.path / ".lock", error) from error
-        try:
-            write_text(holder, f"process {os.getpid()} on {platform.node()} since {now()}\n")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.path / ".lock"))
+            except Held as owner:
+                raise UserError(
+                    f"another process is training in {self.path} ({owner}); wait for it, or choose another --out"
+                ) from None
+            except OSError as error:
+                raise write_failed(self.path / ".lock", error) from error
+            drop_leftovers(self.path)
             yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
@@ -378,18 +374,6 @@ class Run:
         kept = [row for row in rows if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").is_file():
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def holder_of(path: Path) -> str:
-    """Who holds the lock of a run, as it wrote down; one that was killed is passed over until its follower has written."""
-    for _ in range(20):
-        with suppress(OSError, ValueError, IndexError):
-            told = path.read_text(encoding="utf-8").strip()
-            with suppress(PermissionError):  # it is somebody else's, and there
-                os.kill(int(told.split()[1]), 0)  # asks whether there is such a process
-            return told
-        time.sleep(0.05)
-    return "its number is not known"
 
 
 def check_data_record(data: dict[str, Any], path: Path) -> None:
@@ -499,11 +483,6 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 def listed(names: tuple[str, ...]) -> str:
     """The first few names."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
 
 
 def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:

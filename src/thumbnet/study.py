@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from typing import Any
 from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
 from thumbnet.data.datasets import check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import read_json, read_toml, write_json, write_text
+from thumbnet.files import read_json, read_toml, write_failed, write_json, write_text
+from thumbnet.locks import Held, locked
 from thumbnet.machine import Machine
 from thumbnet.progress import duration
 from thumbnet.recipes import default_for, vary
@@ -240,11 +241,12 @@ def run_study(
     """
     write_plan(study, folder)
     cells = study.cells()
-    waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
-    tell(f"{study.name}: {len(cells)} runs, {len(cells) - len(waiting)} finished already, into {folder}")
     threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
-    running, total = Running(), len(waiting)
-    with StopSignals() as stop, leaving_no_process(running):
+    running = Running()
+    with alone(folder), StopSignals() as stop, leaving_no_process(running):
+        waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
+        total = len(waiting)
+        tell(f"{study.name}: {len(cells)} runs, {len(cells) - total} finished already, into {folder}")
         while waiting or running.processes:
             if stop.received:
                 raise Interrupted(f"stopped by {stop.received}; the same command goes on with the study")
@@ -258,6 +260,21 @@ def run_study(
         logs = ", ".join(str(folder / "cells" / f"{name}.log") for name in running.failed[:3])
         raise TrainingFailed(f"{len(running.failed)} of {len(cells)} runs failed; see {logs}, then run the study again")
     return [(cell, Run.open(folder / "cells" / cell.name)) for cell in cells]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the study's folder: two calls would train every run twice. Raises `UserError` where another process has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / ".lock"))
+        except Held as owner:
+            raise UserError(
+                f"another process is at the study in {folder} ({owner}); wait for it, or give another --out"
+            ) from None
+        except OSError as error:
+            raise write_failed(folder / ".lock", error) from error
+        yield
 
 
 def write_plan(study: Study, folder: Path) -> None:

@@ -16,8 +16,12 @@ from processes import CONTEXT, begin, exit_code, send, training, wait_for
 from promises import count, held, linux
 from test_kill import identity, make_images
 from thumbnet.checkpoints import load_checkpoint, save_checkpoint
+from thumbnet.data.datasets import load_dataset
+from thumbnet.errors import UserError
 from thumbnet.files import read_json, write_json
+from thumbnet.locks import locked
 from thumbnet.runs import Run
+from thumbnet.study import run_study, study_of, write_plan
 
 
 def at_once(folder):
@@ -86,6 +90,58 @@ def test_the_lock_of_a_killed_owner_is_free_and_its_name_is_not_blamed(tmp_path)
     assert (folder / ".lock-holder").is_file()  # what it left
     assert exit_code(begin(training(folder), tmp_path / "log")) == 0
     assert not (folder / ".lock-holder").exists()
+
+
+def test_what_a_killed_owner_was_writing_is_cleared_away_by_the_next(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    process = begin(training(folder, "--checkpoint-seconds", 0), tmp_path / "log")
+    assert wait_for((folder / "checkpoint").is_dir, process)
+    send(process, signal.SIGKILL)
+    exit_code(process)
+    (folder / f".model.safetensors.tmp-{process.pid}").write_bytes(b"half")
+    assert exit_code(begin(training(folder), tmp_path / "log")) == 0
+    assert not list(folder.glob(".*.tmp-*"))
+
+    make_images(tmp_path / "images")
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "cache"))
+    load_dataset(tmp_path / "images")
+    [pack] = (tmp_path / "cache" / "packs").glob("*.safetensors")
+    pack.rename(pack.with_name(f".{pack.name}.tmp-{process.pid}"))
+    load_dataset(tmp_path / "images")
+    assert pack.is_file() and not list(pack.parent.glob(".*.tmp-*"))
+
+
+def test_who_waits_for_a_conversion_is_told_for_whom(tmp_path, monkeypatch):
+    make_images(tmp_path / "images")
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "cache"))
+    load_dataset(tmp_path / "images")
+    [pack] = (tmp_path / "cache" / "packs").glob("*.safetensors")
+    pack.unlink()
+    told = []
+    with locked(pack.with_name(f".{pack.name}.lock")):
+        waiting = threading.Thread(
+            target=load_dataset, args=[tmp_path / "images"], kwargs={"progress": lambda *row: told.append(row)}
+        )
+        waiting.start()
+        while not told:
+            time.sleep(0.01)
+        assert not pack.exists()
+    waiting.join()
+    assert re.fullmatch(
+        rf"waiting for process {os.getpid()} on \S+ since \S+, which converts the same images", told[0][0]
+    )
+    assert pack.is_file()
+
+
+def test_a_study_that_another_process_is_at_is_left_to_it(tmp_path):
+    study = study_of({"variant": [{"name": "a", "epochs": 1}]}, default_name="s")
+    write_plan(study, tmp_path / "study")
+    with (
+        locked(tmp_path / "study" / ".lock"),
+        pytest.raises(UserError, match=rf"another process is at the study in .*\(process {os.getpid()} on"),
+    ):
+        run_study(study, tmp_path / "study")
+    assert not list((tmp_path / "study" / "cells").glob("*.log"))
 
 
 @linux

@@ -3,17 +3,16 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import cache_folder
+from thumbnet.files import cache_folder, drop_leftovers
+from thumbnet.locks import locked
 
 if TYPE_CHECKING:
     import torch
@@ -241,7 +240,7 @@ def load_published(
         return found
     source = source or sources.fetch(name, cache_folder() / "downloads", offline, progress)
     path = packs / f"{name}-v{CONVERTER}-{signature(source.files)}.safetensors"
-    pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read))
+    pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read), progress)
     return pack, {"location": str(source.location)} | kept(path)
 
 
@@ -267,20 +266,19 @@ def load_folder(
     label = "".join(letter if letter.isalnum() else "-" for letter in folder.resolve().name)
     pack_path = cache_folder() / "packs" / f"folder-{label}-v{CONVERTER}-{key}.safetensors"
     tell = partial(progress, f"reading images of {folder}") if progress else None
-    pack = cached_pack(
-        pack_path, lambda: read_folder(folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
-    )
+    read = partial(read_folder, folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
+    pack = cached_pack(pack_path, read, progress)
     return pack, {"location": str(folder.resolve())} | kept(pack_path)
 
 
-def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
+def cached_pack(path: Path, read: Callable[[], Pack], progress: Progress | None) -> Pack:
     """The pack at `path`, made by `read` where it is absent. A cache that cannot be written costs time, not the run.
 
-    Processes that want the same pack at once wait for the first, whatever becomes of it.
+    Processes that want the same pack at once wait for the first, whatever becomes of it, and tell `progress` whom for.
     """
     if path.is_file():
         return read_pack(path)
-    with converting(path):
+    with converting(path, progress):
         if path.is_file():  # another process has made it meanwhile
             return read_pack(path)
         pack = read()
@@ -292,19 +290,19 @@ def cached_pack(path: Path, read: Callable[[], Pack]) -> Pack:
 
 
 @contextmanager
-def converting(path: Path) -> Iterator[None]:
+def converting(path: Path, progress: Progress | None) -> Iterator[None]:
     """One process at a time makes `path`; where the cache cannot be written to, each makes its own in memory."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:
+
+    def wait(owner: str) -> None:
+        if progress:
+            progress(f"waiting for {owner}, which converts the same images", 0, 1)
+
+    with ExitStack() as stack:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=wait))
+            drop_leftovers(path.parent, path.name)
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def kept(path: Path) -> dict[str, str]:

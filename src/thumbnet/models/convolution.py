@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.kernels.dense_matrix import dense_matrix
+from thumbnet.kernels.weight_gradient import weight_gradient
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
-LARGEST_NARROW_SIDE = 8  # from rows of 11 pixels on, copying costs more than full registers save (docs/findings.md)
-WIDEST_ROW = 48  # pixels; the best is 32 for maps of 7 pixels and 80 for those of 3, between them it matters little
+LARGEST_SHORT_MAP = 36  # pixels; with 49 a kernel is read seldom enough (docs/findings.md)
+LARGEST_CACHED_KERNEL = 2**20  # numbers; 2 MB of bf16, the second cache of the processors that have tiles
+WIDEST_ROW = 48  # pixels; from 32 to 80 it matters little
+FEWEST_CHANNELS = 16  # a tile's; with fewer most of it is empty
 
 
 class Conv2d(nn.Conv2d):
@@ -37,27 +40,10 @@ class Conv2d(nn.Conv2d):
         if self.kernel_size == (3, 3) and self.padding == (1, 1) and height == width <= LARGEST_DENSE_SIDE:
             return self.as_dense_layer(x)
         same_or_valid = self.padding[0] in (0, (self.kernel_size[0] - 1) / 2)
-        if same_or_valid and width <= LARGEST_NARROW_SIDE and compute_dtype(x) == torch.bfloat16 and has_tiles():
-            return self.side_by_side(x)
+        wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+        if same_or_valid and wide and compute_dtype(x) == torch.bfloat16 and has_tiles():
+            return TileConvolution.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         return super().forward(x)
-
-    def side_by_side(self, x: Tensor) -> Tensor:
-        """A map with short rows: several images in a row, with columns of zeros between them, then taken apart again.
-
-        oneDNN works row by row, and a row of seven pixels fills less than half of a processor's tile registers (Intel AMX),
-        of which it needs several for a gradient. Without such registers this gains nothing.
-        """
-        (batch, _, height, width), padding = x.shape, int(self.padding[0])
-        rows, columns = (side + 2 * padding - self.kernel_size[0] + 1 for side in (height, width))  # of the result
-        period = width + padding  # columns from one image to the next
-        count = images_side_by_side(batch, period)
-        wide = in_a_row(x, count, period)  # B/count C H count*period
-        y = super().forward(wide).permute(0, 2, 3, 1)  # B/count H count*period-S+1+2*padding D
-        missing = count * period - y.shape[2]
-        if missing:
-            y = F.pad(y, (0, 0, 0, missing))
-        y = y.unflatten(2, (count, period))[:, :, :, :columns].transpose(1, 2)
-        return y.reshape(batch, rows, columns, -1).permute(0, 3, 1, 2)  # B D H W, channels last in memory
 
     def as_product_over_pixels(self, x: Tensor) -> Tensor:
         """A 1x1 kernel: every pixel the kernel visits is multiplied by the same matrix."""
@@ -86,18 +72,80 @@ def channels_last(y: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last)
 
 
-def images_side_by_side(batch: int, period: int) -> int:
-    """How many images to put beside each other: the most that divide the batch and keep to `WIDEST_ROW` pixels."""
-    return next(count for count in range(max(1, WIDEST_ROW // period), 0, -1) if batch % count == 0)
+class TileConvolution(torch.autograd.Function):
+    """x B C H W, kernel D C S S, bias D or None, padding 0 or (S-1)/2 -> B D H' W' in bf16, by tiles (Intel AMX).
+
+    oneDNN works image by image and row by row. Where the map is short it reads the whole kernel for a few pixels, so that
+    there several images are laid in a row; and its gradient of the kernel, whose sums end with a row, is ours.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        x, kernel = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+        ctx.save_for_backward(x, kernel)
+        ctx.padding = padding
+        bias = None if bias is None else bias.to(torch.bfloat16)
+        if not is_short(x, kernel):
+            return F.conv2d(x, kernel, bias, padding=padding)
+        period = x.shape[3] + padding
+        wide = F.conv2d(in_a_row(x, period), kernel, bias, padding=padding)
+        return taken_apart(wide, len(x), period, period + padding - kernel.shape[2] + 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, kernel = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = of_kernel = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = input_gradient(x, gradient, kernel, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_kernel = weight_gradient(x, gradient, kernel.shape[2], ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum(dim=(0, 2, 3), dtype=torch.float32)
+        return of_x, of_kernel, of_bias, None
 
 
-def in_a_row(x: Tensor, count: int, period: int) -> Tensor:
-    """B C H W -> B/count C H count*period: `count` images in a row, each filled up with zeros; channels last in memory."""
+def input_gradient(x: Tensor, gradient: Tensor, kernel: Tensor, padding: int) -> Tensor:
+    """The gradient of a convolution's input x B C H W from that of its output, B D H' W'."""
+
+    def by_torch(x: Tensor, gradient: Tensor) -> Tensor:
+        found = torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
+        )
+        return found[0]  # type: ignore[no-any-return]
+
+    if not is_short(x, kernel):
+        return by_torch(x, gradient)
+    period = x.shape[3] + padding
+    wide = in_a_row(gradient, period)
+    columns = wide.shape[3] + 2 * padding - kernel.shape[2] + 1
+    like = x.new_empty(len(wide), x.shape[1], x.shape[2], wide.shape[3]).to(memory_format=torch.channels_last)
+    return taken_apart(by_torch(like, wide[..., :columns]), len(x), period, x.shape[3])
+
+
+def is_short(x: Tensor, kernel: Tensor) -> bool:
+    """Whether the map has few pixels and the kernel many numbers, so that several images at once are worth their copies."""
+    return x.shape[2] * x.shape[3] <= LARGEST_SHORT_MAP and kernel.numel() > LARGEST_CACHED_KERNEL
+
+
+def in_a_row(x: Tensor, period: int) -> Tensor:
+    """B C H W -> B/n C H n*period: n images in a row, each filled up with zeros; channels last in memory."""
     batch, channels, height, width = x.shape
+    count = next(n for n in range(max(1, WIDEST_ROW // period), 0, -1) if batch % n == 0)
     images = x.permute(0, 2, 3, 1).reshape(batch // count, count, height, width, channels).transpose(1, 2)
     wide = x.new_zeros(batch // count, height, count, period, channels)
     wide[:, :, :, :width] = images
     return wide.view(batch // count, height, count * period, channels).permute(0, 3, 1, 2)
+
+
+def taken_apart(wide: Tensor, batch: int, period: int, width: int) -> Tensor:
+    """The images of `in_a_row` again, B C H W, of each row the first `width` pixels."""
+    count = batch // len(wide)
+    rows = wide.permute(0, 2, 3, 1)  # B/n H n*period C, perhaps a few columns short
+    if missing := count * period - rows.shape[2]:
+        rows = F.pad(rows, (0, 0, 0, missing))
+    images = rows.unflatten(2, (count, period))[:, :, :, :width].transpose(1, 2)
+    return channels_last(images.reshape(batch, rows.shape[1], width, -1).permute(0, 3, 1, 2))
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

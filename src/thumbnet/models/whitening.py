@@ -58,8 +58,8 @@ def fit_whitening(network: nn.Module, images: Tensor) -> None:
 def whitening_filters(images: Tensor, side: int) -> Tensor:
     """C*S^2 C S S: each eigenvector of the patches' covariance, divided by the square root of its variance."""
     channels = images.shape[1]
-    patches = F.unfold(images, side).transpose(1, 2).reshape(-1, channels * side**2)  # patches C*S*S
-    covariance = patches.double().T @ patches.double() / len(patches)
+    patches = F.unfold(images.double(), side).transpose(0, 1).flatten(1)  # C*S*S patches
+    covariance = patches @ patches.T / patches.shape[1]
     variances, vectors = torch.linalg.eigh(covariance.cpu())  # ascending; vectors in columns
     scaled = vectors / (variances + EPSILON).sqrt()
     return scaled.T.reshape(-1, channels, side, side).to(images)
