@@ -289,6 +289,12 @@ def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(
     assert (here / "taken" / "file.txt").read_text() == "mine"
 
 
+def test_the_folder_one_is_in_does_not_become_a_run(here, capsys):
+    assert command_line(["train", "fashion-mini", "--out", "."]) == 2
+    assert "--out . is the folder you are in; name one to be made" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
 def test_broken_pictures_are_counted_and_listed_when_asked_for(here, capsys):
     pictures(here / "pics")
     (here / "pics" / "b" / "bad.png").write_bytes(b"not a picture")

@@ -139,8 +139,8 @@ def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):
     assert found.modes == {"RGB": 50, "L": 1}
     said = " ".join(sentence for _, sentence in findings(found))
     for words in (
-        "1 images of one colour",
-        "1 files cannot be read: dog/torn.png",
+        "1 image of one colour",
+        "1 file cannot be read: dog/torn.png",
         "dog/notes.txt",
         "3 sizes of image",
         "50 RGB, 1 L",

@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Each module or package may import those before it, and itself. The README's tree follows the same order.
 ORDER = [
-    "errors", "files", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
+    "errors", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
     "calibration", "predictions", "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview",
     "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
@@ -108,3 +108,21 @@ def test_the_loop_is_one_visible_function_and_no_function_is_long():
                 assert lines <= (150 if node.name == "fit" else 80), (
                     f"{path}:{node.lineno} {node.name} has {lines} lines"
                 )
+
+
+def test_training_does_not_import_torchs_compiler():
+    """It takes most of a second, of the ten that a recipe has, and torch would import it with any optimiser."""
+    code = """
+import sys, torch
+from thumbnet.models.registry import create_model
+from thumbnet.optimize import build_optimizer
+from thumbnet.recipes import recipe
+model = create_model("speednet", classes=2, widths=(16, 16, 16))
+optimizer = build_optimizer(model, recipe("general"))
+optimizer.zero_grad(set_to_none=True)
+model(torch.rand(2, 3, 16, 16)).sum().backward()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -16,6 +16,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest). Every
     group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the schedule.
     """
+    leave_compiler_out()
     if recipe.optimizer == "muon":
         return with_peaks(build_muon(model, recipe, compute))
     penalized = dict(penalized_parameters(model, recipe))
@@ -35,6 +36,18 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     nesterov = recipe.momentum > 0
     sgd = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)
     return with_peaks(sgd)
+
+
+def leave_compiler_out() -> None:
+    """Keep an optimiser from importing torch's compiler, which takes most of a second and is not used here.
+
+    torch imports it on the first call of these methods, only to wrap them so that they are never compiled. That it has done
+    so it notes in an attribute of theirs; where another version does otherwise, this changes nothing.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            setattr(plain, "__dynamo_disable", plain)  # noqa: B010  (inside a class a plain name would be mangled)
 
 
 def with_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

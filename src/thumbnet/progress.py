@@ -107,6 +107,11 @@ def epoch_line(row: dict[str, Any], epochs: float) -> str:
     return line + f"  {row['images_per_second']:,.0f}/s"
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2,000 images`; `many` where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """`8 s`, `3:05` or `2:03:09`."""
     whole = round(seconds)

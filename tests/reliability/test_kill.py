@@ -1,19 +1,25 @@
 """Runs that are killed or told to stop at any instant, and go on: the same bits as a run never interrupted."""
 
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import random
 import re
 import signal
+import subprocess
+import sys
+import termios
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from processes import begin, exit_code, send, training, wait_for
-from promises import FULL, count, held
+from conftest import ONE_THREAD
+from processes import begin, exit_code, instead, send, training, wait_for
+from promises import FULL, count, held, linux
 from thumbnet.doctor.resuming import differences_between
 from thumbnet.recipes import RECIPES
 from thumbnet.recipes import recipe as named_recipe
@@ -301,3 +307,32 @@ def make_images(folder):
         for number in range(80):
             pixels = generator.integers(level, level + 60, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+@linux
+def test_in_a_terminal_there_is_a_bar_and_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path):
+    folder = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "thumbnet.cli.main", *map(str, training(folder, words=instead(epochs=1000)))],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=os.environ | ONE_THREAD | {"TERM": "xterm"},
+        preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),  # so that the terminal knows whom to send the signal
+    )  # fmt: skip
+    os.close(theirs)
+    seen, pressed = b"", False
+    while True:
+        try:
+            seen += os.read(ours, 65_536)
+        except OSError:  # the other side is closed
+            break
+        if not pressed and b"epoch" in seen and b"%" in seen:
+            os.write(ours, b"\x03")
+            pressed = True
+    os.close(ours)
+    assert process.wait(25) == 75, seen.decode()
+    shown = seen.decode()
+    assert "\u2501" in shown  # of the bar
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "").strip().splitlines()[-1]
+    assert last.startswith("thumbnet: stopped by SIGINT in epoch ") and "continue with: thumbnet train" in last
+    assert "Traceback" not in shown and newest(folder) is not None
+    held("T4", "Ctrl-C in a terminal ends a run with a checkpoint and one line", 1, "exit code 75")

@@ -13,6 +13,7 @@ from PIL import Image
 from thumbnet.data.datasets import SPECS
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import SuspectLabel
+from thumbnet.progress import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -125,7 +126,7 @@ def findings(found: Diagnosis) -> list[tuple[str, str]]:
     """What a person should know, as (how grave, sentence): "fault", "note" or "well"."""
     lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
-        lines.append(("fault", f"{len(found.constant):,} images of one colour throughout"))
+        lines.append(("fault", f"{counted(len(found.constant), 'image')} of one colour throughout"))
     if found.suspects is not None:
         total = found.images["train"]
         many = f"{len(found.suspects):,} of {total:,} training images ({len(found.suspects) / total:.2%})"
@@ -157,16 +158,15 @@ def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
     for split in found.images:
         exact = sum(len([place for place in group if place.split == split]) > 1 for group in found.exact)
         near = sum(pair.first.split == pair.second.split == split for pair in found.near)
-        counts = [
-            (exact, "group of equal images", "groups of equal images"),
-            (near, "nearly equal pair", "nearly equal pairs"),
-        ]
-        if told := " and ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count):
+        counts = [(exact, "group of equal images", "groups of equal images"), (near, "nearly equal pair", None)]
+        if told := " and ".join(counted(*row) for row in counts if row[0]):
             lines.append(("note", f"{told} within the {split} images"))
     if found.conflicting:
-        lines.append(("fault", f"{found.conflicting:,} groups of equal images have different labels"))
+        groups = counted(found.conflicting, "group of equal images has", "groups of equal images have")
+        lines.append(("fault", f"{groups} different labels"))
     if doubtful := sum(not pair.same_label for pair in found.near):
-        lines.append(("note", f"{doubtful:,} nearly equal pairs have different labels"))
+        pairs = counted(doubtful, "nearly equal pair has", "nearly equal pairs have")
+        lines.append(("note", f"{pairs} different labels"))
     return lines
 
 
@@ -177,7 +177,8 @@ def class_findings(found: Diagnosis) -> list[tuple[str, str]]:
         smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if few := [name for name, count in counts.items() if count < FEW]:
             shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
-            lines.append(("note", f"{len(few)} classes have fewer than {FEW} {split} images: {shown}"))
+            told = counted(len(few), "class has", "classes have")
+            lines.append(("note", f"{told} fewer than {FEW} {split} images: {shown}"))
         if counts[largest] >= UNEVEN * max(1, counts[smallest]):
             sizes = f"{largest} has {counts[largest]:,} {split} images, {smallest} {counts[smallest]:,}"
             lines.append(("note", f"classes are uneven: {sizes}; look at recall by class, not at accuracy alone"))
@@ -200,12 +201,10 @@ def file_findings(found: Diagnosis) -> list[tuple[str, str]]:
         told = ", ".join(f"{count:,} {mode}" for mode, count in found.modes.items())
         lines.append(("note", f"several kinds of pixel, all converted to RGB: {told}"))
     if found.broken:
-        lines.append(("fault", f"{len(found.broken):,} files cannot be read: {', '.join(found.broken[:3])}"))
+        lines.append(("fault", f"{counted(len(found.broken), 'file')} cannot be read: {', '.join(found.broken[:3])}"))
     if found.ignored:
-        lines.append(
-            (
-                "note",
-                f"{len(found.ignored):,} files are not images of a class and are ignored: {', '.join(found.ignored[:3])}",
-            )
+        told = counted(
+            len(found.ignored), "file is no image of a class and is", "files are no images of a class and are"
         )
+        lines.append(("note", f"{told} ignored: {', '.join(found.ignored[:3])}"))
     return lines

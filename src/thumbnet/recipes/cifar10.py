@@ -42,7 +42,7 @@ def to_94() -> Recipe:
         FAST,
         name="cifar10-94",
         model="speednet",
-        epochs=10.4,
+        epochs=11.4,
         resolution=(0.75, 0.875, 1.0),
         label_smoothing=0.1,
         crop=2,

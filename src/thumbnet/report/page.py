@@ -60,9 +60,8 @@ def write_comparison_report(comparison: Comparison, runs: Sequence[Run], path: P
     """The page of several runs compared; gives where it lies."""
     metrics = {str(run.path): run.metrics for run in runs}
     title = f"{len(comparison.groups)} recipes on {comparison.dataset}"
-    page = render(
-        "comparison.html", title=title, about="", parts_of_page=[comparison_part(comparison, metrics, {})], figures=[]
-    )
+    parts = [comparison_part(comparison, metrics, {})]
+    page = render("comparison.html", kind="comparison", title=title, about="", parts_of_page=parts, figures=[])
     return written(path, page)
 
 
@@ -81,7 +80,9 @@ def write_study_report(
             figure = plots.classic_figure(run.metrics, top5=top5)
             alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
             figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes[cell.variant.name]})
-    page = render("comparison.html", title=study.name, about=study.about, parts_of_page=parts, figures=figures)
+    page = render(
+        "comparison.html", kind="study", title=study.name, about=study.about, parts_of_page=parts, figures=figures
+    )
     return written(path, page)
 
 
