@@ -57,6 +57,7 @@ def test_models_know_nothing_of_training():
         assert ours <= {
             "thumbnet.kernels.dense_matrix",
             "thumbnet.kernels.pool_norm_activate",
+            "thumbnet.kernels.weight_gradient",
             "thumbnet.models.convolution",
             "thumbnet.models.normalization",
             "thumbnet.models.whitening",

@@ -47,7 +47,7 @@ def leave_compiler_out() -> None:
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if plain is not None and not hasattr(plain, "__dynamo_disable"):
-            setattr(plain, "__dynamo_disable", plain)  # noqa: B010  (inside a class a plain name would be mangled)
+            plain.__dynamo_disable = plain
 
 
 def with_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
