@@ -1,16 +1,19 @@
-"""Write the tables of results/ into the README and docs/reliability.md, between their markers.
+"""Write the tables of results/ into the README, docs/reliability.md and docs/study.md, between their markers.
 
 `--check` only says whether they are up to date.
 """
 
+import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from thumbnet.progress import duration
 from thumbnet.results import campaign_table, recorded
 
 README = Path(__file__).parents[1] / "README.md"
 RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
+STUDIES = README.parent / "docs" / "study.md"
 MEASURED = 6  # sentences shown in a row; results/reliability.json has all
 BEGIN, END = "<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->"
 
@@ -95,6 +98,37 @@ def promises_in_short() -> list[str]:
     return lines
 
 
+def study_tables() -> list[str]:
+    """Every published study: a table and the sentences of each of its comparisons."""
+    lines = []
+    for result in recorded():
+        if result["kind"] == "study":
+            lines += [f"**{result['study']}.** {result['about']}", ""]
+            for found in result["comparisons"]:
+                lines += [*comparison_table(found, result["notes"]), ""]
+                lines += [f"- {pair['sentence']}" for pair in found["pairs"]] + [""]
+    return lines or ["No study is recorded yet."]
+
+
+def comparison_table(found: dict[str, Any], notes: dict[str, str]) -> list[str]:
+    """One row per group: what was measured on held-out images, and what is noted of it."""
+    noted = any(group["name"] in notes for group in found["groups"])
+    lines = [
+        f"| {found['dataset']} | n | {found['split']} {found['metric']} | sd | 95 % interval of the mean | training accuracy |"
+        + (" note |" if noted else ""),
+        "|---|---|---|---|---|---|" + ("---|" if noted else ""),
+    ]
+    for group in found["groups"]:
+        sd = "" if group["sd"] is None else f"{100 * group['sd']:.2f}"
+        between = "" if group["interval95"] is None else " to ".join(f"{end:.2%}" for end in group["interval95"])
+        fitted = statistics.fmean(member["train_accuracy"] for member in group["members"])
+        lines.append(
+            f"| {group['name']} | {group['n']} | {group['mean']:.2%} | {sd} | {between} | {fitted:.2%} |"
+            + (f" {notes.get(group['name'], '')} |" if noted else "")
+        )
+    return lines
+
+
 def updated(text: str, *tables: list[str]) -> str:
     """A page with its tables made anew."""
     head, rest = text.split(BEGIN)
@@ -106,6 +140,7 @@ def main() -> None:
     pages = {
         README: (campaigns(), accuracy_table(), throughput_table(), promises_in_short()),
         RELIABILITY: (promises_table(),),
+        STUDIES: (study_tables(),),
     }
     for page, tables in pages.items():
         text = page.read_text(encoding="utf-8")

@@ -94,7 +94,7 @@ def plan_lines(study: "Study") -> list[str]:
     text = [f"{study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds{folds} = {len(cells)} runs"]
     for variant in study.variants:
         about = f"{variant.recipe.name} on {variant.dataset}, {variant.recipe.epochs:g} epochs"
-        text.append(f"  {variant.name:{width}}  {about}{f'; the report: {variant.note}' if variant.note else ''}")
+        text.append(f"  {variant.name:{width}}  {about}{f'; {variant.note}' if variant.note else ''}")
     return text
 
 

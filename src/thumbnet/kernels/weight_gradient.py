@@ -45,10 +45,16 @@ def plain(x: Tensor, gradient: Tensor, side: int, padding: int) -> Tensor:
 
 
 @cache
-def tiles_allowed() -> bool:
-    """Whether processor, system and compiler let this process use the tile registers."""
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bf16 (Intel AMX)."""
     capabilities: dict[str, Any] = getattr(
         torch.cpu, "get_capabilities", dict
     )()  # younger than the oldest torch we accept
+    return bool(capabilities.get("amx_bf16"))
+
+
+@cache
+def tiles_allowed() -> bool:
+    """Whether system and compiler too let this process use the tiles."""
     compiled = library()
-    return bool(capabilities.get("amx_bf16")) and compiled is not None and bool(compiled.tiles_allowed(1))
+    return has_tiles() and compiled is not None and bool(compiled.tiles_allowed(1))

@@ -1,12 +1,12 @@
-"""torch's 2-D convolution, computed as a matrix product where that is faster on a CPU; same parameters, same result.
+"""torch's 2-D convolution, computed in other ways where they are faster on a CPU; same parameters, same result.
 
 Two cases, both common in networks for small images, cost oneDNN far more than their arithmetic: 1x1 kernels, which are
 one matrix product over all pixels, and 3x3 kernels on maps of 1x1 or 2x2 pixels, where most taps meet only padding and
-which are one dense layer. Measured on the classic ResNet-50 (batch 64): about twice the training images per second.
+which are one dense layer. Measured on the classic ResNet-50 (batch 64): about twice the training images per second. Where the
+processor has tile registers, `TileConvolution` takes the rest.
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width of the map, P pixels of the map (H W).
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.kernels.dense_matrix import dense_matrix
-from thumbnet.kernels.weight_gradient import weight_gradient
+from thumbnet.kernels.weight_gradient import has_tiles, weight_gradient
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
 LARGEST_SHORT_MAP = 36  # pixels; with 49 a kernel is read seldom enough (docs/findings.md)
@@ -151,12 +151,3 @@ def taken_apart(wide: Tensor, batch: int, period: int, width: int) -> Tensor:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type autocast would compute a convolution of `x` in."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-
-
-@cache
-def has_tiles() -> bool:
-    """Whether the processor multiplies tiles of bf16 (Intel AMX)."""
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # younger than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16"))

@@ -1,0 +1,58 @@
+"""Write a finished study to results/, so that scripts/update_readme.py shows it in docs/study.md.
+
+    thumbnet study FILE
+    python benchmarks/publish_study.py studies/NAME [--not-timed]
+
+Everything is read from the study's folder. --not-timed leaves the times out, for studies on a machine that was not idle.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from thumbnet.files import read_json, write_json
+from thumbnet.runs import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def published(folder: Path, *, timed: bool) -> dict[str, Any]:
+    """What results/ says of a study: every comparison with its sentences and runs, and what it ran on."""
+    fields = {"study": str, "about": str, "seeds": list, "notes": dict, "comparisons": list}
+    judged = read_json(folder / "study.json", fields)
+    runs = [Run.open(path.parent) for path in sorted(folder.glob("cells/*/summary.json"))]
+    for comparison in judged["comparisons"]:
+        for group in comparison["groups"]:
+            for member in group["members"]:
+                member["path"] = Path(member["path"]).name  # where the folder lay says nothing to others
+                member |= outcome(Run.open(folder / "cells" / member["path"]))
+                member["train_seconds"] = member["train_seconds"] if timed else None
+    about = runs[0].environment
+    return {
+        "kind": "study",
+        "changes": {},
+        **judged,
+        "processor": about["gpu"] or about["processor"],
+        "threads": about["threads"],
+        "precision": about["precision"],
+        "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
+    }
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """What else one run ended with."""
+    names = ("epochs", "train_accuracy", "train_loss", "validation_accuracy", "validation_top5", "validation_loss")
+    return {name: run.summary[name] for name in names} | {"l2_penalty": run.summary["l2_penalty"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--not-timed", action="store_true")
+    arguments = parser.parse_args()
+    record = published(arguments.folder, timed=not arguments.not_timed)
+    write_json(ROOT / "results" / f"study-{record['study']}.json", record)
+
+
+if __name__ == "__main__":
+    main()
