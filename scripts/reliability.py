@@ -20,27 +20,20 @@ from thumbnet.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "reliability.json"
-PARTS = (  # two at a time, one for each core
-    ("test_checkpoints.py", "test_downloads.py", "test_faults.py", "test_kill.py", "../test_security.py"),
-    ("test_locks.py", "test_numbers.py", "test_poison.py", "../test_messages.py"),
-)
+TESTS = ("tests/reliability", "tests/test_security.py", "tests/test_messages.py")
 
 
 def run_tests(record: Path) -> tuple[str, int]:
     """How many tests passed at full counts and how many were skipped, and the seconds."""
     start = time.monotonic()
     variables = os.environ | {"THUMBNET_TESTS": "full", "THUMBNET_RECORD": str(record), "OMP_NUM_THREADS": "1"}
-    home = ROOT / "tests" / "reliability"
-    outputs = [record.with_name(f"output{number}") for number in range(len(PARTS))]
-    started = []
-    for part, output in zip(PARTS, outputs, strict=True):
-        with open(output, "w") as file:
-            command = [sys.executable, "-m", "pytest", "-v", "-rs", *(str(home / name) for name in part)]
-            started.append(subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=file))
-    codes = [process.wait() for process in started]
-    told = "".join(output.read_text() for output in outputs)
+    words = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal", "-rs", *TESTS]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True
+    )
+    told = done.stdout
     print(told, flush=True)
-    if any(codes):
+    if done.returncode:
         sys.exit("a test failed; nothing is recorded")
     passed, skipped = (sum(map(int, re.findall(rf"(\d+) {word}", told))) for word in ("passed", "skipped"))
     return f"{passed} passed, {skipped} skipped", round(time.monotonic() - start)
