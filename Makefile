@@ -1,5 +1,5 @@
 # make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
-# make test    sets everything up and runs the tests, one process for each core, each computing with one thread
+# make test    sets everything up and runs the tests, a process for each core up to four, each computing with one thread
 # make test-full   the tests of reliability with full counts, then `make mutants`; writes results/reliability.json
 # make mutants     plants defects, one at a time, each of which a test must notice
 # Both do nothing twice: with nothing changed, they repeat what they found. `make retest` runs the tests all the same.

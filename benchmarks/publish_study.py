@@ -1,7 +1,7 @@
 """Write a finished study to results/, so that scripts/update_readme.py shows it in docs/study.md.
 
     thumbnet study FILE
-    python benchmarks/publish_study.py studies/NAME [--not-timed]
+    python benchmarks/publish_study.py studies/NAME "FILE" [--not-timed]
 
 Everything is read from the study's folder. --not-timed leaves the times out, for studies on a machine that was not idle.
 """
@@ -16,22 +16,29 @@ from thumbnet.runs import Run
 ROOT = Path(__file__).parents[1]
 
 
-def published(folder: Path, *, timed: bool) -> dict[str, Any]:
+def published(folder: Path, words: str, *, timed: bool) -> dict[str, Any]:
     """What results/ says of a study: every comparison with its sentences and runs, and what it ran on."""
     fields = {"study": str, "about": str, "seeds": list, "notes": dict, "comparisons": list}
     judged = read_json(folder / "study.json", fields)
-    runs = [Run.open(path.parent) for path in sorted(folder.glob("cells/*/summary.json"))]
+    environments = []
     for comparison in judged["comparisons"]:
         for group in comparison["groups"]:
             for member in group["members"]:
                 member["path"] = Path(member["path"]).name  # where the folder lay says nothing to others
-                member |= outcome(Run.open(folder / "cells" / member["path"]))
+                run = Run.open(folder / "cells" / member["path"])
+                member |= outcome(run)
+                environments.append(about_machine(run))
                 member["train_seconds"] = member["train_seconds"] if timed else None
-    about = runs[0].environment
+    machines = [machine for place, machine in enumerate(environments) if machine not in environments[:place]]
+    command = ["thumbnet", "study", *words.split()]
+    # Cells may be of different versions, where a study was stopped and gone on with later: all are told.
+    return {"kind": "study", "command": command, **judged, **machines[0], "other_machines_and_versions": machines[1:]}
+
+
+def about_machine(run: Run) -> dict[str, Any]:
+    """What a run was trained on."""
+    about = run.environment
     return {
-        "kind": "study",
-        "changes": {},
-        **judged,
         "processor": about["gpu"] or about["processor"],
         "threads": about["threads"],
         "precision": about["precision"],
@@ -48,9 +55,10 @@ def outcome(run: Run) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("words", help="what was typed behind `thumbnet study`, as in 'classic --scale 0.05'")
     parser.add_argument("--not-timed", action="store_true")
     arguments = parser.parse_args()
-    record = published(arguments.folder, timed=not arguments.not_timed)
+    record = published(arguments.folder, arguments.words, timed=not arguments.not_timed)
     write_json(ROOT / "results" / f"study-{record['study']}.json", record)
 
 

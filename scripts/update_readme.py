@@ -112,21 +112,20 @@ def study_tables() -> list[str]:
 
 def comparison_table(found: dict[str, Any], notes: dict[str, str]) -> list[str]:
     """One row per group: what was measured on held-out images, and what is noted of it."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}" if found["metric"] == "loss" else f"{value:.2%}"
+
     noted = any(group["name"] in notes for group in found["groups"])
-    lines = [
-        f"| {found['dataset']} | n | {found['split']} {found['metric']} | sd | 95 % interval of the mean | training accuracy |"
-        + (" note |" if noted else ""),
-        "|---|---|---|---|---|---|" + ("---|" if noted else ""),
-    ]
+    heads = [found["dataset"], "n", f"{found['split']} {found['metric']}", "sd", "95 % interval of the mean"]
+    rows = [[*heads, "training accuracy", *(["note"] if noted else [])]]
+    rows.append(["---"] * len(rows[0]))
     for group in found["groups"]:
-        sd = "" if group["sd"] is None else f"{100 * group['sd']:.2f}"
-        between = "" if group["interval95"] is None else " to ".join(f"{end:.2%}" for end in group["interval95"])
+        between = " to ".join(shown(end) for end in group["interval95"] or [])
         fitted = statistics.fmean(member["train_accuracy"] for member in group["members"])
-        lines.append(
-            f"| {group['name']} | {group['n']} | {group['mean']:.2%} | {sd} | {between} | {fitted:.2%} |"
-            + (f" {notes.get(group['name'], '')} |" if noted else "")
-        )
-    return lines
+        row = [group["name"], str(group["n"]), shown(group["mean"]), shown(group["sd"]), between, f"{fitted:.2%}"]
+        rows.append([*row, *([notes.get(group["name"], "")] if noted else [])])
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def updated(text: str, *tables: list[str]) -> str:

@@ -68,7 +68,7 @@ def test_the_tables_of_the_readme_are_made_from_the_results():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("program", ["publish_run.py", "classic_throughput.py"])
+@pytest.mark.parametrize("program", ["publish_run.py", "publish_study.py", "classic_throughput.py"])
 def test_the_programs_behind_the_results_start(program):
     result = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / program), "--help"],
@@ -84,7 +84,7 @@ def test_every_result_says_how_it_was_made():
     results = recorded()
     assert results
     for result in results:
-        assert result["command"] and result["processor"] and result["versions"]["torch"]
+        assert result["command"] and result["processor"] and result.get("versions", result)["torch"]
         if result["kind"] == "accuracy":
             assert result["n"] == len(result["seeds"])
             assert result["test_openings"] >= 1

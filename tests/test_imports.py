@@ -111,7 +111,7 @@ def test_the_loop_is_one_visible_function_and_no_function_is_long():
                 )
 
 
-def test_training_does_not_import_torchs_compiler():
+def test_training_with_muon_does_not_import_torchs_compiler():
     """It takes most of a second, of the ten that a recipe has, and torch would import it with any optimiser."""
     code = """
 import sys, torch

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from conftest import ONE_THREAD
 from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
 from thumbnet.kernels.library import library
@@ -222,25 +223,43 @@ def test_the_gradient_of_a_kernel_does_not_depend_on_the_number_of_threads():
 
 
 @tiles
-def test_onednn_finds_its_tiles_as_it_left_them():
-    """It does not set them up again for the same convolution; ours lie between two."""
-    x, gradient = a_convolutions_past(*SHAPES[1])
-    kernel = torch.randn(96, 64, 3, 3).bfloat16()
-    before = F.conv2d(x, kernel, padding=1)
-    for _ in range(3):
-        weight_gradient(x, gradient, 3, 1)
-        assert torch.equal(F.conv2d(x, kernel, padding=1), before)
+def test_a_gradient_without_memory_is_an_error_and_not_a_wrong_number():
+    code = """
+import resource, torch
+from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
+assert tiles_allowed()
+x = torch.zeros(1, 16, 900, 900, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.RLIM_INFINITY))
+try:
+    weight_gradient(x, x, 3, 1)
+except MemoryError as error:
+    print("told:", error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | ONE_THREAD)
+    assert result.stdout == "told: no memory for the gradient of a convolution\n", result.stderr
+
+
+@tiles
+def test_the_gradient_of_a_kernel_takes_tensors_in_any_order():
+    x, gradient = a_convolutions_past(*SHAPES[0])
+    found = weight_gradient(x.contiguous(), gradient.contiguous(), 3, 1)
+    assert torch.equal(found, weight_gradient(x, gradient, 3, 1))
 
 
 @compiled
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_an_activation_is_exact_to_the_last_digit_of_bf16(activation):
-    x = torch.linspace(-12, 12, 60_000).view(1, 6, 100, 100).bfloat16().contiguous(memory_format=torch.channels_last)
-    exact = x.float().requires_grad_()
-    x.requires_grad_()
-    y, expected = activate(x, activation), ACTIVATIONS[activation](exact)
-    assert has_kernel(x)
-    y.sum().backward()
-    expected.sum().backward()
-    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=1e-4)
-    torch.testing.assert_close(x.grad.float(), exact.grad, rtol=2**-8, atol=1e-4)
+def test_the_slope_of_no_number_is_none(activation):
+    x = torch.full((1, 8, 2, 2), float("nan")).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().float().requires_grad_()
+    activate(x, activation).sum().backward()
+    ACTIVATIONS[activation](exact).sum().backward()
+    assert torch.equal(x.grad.isnan(), exact.grad.isnan())
+
+
+@compiled
+def test_second_derivatives_are_refused_and_not_left_out():
+    x = maps((2, 8, 4, 4)).requires_grad_()
+    [gradient] = torch.autograd.grad(activate(x, "gelu").float().square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from thumbnet.backend import place
 from thumbnet.errors import UserError
+from thumbnet.kernels import weight_gradient
 from thumbnet.models import convolution
 from thumbnet.models.convolution import Conv2d, TileConvolution
 from thumbnet.models.preprocessed import Preprocessed
@@ -120,6 +121,31 @@ def test_the_convolution_in_tiles_is_torchs_with_all_gradients(monkeypatch, kern
     wanted = (expected, *torch.autograd.grad(expected, exact, gradient.float()))
     for one, other in zip(found, wanted, strict=True):
         assert (one.float() - other).norm() < 2**-8 * other.norm()
+
+
+@pytest.mark.parametrize("side", [3, 5, 7, 8, 11])
+def test_without_the_c_narrow_maps_are_laid_in_a_row_with_the_same_gradients(monkeypatch, side):
+    monkeypatch.setattr(convolution, "tiles_allowed", lambda: False)
+    monkeypatch.setattr(weight_gradient, "tiles_allowed", lambda: False)
+    random = torch.Generator().manual_seed(2)
+    for kernel, padding in ((3, 1), (2, 0)):
+        x = torch.randn(12, 20, side, side, generator=random).bfloat16().contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(24, 20, kernel, kernel, generator=random)
+        inputs, exact = [x, weight], [x.float(), weight.bfloat16().float()]
+        for tensor in (*inputs, *exact):
+            tensor.requires_grad_()
+        y, expected = TileConvolution.apply(*inputs, None, padding), F.conv2d(*exact, padding=padding)
+        gradient = torch.randn(expected.shape, generator=random).bfloat16()
+        found = torch.autograd.grad(y, inputs, gradient)
+        for one, other in zip(found, torch.autograd.grad(expected, exact, gradient.float()), strict=True):
+            assert (one.float() - other).norm() < 2**-7 * other.norm()
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [((3, 5), (1, 2)), ((3, 3), (1, 0)), ((3, 1), (1, 0)), (3, "same")])
+def test_convolutions_that_are_not_square_are_torchs(kernel, padding):
+    layer, x = Conv2d(16, 16, kernel, padding=padding), torch.rand(2, 16, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer(x), nn.Conv2d.forward(layer, x))
 
 
 def test_convolutions_go_to_the_tiles_in_bf16_where_the_processor_has_them(monkeypatch):

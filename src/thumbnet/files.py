@@ -53,10 +53,23 @@ def create_anew(path: Path) -> None:
 
 
 def drop_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left of files that they were replacing. Call it where no other process may be writing."""
+    """Remove what killed processes of this machine left of files that they were replacing."""
     for temporary in folder.glob(f".{name}.tmp-*"):
-        with suppress(OSError):
-            temporary.unlink()
+        number = temporary.name.rpartition("-")[2]
+        if number.isdecimal() and not is_running(int(number)):
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def make_folder(path: Path) -> None:

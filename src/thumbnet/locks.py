@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from thumbnet.errors import UserError
-from thumbnet.files import write_text
+from thumbnet.files import is_running, write_text
 
 
 class Held(Exception):
@@ -48,13 +48,13 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator
 def holder_of(path: Path) -> str:
     """Who holds a lock, as it wrote down; one that was killed is passed over until its follower has written."""
     for _ in range(20):
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError):
             told = path.read_text(encoding="utf-8").strip()
-            with suppress(PermissionError):  # it is somebody else's, and there
-                os.kill(int(told.split()[1]), 0)  # asks whether there is such a process
-            return told
+            _, number, _, host, *_ = told.split()
+            if host != platform.node() or is_running(int(number)):
+                return told
         time.sleep(0.05)
-    return "its number is not known"
+    return "a process that has not written its number down"
 
 
 def now() -> str:

@@ -1,6 +1,7 @@
 """Optimisers: torch's, with parameters grouped by what the recipe's penalties apply to, and Muon for convolutions."""
 # Shapes: D filters (rows), C S S their inputs (columns); for any matrix R rows, N columns.
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +17,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest). Every
     group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the schedule.
     """
-    leave_compiler_out()
     if recipe.optimizer == "muon":
+        leave_compiler_out()
         return with_peaks(build_muon(model, recipe, compute))
     penalized = dict(penalized_parameters(model, recipe))
     free = [p for name, p in model.named_parameters() if name not in penalized and p.requires_grad]
@@ -39,11 +40,14 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
 
 
 def leave_compiler_out() -> None:
-    """Keep an optimiser from importing torch's compiler, which takes most of a second and is not used here.
+    """Keep Muon from importing torch's compiler, which takes most of a second and is not used here.
 
-    torch imports it on the first call of these methods, only to wrap them so that they are never compiled. That it has done
-    so it notes in an attribute of theirs; where another version does otherwise, this changes nothing.
+    torch imports it on the first call of these methods of any optimiser, only to wrap them so that they are never compiled.
+    That it has done so it notes in an attribute of theirs; where another version does otherwise, this changes nothing. Its
+    own optimisers import it in every `step` besides.
     """
+    if "torch._dynamo" in sys.modules:  # somebody uses it
+        return
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if plain is not None and not hasattr(plain, "__dynamo_disable"):

@@ -23,7 +23,7 @@ from typing import Any
 from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
 from thumbnet.data.datasets import check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import read_json, read_toml, write_failed, write_json, write_text
+from thumbnet.files import make_folder, read_json, read_toml, write_failed, write_json, write_text
 from thumbnet.locks import Held, locked
 from thumbnet.machine import Machine
 from thumbnet.progress import duration
@@ -239,11 +239,13 @@ def run_study(
     Never opens the test split. Raises `UserError` where `folder` holds another plan, `TrainingFailed` when all is done but
     some cells failed, `Interrupted` after a signal to stop: the same call goes on, also inside a cell.
     """
-    write_plan(study, folder)
+    refuse_taken(folder)
+    make_folder(folder)
     cells = study.cells()
     threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
     running = Running()
     with alone(folder), StopSignals() as stop, leaving_no_process(running):
+        write_plan(study, folder)
         waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
         total = len(waiting)
         tell(f"{study.name}: {len(cells)} runs, {len(cells) - total} finished already, into {folder}")
@@ -277,16 +279,22 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def refuse_taken(folder: Path) -> None:
+    """Raise `UserError` where something other than a study is in the folder's place, before anything is written there."""
+    if not folder.exists() or (folder / "plan.json").is_file():
+        return
+    if not folder.is_dir() or any(not path.name.startswith(".lock") for path in folder.iterdir()):
+        raise UserError(f"{folder} is taken and holds no study; give another --out")
+
+
 def write_plan(study: Study, folder: Path) -> None:
-    """Write plan.json and the cells' recipes, or refuse a folder that holds another plan, saying what differs."""
+    """Write plan.json and the cells' recipes, or raise `UserError` where there is another plan, saying what differs."""
     path = folder / "plan.json"
     plan = json.loads(json.dumps(study.plan()))
     if path.is_file():
         before = read_json(path, {"study": str, "metrics": dict, "cells": dict})
         if before != plan:
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is taken and holds no study; give another --out")
     else:
         write_json(path, plan)
     for cell in study.cells():

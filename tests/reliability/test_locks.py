@@ -123,7 +123,9 @@ def test_who_waits_for_a_conversion_is_told_for_whom(tmp_path, monkeypatch):
             target=load_dataset, args=[tmp_path / "images"], kwargs={"progress": lambda *row: told.append(row)}
         )
         waiting.start()
-        while not told:
+        for _ in range(1000):
+            if told:
+                break
             time.sleep(0.01)
         assert not pack.exists()
     waiting.join()

@@ -11,10 +11,15 @@ from thumbnet.kernels.library import library
 C_TYPES = {int: ctypes.c_long, float: ctypes.c_double}
 
 
-def call(name: str, *values: Any) -> None:
-    """A function of the C: tensors as pointers, whole numbers as long, others as double, then the number of threads."""
+def call(name: str, *values: Any) -> int:
+    """A function of the C: tensors as pointers, whole numbers as long, others as double, then the number of threads.
+
+    Gives the long that it returns, which means nothing of a function that returns none.
+    """
     arguments = [
         ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else C_TYPES[type(value)](value)
         for value in (*values, torch.get_num_threads())
     ]
-    getattr(library(), name)(*arguments)
+    function = getattr(library(), name)
+    function.restype = ctypes.c_long
+    return int(function(*arguments))

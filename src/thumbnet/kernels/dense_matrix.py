@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
@@ -34,6 +35,7 @@ class DenseMatrix(torch.autograd.Function):
         return matrix
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         kernel = torch.empty(ctx.shape)
         call("kernel_from_dense", gradient.contiguous(), kernel, *ctx.shape[:2], ctx.side)
@@ -57,6 +59,7 @@ class PlainDenseMatrix(torch.autograd.Function):
         return blocks.view(pixels * channels_out, pixels * channels)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         # In the kernel's own type and order, so that nothing is left to convert: each conversion is a pass over memory.
         channels_out, channels = ctx.shape[:2]

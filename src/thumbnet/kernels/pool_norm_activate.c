@@ -22,11 +22,10 @@ INLINE float exp_minus(float x) {  // e^-x for x >= 0, to 2e-7 of it; from 87 on
 INLINE float from_tail(float tail, float z) { return 0.5f + __builtin_copysignf(0.5f - tail, z); }
 
 // What lies in the tails of a standard normal, for u = |z|, as polynomials in v = u / 2.5 - 1 up to 5 and none beyond: without
-// the exponential and the division that took most of the time. They are near-minimax fits, made by weighting least squares in
-// Chebyshev's basis until the errors were even.
+// the exponential and the division that took most of the time. scripts/fit_gelu.py finds them.
 enum { WIDTH = 5 };
 
-INLINE float beyond(float tail, float u) { return u < WIDTH ? tail : 0.0f; }
+INLINE float beyond(float tail, float u) { return u >= WIDTH ? 0.0f : tail; }  // a NaN stays one
 
 INLINE float normal_tail(float u) {  // the probability beyond u; times u it is right to 2e-6
   float v = u * (2.0f / WIDTH) - 1.0f;

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thumbnet.kernels.call import call
@@ -72,6 +73,7 @@ class PoolNormActivate(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         pooled, mean, inverse_deviation, scale, shift = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -147,6 +149,7 @@ class Activate(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         [x] = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)

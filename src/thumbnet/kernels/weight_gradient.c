@@ -62,10 +62,10 @@ static void spread(const bf16 *from, bf16 *to, long images, long rows, long colu
 }
 
 // Places of 32 channels -> pairs of places in rows of 16 channels: [low, high][pairs from even, from odd places][rows].
-static void pair_up(const bf16 *spread, bf16 *pairs, long places) {
+static void pair_up(const bf16 *from, bf16 *pairs, long places) {
   for (long p = 0; p < places; p++) {
     __m512i low, high;
-    interleave(_mm512_load_si512(spread + p * BLOCK), _mm512_load_si512(spread + (p + 1) * BLOCK), &low, &high);
+    interleave(_mm512_load_si512(from + p * BLOCK), _mm512_load_si512(from + (p + 1) * BLOCK), &low, &high);
     bf16 *to = pairs + (p % 2 * (places / 2) + p / 2) * BLOCK;
     _mm512_store_si512(to, low);
     _mm512_store_si512(to + places * BLOCK, high);
@@ -96,10 +96,10 @@ INLINE void turn(__m512i *rows, bf16 *tile) {
 }
 
 // Places of 32 channels -> tiles of 16 channels x 32 places: [low, high][steps].
-static void turn_all(const bf16 *spread, bf16 *turned, long steps) {
+static void turn_all(const bf16 *placed, bf16 *turned, long steps) {
   for (long step = 0; step < steps; step++) {
     __m512i low[16], high[16];
-    const bf16 *from = spread + step * BLOCK * BLOCK;
+    const bf16 *from = placed + step * BLOCK * BLOCK;
     for (int k = 0; k < 16; k++)
       interleave(_mm512_load_si512(from + 2 * k * BLOCK), _mm512_load_si512(from + (2 * k + 1) * BLOCK), low + k, high + k);
     turn(low, turned + step * TILE);
@@ -110,6 +110,7 @@ static void turn_all(const bf16 *spread, bf16 *turned, long steps) {
 // sums, 32 x 32 floats in rows of `row`: what was there, unless `first`, plus the product of two times two rows of tiles.
 static void multiply(const bf16 *turned, const bf16 *pairs, float *sums, long steps, long low_to_high, long row, int first) {
   const long bytes = row * (long)sizeof(float), line = BLOCK * sizeof(bf16);
+  __asm__ volatile("" ::: "memory");  // gcc does not know that a tile is loaded from memory: what was stored is to be there
   if (first) {
     _tile_zero(0);
     _tile_zero(1);
@@ -177,8 +178,14 @@ static void add_up(const struct convolution *c, const bf16 *x, const bf16 *gradi
   }
 }
 
+// Floats to work in for `groups` parts of the batch.
+long weight_gradient_sums(long channels, long channels_out, long side, long groups, long threads) {
+  (void)threads;
+  return groups * side * side * blocks(channels_out) * BLOCK * blocks(channels) * BLOCK;
+}
+
 // x: N H W C, gradient of the output: N H' W' D, both bf16 -> that of the kernel, D C S S floats, padded by `padding`.
-// sums: groups x S S x padded D x padded C floats to work in, one part for each group of images. 0, or 1 without memory.
+// sums: groups x S S x padded D x padded C, one part for each group of images. Gives 0, or 1 where memory is missing.
 long weight_gradient(const bf16 *x, const bf16 *gradient, float *sums, float *result, long images, long height, long width,
                      long channels, long channels_out, long side, long padding, long groups, long threads) {
   struct convolution c = {images, height, width, channels, height + 2 * padding - side + 1, width + 2 * padding - side + 1,
@@ -196,7 +203,9 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, float *sums, float *re
     struct scratch s = {zeros(most * BLOCK), zeros(RANGE * 2 * most / BLOCK * TILE), zeros((most + c.reach + margin + 4) * BLOCK),
                         zeros(2 * (most + c.reach + 4) * BLOCK)};
     struct tiles before;
-    _tile_storeconfig(&before);  // oneDNN's, which it does not load again for its next convolution
+    memset(&before, 0, sizeof(before));
+    _tile_storeconfig(&before);  // should somebody have tiles set up, they are found as they were
+    __asm__ volatile("" : "+m"(before));  // gcc takes it for eight bytes
     _tile_loadconfig(&layout);
     if (!s.outputs || !s.turned || !s.inputs || !s.pairs) {
 #pragma omp atomic write

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thumbnet.kernels.dense_matrix import dense_matrix
-from thumbnet.kernels.weight_gradient import has_tiles, weight_gradient
+from thumbnet.kernels.weight_gradient import has_tiles, tiles_allowed, weight_gradient
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
 LARGEST_SHORT_MAP = 36  # pixels; with 49 a kernel is read seldom enough (docs/findings.md)
 LARGEST_CACHED_KERNEL = 2**20  # numbers; 2 MB of bf16, the second cache of the processors that have tiles
+WIDEST_NARROW_MAP = 8  # pixels; from 11 on copying costs more than full registers save (docs/findings.md)
 WIDEST_ROW = 48  # pixels; from 32 to 80 it matters little
 FEWEST_CHANNELS = 16  # a tile's; with fewer most of it is empty
 
@@ -29,7 +31,8 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.in_channels == 1:
             return channels_last(super().forward(x))
-        plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1
+        plain = square and self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         if x.device.type != "cpu" or not plain:  # a GPU has kernels for these cases
             return super().forward(x)
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
@@ -92,6 +95,7 @@ class TileConvolution(torch.autograd.Function):
         return taken_apart(wide, len(x), period, period + padding - kernel.shape[2] + 1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, kernel = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -99,7 +103,7 @@ class TileConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = input_gradient(x, gradient, kernel, ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_kernel = weight_gradient(x, gradient, kernel.shape[2], ctx.padding)
+            of_kernel = kernel_gradient(x, gradient, kernel, ctx.padding)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(dim=(0, 2, 3), dtype=torch.float32)
         return of_x, of_kernel, of_bias, None
@@ -117,14 +121,33 @@ def input_gradient(x: Tensor, gradient: Tensor, kernel: Tensor, padding: int) ->
     if not is_short(x, kernel):
         return by_torch(x, gradient)
     period = x.shape[3] + padding
+    wide = gradient_in_a_row(gradient, period, kernel.shape[2], padding)
+    like = x.new_empty(len(wide), x.shape[1], x.shape[2], len(x) // len(wide) * period)
+    found = by_torch(like.to(memory_format=torch.channels_last), wide)
+    return taken_apart(found, len(x), period, x.shape[3])
+
+
+def kernel_gradient(x: Tensor, gradient: Tensor, kernel: Tensor, padding: int) -> Tensor:
+    """The gradient of a convolution's kernel, float D C S S; without the C, long rows fill oneDNN's tiles better too."""
+    if not tiles_allowed() and is_short(x, kernel):
+        period = x.shape[3] + padding
+        x, gradient = in_a_row(x, period), gradient_in_a_row(gradient, period, kernel.shape[2], padding)
+    return weight_gradient(x, gradient, kernel.shape[2], padding)
+
+
+def gradient_in_a_row(gradient: Tensor, period: int, side: int, padding: int) -> Tensor:
+    """That of the output of a convolution of `in_a_row(x, period)`: a few columns more or less than x has."""
     wide = in_a_row(gradient, period)
-    columns = wide.shape[3] + 2 * padding - kernel.shape[2] + 1
-    like = x.new_empty(len(wide), x.shape[1], x.shape[2], wide.shape[3]).to(memory_format=torch.channels_last)
-    return taken_apart(by_torch(like, wide[..., :columns]), len(x), period, x.shape[3])
+    return channels_last(wide[..., : wide.shape[3] + 2 * padding - side + 1])
 
 
 def is_short(x: Tensor, kernel: Tensor) -> bool:
-    """Whether the map has few pixels and the kernel many numbers, so that several images at once are worth their copies."""
+    """Whether the map has few pixels and the kernel many numbers, so that several images at once are worth their copies.
+
+    Without the C, whose sums run through several images anyway, all narrow maps are.
+    """
+    if not tiles_allowed():
+        return x.shape[3] <= WIDEST_NARROW_MAP
     return x.shape[2] * x.shape[3] <= LARGEST_SHORT_MAP and kernel.numel() > LARGEST_CACHED_KERNEL
 
 

@@ -79,7 +79,9 @@ def write_study_report(
             top5 = len(run.classes) >= 100
             figure = plots.classic_figure(run.metrics, top5=top5)
             alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
-            figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes[cell.variant.name]})
+            figures.append(
+                {"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes.get(cell.variant.name, "")}
+            )
     page = render(
         "comparison.html", kind="study", title=study.name, about=study.about, parts_of_page=parts, figures=figures
     )
