@@ -320,16 +320,20 @@ def sentence_on_seeds(pair: Pair, difference: Difference, first: Group, second: 
 
 def sentence_on_images(pair: Pair, paired: PairedImages) -> str:
     """For two single networks; it says nothing of their recipes, and says so."""
-    low, high = paired.interval95
-    numbers = (
-        f"{paired.difference:+.2%} on the same {paired.images:,} images (95 % interval {low:+.2%} to {high:+.2%}, "
+    show, sign = amount("accuracy"), 1 if paired.difference > 0 else -1
+    low, high = sorted(sign * end for end in paired.interval95)
+    by = f"{show(abs(paired.difference))} {unit('accuracy')}"
+    where = (
+        f"on the same {paired.images:,} images (95 % interval {show(low)} to {show(high)}, "
         f"McNemar's p {p_in_words(paired.p)})"
     )
+    better, worse = (pair.second, pair.first) if sign > 0 else (pair.first, pair.second)
     caveat = "n = 1 each: this is about these two networks, not about their recipes."
     if paired.p >= CLAIM_BELOW:
-        return f'No difference can be claimed between the networks of "{pair.first}" and "{pair.second}": {numbers}; {caveat}'
-    names = (pair.second, pair.first) if paired.difference > 0 else (pair.first, pair.second)
-    return f'The network of "{names[0]}" is better than that of "{names[1]}": {numbers}; {caveat}'
+        names = f'"{pair.first}" and "{pair.second}"'
+        favour = f' in favour of "{better}"' if paired.difference else ""
+        return f"No difference can be claimed between the networks of {names}: {by}{favour} {where}; {caveat}"
+    return f'The network of "{better}" is better than that of "{worse}" by {by} {where}; {caveat}'
 
 
 def warnings(groups: Sequence[Group], pairs: Sequence[Pair], opened_often: Sequence[str]) -> list[str]:
