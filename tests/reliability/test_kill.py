@@ -309,6 +309,12 @@ def make_images(folder):
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
+def as_a_terminal_starts_it():
+    """Called in a process: the terminal becomes its own, so that Ctrl-C reaches it, also where the tests ignore that."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @linux
 def test_in_a_terminal_there_is_a_bar_and_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path):
     folder = tmp_path / "run"
@@ -316,7 +322,7 @@ def test_in_a_terminal_there_is_a_bar_and_ctrl_c_leaves_a_checkpoint_and_one_lin
     process = subprocess.Popen(
         [sys.executable, "-m", "thumbnet.cli.main", *map(str, training(folder, words=instead(epochs=1000)))],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=os.environ | ONE_THREAD | {"TERM": "xterm"},
-        preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),  # so that the terminal knows whom to send the signal
+        preexec_fn=as_a_terminal_starts_it,
     )  # fmt: skip
     os.close(theirs)
     seen, pressed = b"", False
