@@ -83,6 +83,7 @@ def test_seeds_are_counted_or_named():
         ("seeds = 1.5\n[[variant]]\nname = 'a'", "seeds is 1.5"),
         ("sedes = 3\n[[variant]]\nname = 'a'", "unknown key 'sedes'; did you mean 'seeds'"),
         ("recipe = 'generel'\n[[variant]]\nname = 'a'", "unknown recipe 'generel'; did you mean 'general'"),
+        (f"dataset = '{'9' * 300}'\n[[variant]]\nname = 'a'", "unknown data set '999"),
         ("dataset = 'cifar11'\n[[variant]]\nname = 'a'", "unknown data set 'cifar11'; did you mean"),
         ("metric = 'f1'\n[[variant]]\nname = 'a'", "metric is 'f1'; choose accuracy, top5 or loss"),
         ("name = '../up'\n[[variant]]\nname = 'a'", "give one that a folder can have"),

@@ -143,7 +143,15 @@ def list_datasets() -> list[str]:
 
 def is_folder_name(name: str) -> bool:
     """True where `name` means a folder of images rather than a published set: `./x`, `a/b`, or any existing folder."""
-    return name not in SPECS and (os.sep in name or name.startswith(".") or Path(name).is_dir())
+    return name not in SPECS and (os.sep in name or name.startswith(".") or is_folder(name))
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; one that no file system could hold is none."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long
+        return False
 
 
 def check_dataset_name(name: str) -> None:
@@ -155,7 +163,7 @@ def check_dataset_name(name: str) -> None:
     if not is_folder_name(name):
         error = unknown_name("data set", name, SPECS)
         raise UserError(f"{error} (nor is there a folder of that name)")
-    if not Path(name).is_dir():
+    if not is_folder(name):
         raise UserError(f"there is no folder {name}; give a folder with one folder of images per class")
 
 
