@@ -7,12 +7,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from thumbnet.errors import UserError
-from thumbnet.files import is_running, write_text
+from thumbnet.files import is_running, write_failed, write_text
 
 
 class Held(Exception):
@@ -43,6 +43,21 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator
         with suppress(OSError):
             holder.unlink()
         lock.release()
+
+
+@contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of a run's or a study's folder. Raises `UserError` where another process is `doing` something in it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / ".lock"))
+        except Held as owner:
+            raise UserError(
+                f"another process is {doing} in {folder} ({owner}); wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise write_failed(folder / ".lock", error) from error
+        yield
 
 
 def holder_of(path: Path) -> str:

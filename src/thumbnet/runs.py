@@ -23,7 +23,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +48,7 @@ from thumbnet.files import (
     write_json,
     write_text,
 )
-from thumbnet.locks import Held, locked, now
+from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe as named_recipe
@@ -287,15 +287,7 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder while writing; raises `UserError` if another process does."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self.path / ".lock"))
-            except Held as owner:
-                raise UserError(
-                    f"another process is training in {self.path} ({owner}); wait for it, or choose another --out"
-                ) from None
-            except OSError as error:
-                raise write_failed(self.path / ".lock", error) from error
+        with alone_in(self.path, "training"):
             drop_leftovers(self.path)
             yield
 

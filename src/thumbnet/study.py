@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from typing import Any
 from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
 from thumbnet.data.datasets import check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import make_folder, read_json, read_toml, write_failed, write_json, write_text
-from thumbnet.locks import Held, locked
+from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
+from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.progress import duration
 from thumbnet.recipes import default_for, vary
@@ -244,7 +244,7 @@ def run_study(
     cells = study.cells()
     threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
     running = Running()
-    with alone(folder), StopSignals() as stop, leaving_no_process(running):
+    with alone_in(folder, "at the study"), StopSignals() as stop, leaving_no_process(running):
         write_plan(study, folder)
         waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
         total = len(waiting)
@@ -262,21 +262,6 @@ def run_study(
         logs = ", ".join(str(folder / "cells" / f"{name}.log") for name in running.failed[:3])
         raise TrainingFailed(f"{len(running.failed)} of {len(cells)} runs failed; see {logs}, then run the study again")
     return [(cell, Run.open(folder / "cells" / cell.name)) for cell in cells]
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the study's folder: two calls would train every run twice. Raises `UserError` where another process has it."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder / ".lock"))
-        except Held as owner:
-            raise UserError(
-                f"another process is at the study in {folder} ({owner}); wait for it, or give another --out"
-            ) from None
-        except OSError as error:
-            raise write_failed(folder / ".lock", error) from error
-        yield
 
 
 def refuse_taken(folder: Path) -> None:
