@@ -2,6 +2,9 @@
 
 import json
 import statistics
+import subprocess
+import sys
+import time
 
 import pytest
 from scipy import stats
@@ -114,6 +117,36 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
     for seed in (5, 6):
         summary = json.loads((tmp_path / "here" / f"general-s{seed}" / "summary.json").read_text())
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
+
+
+def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
+    words = (
+        "bench", "general", "--seeds", "1", "--epochs", "30", "--widths", "8", "16", "16", "--threads", "1",
+        "--split", "validation",
+    )  # fmt: skip
+    began = time.monotonic()
+    command = [sys.executable, "-m", "thumbnet.cli.main", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "runs" / "bench" / "general-s0"
+    while not (run / "metrics.jsonl").is_file() and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    stopped_after = time.monotonic() - began
+    assert process.returncode == 75 and "the same command with --resume goes on" in said
+    assert (run / "checkpoint").exists()
+
+    again = thumbnet(*words, cwd=tmp_path)
+    assert again.returncode == 2 and "is there already" in again.stderr
+    result = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [row] = json.loads(result.stdout)["campaigns"][0]["runs"]
+    assert 0 < row["seconds_before"] < stopped_after and row["train_clock"] > row["seconds_before"]
+
+    kept = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
+    assert json.loads(kept.stdout)["campaigns"][0]["runs"] == [row]
+    other = thumbnet(*words, "--resume", "--no-flip", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other changes" in other.stderr
 
 
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):

@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.errors import TrainingFailed
-from thumbnet.files import write_json
+from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
+from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.signals import StopSignals
 from thumbnet.statistics import mean_interval
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+
+ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def run_campaign(
@@ -31,17 +35,22 @@ def run_campaign(
     data_dir: Path | None = None,
     machine: Machine | None = None,
     changes: dict[str, Any] | None = None,
+    resume: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
-    counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). Raises `UserError` for bad arguments
-    and `TrainingFailed` where a run fails.
+    counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
+    campaign in `folder` are kept or continued. Raises `UserError` for bad arguments, `TrainingFailed` where a run fails,
+    `Interrupted` after a signal to stop.
     """
     recipe = vary(named_recipe(name), **(changes or {}))
     recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
     rows = []
+    places = {seed: folder / f"{name}-s{seed}" for seed in seeds}
+    if not resume and (there := [path for path in places.values() if path.exists()]):
+        raise UserError(f"{there[0]} is there already; give another --runs, or --resume to go on with its campaign")
     for seed in seeds:
         order = {
             "recipe": name,
@@ -49,10 +58,11 @@ def run_campaign(
             "dataset": dataset,
             "data_dir": str(data_dir) if data_dir else None,
             "split": split,
-            "out": str(folder / f"{name}-s{seed}"),
+            "out": str(places[seed]),
             "machine": vars(machine or Machine()),
+            "resume": resume,
         }
-        row = in_fresh_process(order)
+        row = (measured_before(order) if resume else None) or in_fresh_process(order)
         rows.append(row)
         tell(
             f"seed {seed}: {row['accuracy']:.2%} with {row['views']} view{'s'[: row['views'] > 1]}, "
@@ -85,20 +95,66 @@ def measured_campaign(
     return record
 
 
+def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
+    """The row of a seed that a stopped campaign had measured already, or None. Raises `UserError` for another campaign's."""
+    path = Path(order["out"]) / ROW
+    if not path.is_file():
+        return None
+    kept, same = read_json(path, {"order": dict, "row": dict}), json.loads(json.dumps(order))
+    if differing := [key for key in ("changes", "dataset", "split") if kept["order"].get(key) != same[key]]:
+        raise UserError(f"{order['out']} was measured with other {differing[0]}; give another --runs")
+    return dict(kept["row"])
+
+
 def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
-    """Run one seed in a new interpreter; its row, with the cold wall from before the process began to after its last line."""
+    """Run one seed in a new interpreter; its row, with the cold wall from before the process began to after its last line.
+
+    Raises `TrainingFailed` where it fails and `Interrupted` after a signal to stop, when the process has written a checkpoint.
+    """
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "thumbnet.benchmark"], input=json.dumps(order), stdout=subprocess.PIPE, text=True
-    )
+    with StopSignals() as stop:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "thumbnet.benchmark"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on once
+        )
+        printed = answer_of(process, json.dumps(order), stop)
     wall = time.perf_counter() - began
-    if done.returncode:
-        raise TrainingFailed(f"the run with seed {order['changes']['seed']} failed (exit code {done.returncode})")
-    return {**json.loads(done.stdout.splitlines()[-1]), "cold_wall": round(wall, 3)}
+    if stop.received:
+        raise Interrupted(f"stopped by {stop.received}; the same command with --resume goes on with the campaign")
+    if process.returncode:
+        raise TrainingFailed(f"the run with seed {order['changes']['seed']} failed (exit code {process.returncode})")
+    row: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    row["cold_wall"] = round(wall + row["seconds_before"], 3)
+    write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
+    return row
+
+
+def answer_of(process: subprocess.Popen[str], question: str, stop: StopSignals) -> str:
+    """What the process prints until it ends. It is told to stop when a signal came, or something went wrong here."""
+    waiting: str | None = question
+    try:
+        while True:
+            try:
+                return process.communicate(waiting, timeout=SECONDS_BETWEEN_LOOKS)[0]
+            except subprocess.TimeoutExpired:
+                waiting = None  # communicate goes on with the first
+            if stop.received and not process.returncode:
+                process.terminate()
+                return process.communicate()[0]
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def one_run(order: dict[str, Any]) -> dict[str, Any]:
-    """Train and measure one seed. The train clock runs from images in memory to the last accuracy."""
+    """Train and measure one seed. The train clock runs from images in memory to the last accuracy.
+
+    For a run that was interrupted it is the sum over its processes.
+    """
     from thumbnet.backend import peak_memory_mb, place, prepare
     from thumbnet.data.datasets import load_dataset
     from thumbnet.evaluation import open_split, predict_logits, score
@@ -110,14 +166,15 @@ def one_run(order: dict[str, Any]) -> dict[str, Any]:
         order["dataset"], data_dir=order["data_dir"], validation=recipe.validation, seed=recipe.seed
     ).in_memory()
     began = time.perf_counter()
-    run = train(recipe, data, order["out"], machine=machine, resume=False, plots=False)
+    run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False)
     trained = time.perf_counter()
+    seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
     backend = prepare(run.machine_to_measure(machine))
     model, chosen = place(run.model(), backend.device), open_split(run, data, order["split"]).to(backend.device)
     labels = chosen.labels[chosen.rows]
     logits = predict_logits(model, chosen, backend, views=recipe.views, uncertain=recipe.uncertain)
     scores = score(logits, labels, data.classes, split=order["split"], views=recipe.views)
-    clock = time.perf_counter() - began
+    clock = seconds_before + time.perf_counter() - began
     single = score(predict_logits(model, chosen, backend), labels, data.classes, split=order["split"])  # off the clock
     return {
         "seed": recipe.seed,
@@ -129,7 +186,8 @@ def one_run(order: dict[str, Any]) -> dict[str, Any]:
         "views": scores.views,
         "images": scores.images,
         "train_clock": round(clock, 3),
-        "evaluation_seconds": round(clock - (trained - began), 3),
+        "evaluation_seconds": round(clock - seconds_before - (trained - began), 3),
+        "seconds_before": round(seconds_before, 3),
         "images_per_second": run.summary["images_per_second"],
         "peak_memory_mb": peak_memory_mb(),
         "test_openings": run.test_openings,
@@ -236,4 +294,8 @@ def dataset_of(name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(one_run(json.loads(sys.stdin.read()))))
+    try:
+        print(json.dumps(one_run(json.loads(sys.stdin.read()))))
+    except ThumbnetError as error:
+        print(f"thumbnet: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

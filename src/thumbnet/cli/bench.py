@@ -28,6 +28,7 @@ def bench(
     out: Path | None = None,
     runs: Path = Path("runs/bench"),
     data_dir: Path | None = None,
+    resume: bool = False,
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
@@ -52,6 +53,8 @@ def bench(
         folder for the run folders
     data_dir
         folder with the published files; else THUMBNET_DATA, else downloaded
+    resume
+        go on with a campaign that was stopped: its measured runs are kept, its last run continues
     """
     if not recipes:
         raise UserError(f"name a recipe to measure, for instance cifar10-83; there are {', '.join(RECIPES)}")
@@ -81,6 +84,7 @@ def bench(
                     data_dir=data_dir,
                     machine=Machine(**given(machine)),
                     changes=changes,
+                    resume=resume,
                     tell=reporter.say,
                 )
             )

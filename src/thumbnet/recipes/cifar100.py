@@ -46,11 +46,13 @@ def to_80() -> Recipe:
     return dataclasses.replace(
         to_76(),
         name="cifar100-80",
-        model="speednet",
         widths=(128, 384, 768),
-        epochs=35,
+        epochs=47,
+        learning_rate=0.12,
         crop=4,
-        cutout=8,
+        cutmix=0.5,
+        mix_until=0.8,
+        label_smoothing=0.15,
         uncertain=1.0,
     )
 
