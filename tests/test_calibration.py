@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from thumbnet.calibration import (
-    COLDEST,
     HOTTEST,
     calibration,
     confidence_and_hits,
@@ -62,7 +61,9 @@ def test_the_points_of_the_reliability_diagram_are_scikit_learns():
 def test_the_temperature_minimises_the_cross_entropy(scale, seed):
     logits, labels = made_up(scale=scale, seed=seed)
     best = fit_temperature(logits, labels)
-    losses = [F.cross_entropy(logits.double() / (best * factor), labels).item() for factor in (0.97, 1, 1.03)]
+    unknown = 1 / (len(labels) + 1)  # one more image whose class nobody knows
+    targets = (1 - unknown) * F.one_hot(labels, logits.shape[1]) + unknown / logits.shape[1]
+    losses = [F.cross_entropy(logits.double() / (best * factor), targets).item() for factor in (0.97, 1, 1.03)]
     assert min(losses) == losses[1]
 
 
@@ -71,10 +72,15 @@ def test_logits_scaled_by_four_have_four_times_the_temperature():
     assert fit_temperature(4 * logits, labels) == pytest.approx(4 * fit_temperature(logits, labels), rel=1e-6)
 
 
-def test_images_that_say_nothing_give_a_temperature_at_the_ends():
-    logits = torch.eye(4) * 5
-    assert fit_temperature(logits, torch.arange(4)) == pytest.approx(COLDEST)
-    assert fit_temperature(logits, torch.arange(4).roll(1)) == pytest.approx(HOTTEST)
+def test_logits_that_are_always_wrong_get_the_hottest_temperature():
+    assert fit_temperature(torch.eye(4) * 5, torch.arange(4).roll(1)) == pytest.approx(HOTTEST)
+
+
+def test_a_few_images_without_a_mistake_allow_no_certainty():
+    logits = torch.eye(4)[torch.arange(12) % 4] * 5
+    labels = torch.arange(12) % 4
+    confidence, _ = confidence_and_hits(logits / fit_temperature(logits, labels), labels)
+    assert confidence.tolist() == pytest.approx([12 / 13 + 1 / 13 / 4] * 12)  # right 12 times, and once nobody knows
 
 
 def test_the_temperature_repairs_what_was_too_sure_and_changes_no_answer():

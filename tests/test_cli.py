@@ -1,8 +1,10 @@
 """The command line as its users meet it: what it prints, where, and how it ends."""
 
+import importlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -222,7 +224,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --epochs ten", ["--epochs", "'ten' is not a whole number"]),
         ("train fashion-mini --learning-rate fast", ["--learning-rate", '"fast"']),
         ("train fashion-mini --optimizer adamm", ["--optimizer", '"adamm"', '"adam"']),
-        ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5400 training images"]),
+        ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5,400 training images"]),
         ("train fashion-mini --device cuda", ["device cuda is not available here", "--device cpu"]),
         ("train fashion-mini --threads 0", ["threads is 0", "1 or more"]),
         ("train fashion-mini --gpu-memory 3072 --device cpu", ["--gpu-memory 3072 needs a CUDA device"]),
@@ -458,3 +460,54 @@ def test_the_recipe_of_a_run_with_a_fraction_of_an_epoch_repeats_it_though_fract
     assert command_line(["train", "fashion-mini", "--config", "part.toml", "--out", "one", "--threads", "1"]) == 0
     assert command_line(["train", "fashion-mini", "--config", "one/recipe.toml", "--out", "two", "--threads", "1"]) == 0
     assert (here / "one" / "model.safetensors").read_bytes() == (here / "two" / "model.safetensors").read_bytes()
+
+
+# ------------------------------------------------------------------------------------- small folders, files left out
+
+
+def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_is_told(here, capsys):
+    pictures(here / "pics")
+    (here / "pics" / "b" / "bad.png").write_bytes(b"not a picture")
+    (here / "pics" / "a" / "scan.tiff").write_bytes(b"II*")
+    assert (
+        command_line(["train", "pics", "--skip-broken", "--out", "run", "--epochs", "3", "--widths", "8", "16", "16"])
+        == 0
+    )
+    told = capsys.readouterr().err
+    assert "note: 1 file cannot be read and is left out: b/bad.png" in told
+    assert "note: 1 file is no PNG, JPEG, WebP, GIF or BMP image in a class folder and is ignored: a/scan.tiff" in told
+    assert "note: 22 training images, few for general: batch_size 8 (not 100)" in told
+    made = Run.open("run")
+    assert made.recipe.batch_size == 8 and made.recipe.epochs == 3
+    assert "batch_size = 8" in (here / "run" / "changes.toml").read_text()
+    capsys.readouterr()
+
+    assert command_line(["train", "pics", "--skip-broken", "--recipe", "general", "--out", "other"]) == 2
+    assert (
+        "batch_size 100 is larger than the 22 training images of pics; give less, as in --batch-size 2"
+        in capsys.readouterr().err
+    )
+
+    assert command_line(["predict", "run", "pics", "--skip-broken", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["ignored"] == ["pics/a/scan.tiff"]
+    assert "ignored: 1 file whose name is no image's: pics/a/scan.tiff" in printed.err
+
+    assert command_line(["train", "pics", "--skip-broken", "--out", "run"]) == 2
+    assert "run holds a finished run; choose another --out" in capsys.readouterr().err
+
+
+def test_a_folder_above_runs_names_one_of_them(trained, capsys, monkeypatch):
+    place, _ = trained
+    monkeypatch.chdir(place)
+    assert command_line(["evaluate", "runs"]) == 2
+    assert "runs is not a run folder: it has no recipe.toml; there is runs/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_how_the_command_is_typed_and_breaks_no_line_of_its_own(command, capsys):
+    assert command_line([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: thumbnet {command} ") and "[ARGS" not in text
+    described = getattr(importlib.import_module(f"thumbnet.cli.{command}"), command + "_" * (command == "list")).__doc__
+    assert not re.search(r"^    .*\n    ", described, re.M)  # a parameter's second line would be broken there

@@ -200,12 +200,22 @@ def test_runs_on_other_data_are_refused(runs):
         compare([a, Run(b.path, b.recipe, {**b.data, "classes": ["cat", "dog"]})])
 
 
+def test_seeds_of_one_recipe_are_described_and_no_difference_is_spoken_of(runs):
+    found = compare(runs.group("a", [0.80, 0.81, 0.82]))
+    [sentence] = found.sentences
+    assert "has a mean accuracy of 81.00% (95 % interval 78.52% to 83.48%, n = 3); there is no other recipe" in sentence
+    assert found.pairs == ()
+
+
 def test_unfinished_single_and_repeated_runs_are_refused(runs):
     a, b = runs.made("a", 0, 0.8), runs.made("b", 1, 0.8)
     with pytest.raises(UserError, match="two runs or more"):
         compare([a])
     with pytest.raises(UserError, match="named twice"):
         compare([a, a.path])
+    (a.path.parent / "latest").symlink_to(a.path)
+    with pytest.raises(UserError, match=r"a and .*latest are the same run; name each run once"):
+        compare([a, a.path.parent / "latest"])
     (b.path / "summary.json").unlink()
     with pytest.raises(UserError, match="is unfinished; continue with"):
         compare([a, b])

@@ -12,7 +12,7 @@ from conftest import CPU, ONE_THREAD, thumbnet
 from thumbnet.data.datasets import assemble, load_dataset
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
-from thumbnet.doctor import examine_computer, examine_dataset, suspect_labels
+from thumbnet.doctor import check_labels, examine_computer, examine_dataset
 from thumbnet.doctor.computer import guarded
 from thumbnet.doctor.dataset import findings
 from thumbnet.doctor.duplicates import near_duplicates
@@ -98,7 +98,7 @@ def test_leaks_that_are_nearly_so_are_not_told_as_none(images):
     assert found.leaked_exact == 0 and 3 <= found.leaked <= 5  # the planted ones, and what garments are alike anyway
     near = f"{found.leaked} ({found.leaked}.00%)"
     assert grave == "fault"
-    assert told.startswith(f"none of the 100 test images is a training image too, but {near} nearly are")
+    assert told.startswith(f"none of the 100 test images is a training image too, but {near} look like one")
 
 
 def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
@@ -110,7 +110,9 @@ def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     arrays = {"train_images": pack.arrays["train_images"][:2_000], "train_labels": labels}
     data = assemble("mislabelled", Pack(arrays, pack.description), {"location": "memory"})
     made = recipe("general", widths=(16, 32, 64), epochs=6, batch_size=50)
-    found = suspect_labels(data, made, tmp_path, folds=2, machine=CPU, plots=False)
+    checked = check_labels(data, made, tmp_path, folds=2, machine=CPU, plots=False)
+    assert checked.conclusive and checked.images == 2_000 and 0.6 < checked.accuracy < 0.95
+    found = checked.suspects
     first = {suspect.place.row for suspect in found[:60]}
     assert len(first & set(wrong.tolist())) >= 30  # chance would be 2
     assert all(suspect.label != suspect.suggested for suspect in found)
@@ -193,10 +195,58 @@ def test_the_command_writes_a_gallery(tmp_path):
     found = json.loads(result.stdout)
     assert found["images"] == {"train": 6000, "test": 1000}
     page = (tmp_path / "doctor-fashion-mini.html").read_text()
-    assert page.count("<img") > 4 and "Near duplicates" in page
+    assert page.count("<img") > 4 and "Images that look alike" in page
 
 
 @pytest.mark.parametrize("words", [["doctor", "nowhere/"], ["doctor", "cifar11"], ["doctor", "--labels"]])
 def test_bad_input_is_one_line_and_exit_2(words, tmp_path):
     result = thumbnet(*words, cwd=tmp_path)
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_a_picture_in_other_colours_is_another_one():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 3, 32, 32), dtype=np.uint8)
+    soft = np.stack([np.kron(image[:, ::4, ::4], np.ones((1, 4, 4))) for image in noise]).astype(np.uint8)
+    red, blue = soft[0].copy(), soft[0].copy()
+    red[2] //= 4
+    blue[0] //= 4
+    labels = {"train": np.zeros(200, np.int64), "test": np.zeros(2, np.int64)}
+    darker = (red * 0.8).astype(np.uint8)
+    pairs = near_duplicates({"train": np.concatenate([red[None], soft[1:]]), "test": np.stack([blue, darker])}, labels)
+    assert {(pair.first.row, pair.second.row) for pair in pairs if pair.across} == {(0, 1)}
+
+
+def test_networks_that_learnt_nothing_doubt_no_label(tmp_path):
+    pack = read_fashion_mini()
+    labels = np.random.default_rng(0).integers(0, 10, 300)
+    arrays = {"train_images": pack.arrays["train_images"][:300], "train_labels": labels}
+    data = assemble("random", Pack(arrays, pack.description), {"location": "memory"})
+    made = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=30)
+    checked = check_labels(data, made, tmp_path, folds=2, machine=CPU, plots=False)
+    assert not checked.conclusive and checked.suspects == () and checked.accuracy < 0.3
+    [(grave, said)] = [row for row in findings(examine_dataset(data, checked)) if "say" in row[1] or "said" in row[1]]
+    assert grave == "note" and said.startswith(
+        "nothing can be said of labels: networks trained on the other parts are right on"
+    )
+
+
+def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_labels(tmp_path):
+    pack = read_fashion_mini()
+    for label, name in ((0, "shirt"), (1, "trouser")):
+        folder = tmp_path / "clothes" / name
+        folder.mkdir(parents=True)
+        rows = np.flatnonzero(pack.arrays["train_labels"] == label)[:30]
+        for row in rows:
+            Image.fromarray(pack.arrays["train_images"][row, 0]).save(folder / f"{row}.png")
+    (folder / "torn.png").write_bytes(b"\x89PNG torn")
+    (folder / "scan.tiff").write_bytes(b"II*")
+    result = thumbnet("doctor", "clothes", "--labels", "--folds", "2", "--json", cwd=tmp_path, **ONE_THREAD)
+    assert result.returncode == 0, result.stderr
+    assert "30 training images, few for general: epochs 100 (not 11), batch_size 8 (not 100)" in result.stderr
+    found = json.loads(result.stdout)
+    assert (
+        found["broken"] == ["trouser/torn.png"] and found["ignored"] == ["trouser/scan.tiff"] and found["faults"] == 1
+    )
+    assert found["labels"]["images"] == 60 and found["labels"]["accuracy"] > 0.7
+    for pair in found["near"]:
+        assert (tmp_path / "clothes" / pair["first"]["file"]).is_file()

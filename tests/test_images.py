@@ -431,14 +431,16 @@ def test_pillow_is_not_told_to_accept_truncated_images():
 def test_a_format_outside_the_five_is_refused_whatever_its_name(image_format, tmp_path):
     path = tmp_path / "disguised.png"
     path.write_bytes(encoded(Image.new("RGB", (32, 32)), image_format))
-    with pytest.raises(UserError, match=r"disguised\.png: not a whole PNG, JPEG, WebP, GIF or BMP image"):
+    with pytest.raises(
+        UserError, match=r"disguised\.png: it is no PNG, JPEG, WebP, GIF or BMP image, or a damaged one"
+    ):
         decode(path, (32, 32))
 
 
 def test_text_a_folder_and_nothing_are_refused_by_name(tmp_path):
     (tmp_path / "note.png").write_text("not an image")
     for path, reason in [
-        (tmp_path / "note.png", "not a whole PNG"),
+        (tmp_path / "note.png", "it is no PNG"),
         (tmp_path, "Is a directory"),
         (tmp_path / "absent.png", "No such file"),
     ]:
@@ -448,7 +450,7 @@ def test_text_a_folder_and_nothing_are_refused_by_name(tmp_path):
 
 
 def test_unreadable_bytes_and_pillow_images_are_described():
-    with pytest.raises(UserError, match="of 5 bytes: not a whole"):
+    with pytest.raises(UserError, match="of 5 bytes: it is no PNG"):
         decode(b"hello", (8, 8))
     with pytest.raises(UserError, match="of mode F and size 3 x 2: floating-point pixels have no known range"):
         decode(Image.new("F", (3, 2)), (8, 8))
@@ -529,19 +531,19 @@ def test_numbers_in_names_sort_by_value():
 
 def test_a_file_gives_itself_even_under_another_name(tmp_path):
     touch(tmp_path / "upload")
-    assert image_files(tmp_path / "upload") == [tmp_path / "upload"]
+    assert image_files(tmp_path / "upload") == ([tmp_path / "upload"], [])
 
 
 def test_a_folder_gives_its_images_at_any_depth_in_natural_order(tmp_path):
     touch(*(tmp_path / name for name in ["10.png", "2.png", "sub/10/x.jpg", "sub/9/x.JPG", "sub/notes.txt", "9.webp"]))
     touch(*(tmp_path / name for name in [".hidden.png", ".cache/a.png", "sub/.ipynb_checkpoints/b.png"]))
-    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)[0]]
     assert found == ["2.png", "9.webp", "10.png", "sub/9/x.JPG", "sub/10/x.jpg"]
 
 
 def test_a_hidden_folder_is_read_when_it_is_asked_for(tmp_path):
     touch(tmp_path / ".photos" / "a.png")
-    assert image_files(tmp_path / ".photos") == [tmp_path / ".photos" / "a.png"]
+    assert image_files(tmp_path / ".photos") == ([tmp_path / ".photos" / "a.png"], [])
 
 
 def test_links_that_form_loops_end_and_other_links_are_followed(tmp_path):
@@ -552,7 +554,7 @@ def test_links_that_form_loops_end_and_other_links_are_followed(tmp_path):
     (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
     (tmp_path / "b" / "out").symlink_to(tmp_path.parent / "elsewhere")
-    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)[0]]
     assert found == [
         "a/1.png", "a/to_b/2.png", "a/to_b/out/3.png",
         "b/2.png", "b/out/3.png", "b/to_a/1.png",
@@ -562,7 +564,7 @@ def test_links_that_form_loops_end_and_other_links_are_followed(tmp_path):
 def test_a_dangling_link_is_given_so_that_its_loss_is_noticed_and_a_pipe_is_not(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "pipe.png")
-    assert image_files(tmp_path) == [tmp_path / "gone.png"]
+    assert image_files(tmp_path) == ([tmp_path / "gone.png"], [tmp_path / "pipe.png"])
     with pytest.raises(UserError, match=r"gone\.png: No such file"):
         decode(tmp_path / "gone.png", (8, 8))
 

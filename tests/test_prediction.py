@@ -103,3 +103,7 @@ def test_the_public_names_are_there_and_no_others_are_invented(tiny):
     assert isinstance(thumbnet.create_model("small_resnet", classes=3), torch.nn.Module)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = thumbnet.trian
+
+
+def test_a_classifier_says_what_it_is(classifier):
+    assert repr(classifier) == "Classifier(10 classes, images of 28 x 28, cpu, 1 thread, fp32)"

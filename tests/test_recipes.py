@@ -6,7 +6,7 @@ import pytest
 
 from thumbnet.errors import UserError
 from thumbnet.models.registry import create_model
-from thumbnet.recipes import DEFAULTS, RECIPES, Recipe, default_for, list_recipes, recipe
+from thumbnet.recipes import DEFAULTS, RECIPES, Recipe, default_for, fitted_to, list_recipes, recipe
 from thumbnet.schedule import learning_rate, resolution, total_steps
 
 
@@ -147,6 +147,17 @@ def test_a_run_of_a_fraction_of_an_epoch_has_that_fraction_of_its_steps_and_one_
 )
 def test_every_data_set_has_a_default_recipe(dataset, name):
     assert default_for(dataset) == name
+
+
+def test_few_images_get_smaller_batches_and_more_epochs_and_many_keep_the_recipe():
+    made = recipe("general")
+    assert fitted_to(made, 6_000) is made
+    few = fitted_to(made, 90)
+    assert few.batch_size == 9 and few.epochs == 30 and few.learning_rate == made.learning_rate
+    assert few.epochs * (90 // few.batch_size) >= 300
+    assert fitted_to(made, 30).batch_size == 8 and fitted_to(made, 5).batch_size == 5
+    sgd = fitted_to(recipe("plain"), 320)
+    assert sgd.batch_size == 32 and sgd.learning_rate == recipe("plain").learning_rate / 2
 
 
 def test_another_model_gets_the_recipe_that_suits_any_model():

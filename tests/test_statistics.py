@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from thumbnet.statistics import holm, incomplete_beta, mcnemar, mean_interval, t_quantile, t_two_sided, welch
+from thumbnet.statistics import (
+    accuracy_interval,
+    holm,
+    incomplete_beta,
+    mcnemar,
+    mean_interval,
+    t_quantile,
+    t_two_sided,
+    welch,
+)
 
 
 def numbers(low, high):
@@ -50,6 +59,11 @@ def test_the_interval_of_a_mean_is_scipys(values):
         return
     found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert mean_interval(values) == pytest.approx((found.low, found.high), rel=1e-6, abs=1e-9)
+
+
+def test_the_interval_of_accuracies_stays_between_none_and_all():
+    assert accuracy_interval([0.5, 0.95]) == (0.0, 1.0)  # Student's has 2.1 points to each side
+    assert accuracy_interval([0.90, 0.91, 0.92]) == mean_interval([0.90, 0.91, 0.92])
 
 
 def test_a_single_value_has_no_interval():

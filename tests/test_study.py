@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,8 @@ def test_the_command_trains_every_cell_and_writes_plan_numbers_and_page(finished
     page = (study / "study.html").read_text()
     assert comparison["pairs"][0]["sentence"].split('"')[-1] in page
     assert "4/4" in result.stderr
+    for words in ("What was trained", "general", "Seeds 0 1", 'href="cells/smooth-s1/"', "label_smoothing"):
+        assert words in page, words
 
 
 def test_a_study_never_opens_the_test_images(finished):
@@ -194,7 +197,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
     written(tmp_path, f"{fails}[[variant]]\nname = 'tame'\n", seeds=1)
     result = thumbnet("study", "s.toml", "--threads", 1, cwd=tmp_path)
     assert result.returncode == 1
-    assert "1 of 2 runs failed; see" in result.stderr
+    assert "1 of 2 runs failed; see" in result.stderr and ", then run the study again" in result.stderr
     cells = tmp_path / "studies" / "s" / "cells"
     assert "the loss is" in (cells / "wild-s0.log").read_text()
     assert (cells / "tame-s0" / "summary.json").is_file()  # it was begun after the other had failed
@@ -216,6 +219,7 @@ def test_planning_trains_nothing(tmp_path):
     written(tmp_path)
     result = thumbnet("study", "s.toml", "--plan", cwd=tmp_path)
     assert "2 variants x 2 seeds = 4 runs" in result.stdout
+    assert re.search(r"smooth +about \d+ s a run", result.stdout) and "in all on this machine" in result.stdout
     assert os.listdir(tmp_path) == ["s.toml"]
 
 
@@ -223,6 +227,7 @@ def test_planning_trains_nothing(tmp_path):
     ("words", "message"),
     [
         (["study", "nothing.toml"], "there is no study file nothing.toml"),
+        (["study", "clasic"], "there is no study file clasic; did you mean 'classic'?"),
         (["study", "s.toml", "--scale", "0.1"], "--scale is for thumbnet study classic"),
         (["study", "classic", "--scale", "0"], "scale is 0"),
         (["study", "classic", "--scale", "2", "--plan"], "scale is 2"),

@@ -110,7 +110,7 @@ def test_in_bf16_with_the_parts_in_c_a_resumed_run_ends_with_the_same_bits_too(t
     assert_identical(train(chosen, tiny, tmp_path / "cut", machine=bf16), whole)
 
 
-def test_a_run_resumed_with_other_kernels_says_so(tiny, quick, tmp_path, monkeypatch):
+def test_a_run_resumed_with_other_kernels_or_threads_says_so_and_notes_it(tiny, quick, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         stop_at(patched, 3)
         with pytest.raises(Interrupted):
@@ -124,8 +124,11 @@ def test_a_run_resumed_with_other_kernels_says_so(tiny, quick, tmp_path, monkeyp
         def say(self, line):
             self.lines.append(line)
 
-    train(quick, tiny, tmp_path / "run", machine=CPU, reporter=Heard())
-    assert any("the last bits will differ" in line for line in Heard.lines)
+    train(quick, tiny, tmp_path / "run", machine=replace(CPU, threads=2), reporter=Heard())
+    said = "note: continued with threads 2 (before: 1), kernels plain (before: compiled): the last bits will differ"
+    assert any(line.startswith(said) for line in Heard.lines)
+    about = json.loads(path.read_text())
+    assert about["threads"] == 1 and about["continued_with"] == [{"threads": 2, "kernels": "plain"}]
 
 
 def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):

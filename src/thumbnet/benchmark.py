@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
+from thumbnet.progress import counted
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.signals import StopSignals
-from thumbnet.statistics import mean_interval
+from thumbnet.statistics import accuracy_interval
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -65,7 +66,7 @@ def run_campaign(
         row = (measured_before(order) if resume else None) or in_fresh_process(order)
         rows.append(row)
         tell(
-            f"seed {seed}: {row['accuracy']:.2%} with {row['views']} view{'s'[: row['views'] > 1]}, "
+            f"seed {seed}: {row['accuracy']:.2%} with {counted(row['views'], 'view')}, "
             f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s, cold wall {row['cold_wall']:.1f} s"
         )
     return summary_of_campaign(recipe, dataset, split, rows, changes or {})
@@ -216,7 +217,7 @@ def summary_of_campaign(
         "uncertain": recipe.uncertain,
         "accuracy": statistics.fmean(accuracies),
         "accuracy_sd": statistics.stdev(accuracies) if len(rows) > 1 else None,
-        "accuracy_interval95": mean_interval(accuracies),
+        "accuracy_interval95": accuracy_interval(accuracies),
         "accuracy_1_view": statistics.fmean(row["accuracy_1_view"] for row in rows),
         "top5": statistics.fmean(row["top5"] for row in rows),
         "train_clock": statistics.median(row["train_clock"] for row in rows),

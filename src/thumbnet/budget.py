@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
+from thumbnet.recipes import fitted_to, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes import vary
 from thumbnet.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
 RESERVE = 0.04  # of the budget: steps of a long run are a little slower than the few that are timed
 FINISH = 1.0  # seconds to write weights, plots and summary
 SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
-FEWEST_STEPS = 10  # in an epoch; the batches of small sets are cut to allow them
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -104,7 +103,7 @@ def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) 
         kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)
         chosen = vary(chosen, resolution=kept or (1.0,))
     if "batch_size" not in changes:
-        chosen = vary(chosen, batch_size=max(2, min(chosen.batch_size, len(data.train) // FEWEST_STEPS)))
+        chosen = vary(chosen, batch_size=fitted_to(chosen, len(data.train)).batch_size)
     return chosen
 
 

@@ -12,7 +12,7 @@ from thumbnet.errors import UserError
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run
-from thumbnet.statistics import CLAIM_BELOW, Difference, holm, mcnemar, mean_interval, welch
+from thumbnet.statistics import CLAIM_BELOW, Difference, accuracy_interval, holm, mcnemar, mean_interval, welch
 
 Metric = Literal["accuracy", "top5", "loss"]
 SplitName = Literal["validation", "test"]
@@ -36,6 +36,7 @@ class Group:
 
     name: str
     members: tuple[Member, ...]
+    metric: Metric = "accuracy"
 
     @property
     def values(self) -> list[float]:
@@ -56,7 +57,9 @@ class Group:
     @property
     def interval95(self) -> tuple[float, float] | None:
         """Student's, of the mean; None for a single run, and where all runs gave the same number."""
-        return mean_interval(self.values) if self.sd else None
+        if not self.sd:
+            return None
+        return mean_interval(self.values, lowest=0.0) if self.metric == "loss" else accuracy_interval(self.values)
 
     @property
     def seconds(self) -> float:
@@ -99,6 +102,11 @@ class Comparison:
     pairs: tuple[Pair, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def sentences(self) -> list[str]:
+        """What can be said: of every pair, or of the one group there is."""
+        return [pair.sentence for pair in self.pairs] or [sentence_on_one(group, self.metric) for group in self.groups]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; groups with mean, sd and interval."""
         groups = [
@@ -134,7 +142,7 @@ def compare_groups(
     runs: dict[str, list[Run]] = {}
     for name, run in named:
         runs.setdefault(name, []).append(run)
-    groups = tuple(Group(name, members_of(part, split, metric)) for name, part in runs.items())
+    groups = tuple(Group(name, members_of(part, split, metric), metric) for name, part in runs.items())
     chosen = [(groups[0], other) for other in groups[1:]] if baseline else list(combinations(groups, 2))
     opened_often = [m.path for group in groups for m in group.members if split == "test" and m.test_openings > 1]
     pairs = [compare_two(a, b, runs[a.name], runs[b.name], split, metric) for a, b in chosen]
@@ -157,10 +165,17 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Raise `UserError` unless there are two runs or more, all finished, on the same images and classes."""
     if len(runs) < 2:
         raise UserError("name two runs or more to compare; thumbnet evaluate judges one")
-    paths = [run.path.resolve() for run in runs]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"{path} is named twice; name each run once")
+    named: dict[Path, Path] = {}
+    for run in runs:
+        real = run.path.resolve()
+        if real in named:
+            other = (
+                f"{named[real]} and {run.path} are the same run"
+                if named[real] != run.path
+                else f"{run.path} is named twice"
+            )
+            raise UserError(f"{other}; name each run once")
+        named[real] = run.path
     for run in runs:
         run.require_finished()
     first = runs[0]
@@ -318,6 +333,17 @@ def sentence_on_seeds(pair: Pair, difference: Difference, first: Group, second: 
     )
 
 
+def sentence_on_one(group: Group, metric: str) -> str:
+    """`"A" has a mean accuracy of 90.12% (95 % interval 89.80% to 90.44%, n = 3); there is no other recipe ...`"""
+    show, low_to_high = value_in_words(metric), group.interval95
+    spread = f"95 % interval {show(low_to_high[0])} to {show(low_to_high[1])}, " if low_to_high else ""
+    named = {"top5": "top-5 accuracy"}.get(metric, metric)
+    return (
+        f'"{group.name}" has a mean {named} of {show(group.mean)} ({spread}n = {group.n}); '
+        "there is no other recipe among these runs to compare it with."
+    )
+
+
 def sentence_on_images(pair: Pair, paired: PairedImages) -> str:
     """For two single networks; it says nothing of their recipes, and says so."""
     show, sign = amount("accuracy"), 1 if paired.difference > 0 else -1
@@ -356,6 +382,11 @@ def warnings(groups: Sequence[Group], pairs: Sequence[Pair], opened_often: Seque
 def unit(metric: str) -> str:
     """What differences are counted in."""
     return "nats" if metric == "loss" else "points"
+
+
+def value_in_words(metric: str) -> Callable[[float], str]:
+    """Fractions in percent, losses in nats."""
+    return (lambda value: f"{value:.4f}") if metric == "loss" else (lambda value: f"{value:.2%}")
 
 
 def amount(metric: str) -> Callable[[float], str]:

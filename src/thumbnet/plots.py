@@ -297,6 +297,8 @@ def comparison_figure(comparison: "Comparison", metrics: Mapping[str, Sequence[d
         ends.plot(group.mean, place, "D", color=colour, ms=6, zorder=3)
     by_epoch.set(title=f"validation {comparison.metric}", xlabel="epoch")
     by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if all(len(rows) == 1 for rows in metrics.values()):
+        by_epoch.set_xlim(0, 2)
     names = [f"{shortened(group.name, 44)}  (n = {group.n})" for group in groups]
     ends.set_yticks(range(len(groups)), names, parse_math=False)
     ends.yaxis.tick_right()

@@ -90,6 +90,10 @@ class Classifier:
         self.backend = backend
         self.temperature = temperature
 
+    def __repr__(self) -> str:
+        size = "{} x {}".format(*self.image_size)
+        return f"Classifier({len(self.classes)} classes, images of {size}, {self.backend.describe()})"
+
     def predict_proba(
         self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
     ) -> NDArray[np.float32]:

@@ -107,8 +107,9 @@ def epoch_line(row: dict[str, Any], epochs: float) -> str:
     return line + f"  {row['images_per_second']:,.0f}/s"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 image`, `2,000 images`; `many` where it is not `one` with an s."""
+def counted(number: float, one: str, many: str | None = None) -> str:
+    """`1 image`, `2,000 images`, `1.4 epochs`; `many` where it is not `one` with an s."""
+    number = int(number) if number == int(number) else number
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

@@ -50,7 +50,9 @@ def spread(record: dict[str, Any]) -> str:
 
 def views(record: dict[str, Any]) -> str:
     """`1 view`, `2 views` or `6 views of the 25 % least certain`."""
-    text = f"{record['views']} view{'s'[: record['views'] > 1]}"
+    from thumbnet.progress import counted
+
+    text = counted(record["views"], "view")
     return text if record["uncertain"] == 1 else f"{text} of the {record['uncertain']:.0%} least certain"
 
 

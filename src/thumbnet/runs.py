@@ -78,6 +78,7 @@ METRICS: Fields = {
     "validation_accuracy": MAYBE, "validation_top5": MAYBE, "training_seconds": NUMBER, "images_per_second": NUMBER,
 }  # fmt: skip
 ENVIRONMENT: Fields = {"device": str, "precision": str, "threads": int}
+CHANGING_BITS = ("device", "precision", "threads", "kernels", "processor", "gpu", "torch")  # of a process's environment
 MOST_CLASSES, MOST_CHANNELS, LARGEST_SIDE = 100_000, 16, 4096  # far beyond small images; more is a damaged file
 
 
@@ -128,7 +129,7 @@ class Run:
             raise UserError(f"there is no run folder {path}; `thumbnet train` makes one and prints where it lies")
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():
-                raise UserError(f"{path} is not a run folder: it has no {name}")
+                raise UserError(f"{path} is not a run folder: it has no {name}{hint_below(path)}")
         table = read_toml(path / "recipe.toml", "the recipe")
         data = read_json(path / "data.json", DATA)
         check_data_record(data, path / "data.json")
@@ -291,6 +292,19 @@ class Run:
             drop_leftovers(self.path)
             yield
 
+    def note_process(self, environment: dict[str, Any]) -> str:
+        """Add to environment.json in what this process differs from the first one; in words, or "" where in nothing.
+
+        Only what changes the last bits counts.
+        """
+        first = self.environment
+        changed = {key: environment.get(key) for key in CHANGING_BITS if first.get(key) != environment.get(key)}
+        if changed:
+            write_json(
+                self.place("environment.json"), first | {"continued_with": [*first.get("continued_with", []), changed]}
+            )
+        return ", ".join(f"{key} {value} (before: {first.get(key)})" for key, value in changed.items())
+
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
         append_line(self.place("metrics.jsonl"), json.dumps(row, allow_nan=False))
@@ -366,6 +380,14 @@ class Run:
         kept = [row for row in rows if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").is_file():
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def hint_below(path: Path) -> str:
+    """Where a run may lie instead, for who named the folder above: `; there is runs/latest`."""
+    if (path / "latest").exists():
+        return f"; there is {path / 'latest'}"
+    below = next(path.glob("*/summary.json"), None) or next(path.glob("*/*/*/summary.json"), None)
+    return f"; there is {below.parent}" if below else ""
 
 
 def check_data_record(data: dict[str, Any], path: Path) -> None:

@@ -32,13 +32,23 @@ class Difference:
     p: float
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval for the mean that `values` are draws around, by Student's t; None for a single value."""
+def mean_interval(
+    values: Sequence[float], *, lowest: float = -math.inf, highest: float = math.inf
+) -> tuple[float, float] | None:
+    """95 % interval for the mean that `values` are draws around, by Student's t; None for a single value.
+
+    Cut at `lowest` and `highest`, between which the mean must lie: with two seeds Student's interval is a hundred points wide.
+    """
     if len(values) < 2:
         return None
     mean = statistics.fmean(values)
     half = t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
+    return max(lowest, mean - half), min(highest, mean + half)
+
+
+def accuracy_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """`mean_interval` of accuracies, within [0, 1]."""
+    return mean_interval(values, lowest=0.0, highest=1.0)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:

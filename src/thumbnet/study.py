@@ -26,7 +26,7 @@ from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
 from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
-from thumbnet.progress import duration
+from thumbnet.progress import counted, duration
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe
@@ -248,7 +248,7 @@ def run_study(
         write_plan(study, folder)
         waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
         total = len(waiting)
-        tell(f"{study.name}: {len(cells)} runs, {len(cells) - total} finished already, into {folder}")
+        tell(f"{study.name}: {counted(len(cells), 'run')}, {len(cells) - total} finished already, into {folder}")
         while waiting or running.processes:
             if stop.received:
                 raise Interrupted(f"stopped by {stop.received}; the same command goes on with the study")
@@ -260,8 +260,29 @@ def run_study(
             time.sleep(0.1)
     if running.failed:
         logs = ", ".join(str(folder / "cells" / f"{name}.log") for name in running.failed[:3])
-        raise TrainingFailed(f"{len(running.failed)} of {len(cells)} runs failed; see {logs}, then run the study again")
+        raise TrainingFailed(
+            f"{len(running.failed)} of {counted(len(cells), 'run')} failed; see {logs}, then run the study again"
+        )
     return [(cell, Run.open(folder / "cells" / cell.name)) for cell in cells]
+
+
+def estimated_seconds(
+    study: Study, *, machine: Machine | None = None, data_dir: Path | None = None
+) -> dict[str, float]:
+    """Seconds of one run of each variant on this machine, by a few timed steps. Raises `UserError` where data are not here."""
+    from thumbnet.backend import prepare
+    from thumbnet.data.datasets import SPECS, load_dataset
+    from thumbnet.timing import step_seconds, training_seconds
+
+    backend = prepare(machine or Machine())
+    seconds = {}
+    for variant in study.variants:
+        options = {"data_dir": data_dir, "offline": True} if variant.dataset in SPECS else {}
+        cut = vary(variant.recipe, folds=study.folds).cut
+        data = load_dataset(variant.dataset, **options).with_validation(**cut)  # type: ignore[arg-type]
+        step = step_seconds(variant.recipe, data, backend, steps=3)
+        seconds[variant.name] = training_seconds(variant.recipe, data, step)
+    return seconds
 
 
 def refuse_taken(folder: Path) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare, uses_kernels
+from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.machine import Machine
 from thumbnet.models.whitening import fit_whitening, train_stem
 from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
-from thumbnet.progress import Reporter
+from thumbnet.progress import Reporter, counted
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run, build_model, new_run_path, point_latest
@@ -67,13 +67,11 @@ def train(
         elif run.finished:
             reporter.say(f"{run.path} is finished already")
             return run
-        elif (run.environment.get("kernels") == "compiled") != uses_kernels(backend):
-            reporter.say(
-                "note: the parts in C were used before and are not now, or the reverse: the last bits will differ"
-            )
         with run.locked():
             if run.finished:  # by another process, between the look above and the lock
                 return run
+            if changed := run.note_process(environment(backend)):
+                reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
             about = f"{recipe.name} on {data.name}: {len(data.train):,} training images"
             reporter.say(f"{about}, {backend.describe()}, into {run.path}")
             model, logits, validation, position = fit(run, data, backend, reporter, stop, machine.checkpoint_seconds)
@@ -169,7 +167,8 @@ def check_fits(recipe: Recipe, data: "Dataset") -> None:
     """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
     if recipe.batch_size > len(data.train):
         raise UserError(
-            f"batch_size {recipe.batch_size} is larger than the {len(data.train)} training images of {data.name}; give less"
+            f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
+            f"give less, as in --batch-size {max(2, len(data.train) // 10)}"
         )
     height, width = data.image_size
     if recipe.crop >= min(height, width):
@@ -247,6 +246,8 @@ def saving_when_stopped(
 
 def taken(path: Path) -> UserError:
     """The error for a place where something is already."""
+    if (path / "summary.json").is_file():
+        return UserError(f"{path} holds a finished run; choose another --out")
     hint = ", or add --resume to continue the run in it" if (path / "recipe.toml").is_file() else ""
     return UserError(f"{path} is taken; choose another --out{hint}")
 

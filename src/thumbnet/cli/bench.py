@@ -11,6 +11,7 @@ from thumbnet.cli.options import (
     Recipes,
     Whole,
     check_positive,
+    described,
     given,
     print_json,
 )
@@ -19,6 +20,7 @@ from thumbnet.recipes import RECIPES, vary
 from thumbnet.recipes import recipe as named_recipe
 
 
+@described
 def bench(
     *recipes: str,
     seeds: Whole = 5,
@@ -67,12 +69,12 @@ def bench(
 
     from thumbnet.benchmark import dataset_of, measured_campaign
     from thumbnet.machine import Machine
-    from thumbnet.progress import reporter_for_terminal
+    from thumbnet.progress import counted, reporter_for_terminal
 
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
         for name in recipes:
-            reporter.say(f"{name} on {dataset or dataset_of(name)}, {seeds} seed{'s'[: seeds > 1]}")
+            reporter.say(f"{name} on {dataset or dataset_of(name)}, {counted(seeds, 'seed')}")
             records.append(
                 measured_campaign(
                     name,

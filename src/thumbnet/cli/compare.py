@@ -5,12 +5,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, print_json
+from thumbnet.cli.options import Json, described, print_json
 
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
 
 
+@described
 def compare(
     *runs: Path,
     split: Literal["validation", "test"] = "validation",
@@ -66,20 +67,22 @@ def compare(
 
 def lines(found: "Comparison") -> list[str]:
     """A table of the groups, a sentence for every pair, and the warnings."""
+    from thumbnet.comparison import amount, value_in_words
     from thumbnet.progress import duration
 
     width = max(5, *(len(group.name) for group in found.groups))
+    show, spread = value_in_words(found.metric), amount(found.metric)
     text = [
         f"{found.split} {found.metric} on {found.dataset}",
         f"{'group':{width}}     n     mean       sd  95 % interval of the mean   time",
     ]
     for group in found.groups:
-        sd = "-" if group.sd is None else f"{group.sd:.4f}"
-        interval = "-" if group.interval95 is None else f"{group.interval95[0]:.4f} to {group.interval95[1]:.4f}"
+        sd = "-" if group.sd is None else spread(group.sd)
+        interval = "-" if group.interval95 is None else " to ".join(map(show, group.interval95))
         text.append(
-            f"{group.name:{width}}  {group.n:>4}  {group.mean:>7.4f}  {sd:>7}  {interval:<25}  {duration(group.seconds)}"
+            f"{group.name:{width}}  {group.n:>4}  {show(group.mean):>7}  {sd:>7}  {interval:<25}  {duration(group.seconds)}"
         )
-    text += ["", *(pair.sentence for pair in found.pairs)]
+    text += ["", *found.sentences]
     return text + [f"note: {warning}" for warning in found.warnings]
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.options import Data, DataFlags, Json, given, print_json
+from thumbnet.cli.options import Data, DataFlags, Json, described, given, print_json
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 
+@described
 def data(
     dataset: str,
     /,

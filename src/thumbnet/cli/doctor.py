@@ -3,10 +3,23 @@
 from pathlib import Path
 from typing import Any
 
-from thumbnet.cli.options import Data, DataFlags, Json, MachineFlags, Machines, Whole, check_positive, given, print_json
+from thumbnet.cli.options import (
+    Data,
+    DataFlags,
+    Json,
+    Measuring,
+    MeasuringFlags,
+    Whole,
+    check_positive,
+    described,
+    given,
+    print_json,
+    recipe_for_few,
+)
 from thumbnet.errors import UserError
 
 
+@described
 def doctor(
     dataset: str | None = None,
     /,
@@ -17,7 +30,7 @@ def doctor(
     recipe: str | None = None,
     output: Path | None = None,
     out: Path | None = None,
-    machine: Machines = MachineFlags(),  # noqa: B008
+    machine: Measuring = MeasuringFlags(),  # noqa: B008
     options: Data = DataFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -46,7 +59,7 @@ def doctor(
         report_computer(as_json=json)
         return
 
-    from thumbnet.data.datasets import check_dataset_name, load_dataset
+    from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 
     check_positive(folds=folds)
     check_dataset_name(dataset)
@@ -58,18 +71,21 @@ def doctor(
 
     name = Path(dataset).resolve().name
     with reporter_for_terminal() as reporter:
-        data = load_dataset(dataset, progress=reporter.loading, **given(options))
+        broken = {} if dataset in SPECS or resuming else {"skip_broken": True}  # they are what it is asked for
+        data = load_dataset(dataset, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, out, given(machine) | given(options), reporter, as_json=json)
-        suspects = None
+        checked = None
         if labels:
             folder = out or Path("runs/doctor") / name
-            suspects = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
+            checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
         reporter.say("looking for duplicates")
-        found = examine_dataset(data, suspects)
+        found = examine_dataset(data, checked)
         page = write_doctor_page(data, found, output or Path(f"doctor-{name}.html"))
     if json:
-        print_json(found.to_json() | {"findings": findings(found), "page": str(page)})
+        told = findings(found)
+        faults = sum(grave == "fault" for grave, _ in told)
+        print_json(found.to_json() | {"findings": told, "faults": faults, "page": str(page)})
     else:
         print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
         print(f"page   {page}")
@@ -77,12 +93,15 @@ def doctor(
 
 def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: int, machine: Any, reporter: Any) -> Any:
     """Suspect labels by networks trained on the other folds."""
-    from thumbnet.doctor import suspect_labels
+    from thumbnet.doctor import check_labels
     from thumbnet.machine import Machine
     from thumbnet.recipes import recipe as named_recipe
 
     options = {"machine": Machine(**machine), "reporter": reporter}
-    return suspect_labels(data, named_recipe(recipe or quick_for(data)), folder, folds=folds, **options)
+    chosen = named_recipe(recipe or quick_for(data))
+    if recipe is None:
+        chosen = recipe_for_few(chosen, len(data.development) * (folds - 1) // folds, {}, reporter)
+    return check_labels(data, chosen, folder, folds=folds, **options)
 
 
 def quick_for(data: Any) -> str:

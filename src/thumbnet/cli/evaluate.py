@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, given, print_json
+from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, check_positive, described, given, print_json
 from thumbnet.errors import UserError
+from thumbnet.progress import counted
 
 if TYPE_CHECKING:
     from thumbnet.evaluation import Scores
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from thumbnet.runs import Run
 
 
+@described
 def evaluate(
     run: Path,
     /,
@@ -25,7 +27,7 @@ def evaluate(
     robustness: bool = False,
     images: Whole = 1_000,
     data_dir: Path | None = None,
-    machine: Machines = MachineFlags(),  # noqa: B008
+    machine: Measuring = MeasuringFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Measure a finished run: accuracy with its interval, top-5, loss, calibration, and each class.
@@ -120,13 +122,12 @@ def write_confusion(scores: "Scores", path: Path) -> None:
 def lines(run: "Run", scores: "Scores") -> list[str]:
     """The scores for people."""
     low, high = scores.interval95
-    counted = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
+    openings = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
     text = [
-        f"{run.recipe.name} on {scores.images:,} {scores.split} images of {run.data['name']}{counted}",
+        f"{run.recipe.name} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
         f"run          {run.path.resolve()}",
-        f"accuracy     {scores.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f}; "
-        f"{scores.views} view{'s'[: scores.views > 1]})",
-        *([f"top-5        {scores.top5:.4f}"] if len(scores.classes) > 5 else []),
+        f"accuracy     {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%}; {counted(scores.views, 'view')})",
+        *([f"top-5        {scores.top5:.2%}"] if len(scores.classes) > 5 else []),
         f"loss         {scores.loss:.4f}",
     ]
     if penalty := run.summary["l2_penalty"]:
@@ -134,7 +135,7 @@ def lines(run: "Run", scores: "Scores") -> list[str]:
     measured = scores.calibration
     text += [
         f"Brier score  {scores.brier:.4f}",
-        f"calibration  error {measured.error:.4f}; {measured.error_after:.4f} at the run's temperature "
+        f"calibration  error {measured.error:.2%}; {measured.error_after:.2%} at the run's temperature "
         f"{measured.temperature:.2f}, which predict uses",
     ]
     return text + class_lines(scores) + confused_lines(scores)
@@ -146,8 +147,9 @@ def class_lines(scores: "Scores") -> list[str]:
     rows = zip(scores.classes, scores.precision, scores.per_class, scores.f1, scores.support, strict=True)
     text = [f"{'by class':{width + 2}}  precision  recall      F1  images"]
     for name, precision, recall, f1, images in rows:
-        cells = [f"{'-' if value is None else f'{value:.4f}':>6}" for value in (precision, recall, f1)]
-        text.append(f"  {name:{width}}     {cells[0]}  {cells[1]}  {cells[2]}  {images:>6,}")
+        cells = [f"{'-' if value is None else f'{value:.2%}':>7}" for value in (precision, recall)]
+        cells.append(f"{'-' if f1 is None else f'{f1:.4f}':>6}")
+        text.append(f"  {name:{width}}    {cells[0]} {cells[1]}  {cells[2]}  {images:>6,}")
     if None in scores.precision:
         text.append("  - : no image was taken for this class, or it has none in this split")
     return text
@@ -166,12 +168,12 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     """Accuracy by kind and level for people."""
     width = max(len(row.kind) for row in found.rows)
     text = [
-        f"{run.recipe.name} on {found.images:,} {found.split} images of {run.data['name']}, corrupted (one view)",
+        f"{run.recipe.name} on {counted(found.images, f'{found.split} image')} of {run.data['name']}, corrupted (one view)",
         f"run        {run.path.resolve()}",
-        f"clean      {found.clean:.4f}",
-        f"corrupted  {found.corrupted:.4f}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",
+        f"clean      {found.clean:.2%}",
+        f"corrupted  {found.corrupted:.2%}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",
         f"{'accuracy at level':{width}}       1       2       3       4       5",
     ]
     for row in found.rows:
-        text.append(f"  {row.kind:{width}}  " + "  ".join(f"{value:.4f}" for value in row.accuracies))
+        text.append(f"  {row.kind:{width}}  " + "  ".join(f"{value:6.2%}" for value in row.accuracies))
     return text + [f"note: {warning}" for warning in found.warnings]

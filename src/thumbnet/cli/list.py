@@ -4,11 +4,13 @@ import textwrap
 from dataclasses import asdict
 from typing import Any, Literal
 
-from thumbnet.cli.options import Json, print_json
+from thumbnet.cli.options import Json, described, print_json
 
+WIDTH = 110  # columns
 Kind = Literal["recipes", "models", "datasets", "augmentations"]
 
 
+@described
 def list_(what: Kind, /, *, json: Json = False) -> None:
     """List recipes, models, datasets or augmentations.
 
@@ -21,15 +23,20 @@ def list_(what: Kind, /, *, json: Json = False) -> None:
     if json:
         print_json({what: rows})
         return
+    width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
-        print(row["name"])
-        print(textwrap.fill(row["about"], 100, initial_indent="    ", subsequent_indent="    "))
-        for result in row.get("results", []):
-            print(f"    measured: {result}")
+        texts = [row["about"], *(f"measured: {result}" for result in row.get("results", []))]
+        lines = [line for text in texts for line in textwrap.wrap(text, WIDTH - width)]
+        print(
+            "\n".join(
+                f"{name:{width}}{line}" for name, line in zip([row["name"], *[""] * len(lines)], lines, strict=False)
+            )
+        )
 
 
 def recipes() -> list[dict[str, Any]]:
     """Every recipe in a line, with the results recorded for it."""
+    from thumbnet.progress import counted
     from thumbnet.recipes import RECIPES
     from thumbnet.results import recorded_for
 
@@ -37,7 +44,7 @@ def recipes() -> list[dict[str, Any]]:
     for name, make in RECIPES.items():
         recipe = make()
         about = (
-            f"{recipe.model}, {recipe.epochs:g} epochs, batch {recipe.batch_size}, {recipe.optimizer}, "
+            f"{recipe.model}, {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, {recipe.optimizer}, "
             f"{recipe.schedule} learning rate from {recipe.learning_rate:g}"
         )
         found = recorded_for(name)

@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: E402
 from select import select  # noqa: E402
 from typing import Annotated, Any  # noqa: E402
 
-from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError  # noqa: E402
 
@@ -21,43 +21,95 @@ USER_ERROR, KILLED_BY_SIGINT = 2, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
 NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
 
-# Name of each command, and its help: the first paragraph stands in the list of commands.
+# Of each command, what follows its name in the usage line, and its help: the first paragraph stands in the list of commands.
 COMMANDS = {
-    "data": """Fetch, verify and convert a data set, and describe it.
+    "data": (
+        "NAME|FOLDER",
+        """Fetch, verify and convert a data set, and describe it.
 
-Tells its classes, counts, licence and where it lies. Example: thumbnet data cifar10 --data-dir ~/Downloads""",
-    "preview": """Draw images as stored and as augmented; estimate the cost of training.
+Tells its classes, counts, licence and where it lies.
 
-Nothing is trained. Example: thumbnet preview cifar10 --recipe cifar10-classic""",
-    "train": """Train a classifier and write a run folder.
+Example: thumbnet data cifar10 --data-dir ~/Downloads""",
+    ),
+    "preview": (
+        "NAME|FOLDER",
+        """Draw images as stored and as augmented; estimate the cost of training.
+
+Nothing is trained.
+
+Example: thumbnet preview cifar10 --recipe cifar10-classic""",
+    ),
+    "train": (
+        "NAME|FOLDER",
+        """Train a classifier and write a run folder.
 
 Validation images are cut from the training set; the test set stays closed until thumbnet evaluate RUN --split test.
+
 Example: thumbnet train cifar10 --recipe cifar10-resnet18 --epochs 10""",
-    "evaluate": """Measure a finished run on held-out images.
+    ),
+    "evaluate": (
+        "RUN",
+        """Measure a finished run on held-out images.
 
 Accuracy with its interval, top-5, loss, calibration, and each class; --robustness: on corrupted images. The test split is
-locked: opening it is counted in the run folder. Example: thumbnet evaluate runs/latest""",
-    "predict": """Name the class of image files.
+locked: opening it is counted in the run folder.
+
+Example: thumbnet evaluate runs/latest""",
+    ),
+    "predict": (
+        "RUN IMAGE|FOLDER...",
+        """Name the class of image files.
 
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
-    "report": """Write the page of a run, or of several compared.
+    ),
+    "report": (
+        "RUN...",
+        """Write the page of a run, or of several compared.
 
-One HTML file that needs no network. Example: thumbnet report runs/latest""",
-    "compare": """Compare runs: means, intervals, what can be claimed.
+One HTML file that needs no network.
 
-Runs of one recipe are a group, whatever their seeds. Example: thumbnet compare runs/a runs/b --plot compared.png""",
-    "study": """Train variants of a recipe over seeds and compare them.
+Example: thumbnet report runs/latest""",
+    ),
+    "compare": (
+        "RUN...",
+        """Compare runs: means, intervals, what can be claimed.
 
-Called again, it goes on where it stopped. Example: thumbnet study classic --scale 0.05""",
-    "doctor": """Examine a data set for faults, or this machine.
+Runs of one recipe are a group, whatever their seeds.
 
-Duplicates within and across splits, constant images, balance, suspect labels. Example: thumbnet doctor cifar10""",
-    "bench": """Train recipes over several seeds and record accuracy and time.
+Example: thumbnet compare runs/a runs/b --plot compared.png""",
+    ),
+    "study": (
+        "FILE|classic",
+        """Train variants of a recipe over seeds and compare them.
 
-Trains on every training image and measures on the test set, once per seed. Example: thumbnet bench cifar10-83 --seeds 10""",
-    "list": """List recipes, models, datasets or augmentations.
+Called again, it goes on where it stopped.
 
-With their sizes and the results recorded with the package. Example: thumbnet list recipes""",
+Example: thumbnet study classic --scale 0.05""",
+    ),
+    "doctor": (
+        "[NAME|FOLDER]",
+        """Examine a data set for faults, or this machine.
+
+Duplicates within and across splits, constant images, balance, suspect labels.
+
+Example: thumbnet doctor cifar10""",
+    ),
+    "bench": (
+        "RECIPE...",
+        """Train recipes over several seeds and record accuracy and time.
+
+Trains on every training image and measures on the test set, once per seed.
+
+Example: thumbnet bench cifar10-83 --seeds 10""",
+    ),
+    "list": (
+        "recipes|models|datasets|augmentations",
+        """List recipes, models, datasets or augmentations.
+
+With their sizes and the results recorded with the package.
+
+Example: thumbnet list recipes""",
+    ),
 }
 
 
@@ -71,8 +123,9 @@ def make_app() -> App:
         suppress_keyboard_interrupt=False,  # `run` says that it was stopped
         help_format="plaintext",  # the others load a Markdown parser, a third of the time that --help takes
     )
-    for name, text in COMMANDS.items():
-        app.command(f"thumbnet.cli.{name}:{name}{'_' if name == 'list' else ''}", name=name, help=text)
+    for name, (arguments, text) in COMMANDS.items():
+        function = f"thumbnet.cli.{name}:{name}{'_' if name == 'list' else ''}"
+        app.command(function, name=name, help=in_paragraphs(text), usage=f"Usage: {usage_of(name, arguments)}")
 
     app.meta.suppress_keyboard_interrupt = False
 
@@ -93,6 +146,26 @@ def make_app() -> App:
     return app
 
 
+def usage_of(name: str, arguments: str) -> str:
+    """How a command is typed."""
+    return f"thumbnet {name} {arguments} [OPTIONS]"
+
+
+def in_paragraphs(text: str) -> str:
+    """Each paragraph in one line, for the terminal to break."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def in_our_words(error: CycloptsError) -> str:
+    """What is wrong with the line that was typed; for a missing argument, how the command is typed."""
+    if isinstance(error, MissingArgumentError) and error.command_chain and error.argument:
+        name, missing = error.command_chain[0], error.argument.name
+        if missing.startswith("-"):
+            return f"{missing} needs a value; see thumbnet {name} --help"
+        return f"{name} needs {'an' if missing[0] in 'AEIOU' else 'a'} {missing}: {usage_of(name, COMMANDS[name][0])}"
+    return " ".join(str(error).split())
+
+
 def main() -> None:
     """Entry point of the console script."""
     code = run(sys.argv[1:])
@@ -106,7 +179,7 @@ def run(arguments: list[str]) -> int:
     try:
         make_app().meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return complain(" ".join(str(error).split()), USER_ERROR)
+        return complain(in_our_words(error), USER_ERROR)
     except ThumbnetError as error:
         return complain(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -1,10 +1,11 @@
 """Flags that several commands share. The recipe's flags and the machine's are read from their dataclasses."""
 
 import dataclasses
+import inspect
 import json
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -12,7 +13,9 @@ from cyclopts import Group, Parameter, Token
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.recipes.recipe import Recipe
+from thumbnet.progress import Reporter, counted
+from thumbnet.recipes import fitted_to, vary
+from thumbnet.recipes.recipe import Recipe, differences
 
 
 def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
@@ -37,11 +40,12 @@ def typed_whole_number(kind: Any, tokens: Sequence[Token]) -> float:
 def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, None]:
     """One optional flag for a dataclass field, with the help that stands in the field; None means not given."""
     whole = field.type is int or field.type == int | None
+    typed_whole = field.metadata.get("typed_whole", False)
     many = get_origin(field.type) is tuple
     parameter = Parameter(
-        help=field.metadata.get("help", ""),
+        help=field.metadata.get("help", "") + (" (typed here: a whole number)" if typed_whole else ""),
         group=group,
-        converter=typed_whole_number if field.metadata.get("typed_whole") else whole_number if whole else None,
+        converter=typed_whole_number if typed_whole else whole_number if whole else None,
         consume_multiple=many or None,
         negative_iterable=() if many else None,
         show_default=False,
@@ -59,6 +63,9 @@ def flags_of(dataclass: type, group: Group, *, leave_out: Sequence[str] = ()) ->
 
 RecipeFlags = flags_of(Recipe, Group("Recipe", sort_key=2), leave_out=("name",))
 MachineFlags = flags_of(Machine, Group("Machine", sort_key=3))
+MeasuringFlags = flags_of(
+    Machine, Group("Machine", sort_key=3), leave_out=("checkpoint_seconds",)
+)  # nothing is trained
 
 
 @dataclasses.dataclass(kw_only=True, frozen=True)
@@ -81,11 +88,31 @@ DataFlags = flags_of(DataOptions, Group("Data", sort_key=4))
 
 Recipes = Annotated[RecipeFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Machines = Annotated[MachineFlags, Parameter(name="*")]  # type: ignore[valid-type]
+Measuring = Annotated[MeasuringFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Data = Annotated[DataFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else there")
 ]
 Whole = Annotated[int, Parameter(converter=whole_number)]
+
+
+def described(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with each parameter's description in one line of its docstring: help keeps the lines it finds."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(command.__doc__ or "").splitlines():
+        goes_on = line.startswith("    ") and lines[-1].startswith("    ")
+        lines[-1:] = [f"{lines[-1]} {line.strip()}"] if goes_on else [*lines[-1:], line]
+    command.__doc__ = "\n".join(lines)
+    return command
+
+
+def recipe_for_few(recipe: Recipe, images: int, changes: dict[str, Any], reporter: Reporter) -> Recipe:
+    """A recipe that was taken since none was named, fitted to few training images; told, and what was typed is kept."""
+    fitted = vary(fitted_to(recipe, images), **changes)
+    if changed := differences(fitted, recipe):
+        told = ", ".join(f"{name} {now:g} (not {before:g})" for name, (now, before) in changed.items())
+        reporter.say(f"note: {counted(images, 'training image')}, few for {recipe.name}: {told}")
+    return fitted
 
 
 def given(flags: Any) -> dict[str, Any]:

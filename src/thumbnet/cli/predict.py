@@ -3,10 +3,12 @@
 import csv
 import io
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, as_json, check_positive, given
+from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, as_json, check_positive, described, given
+from thumbnet.progress import counted
 
 if TYPE_CHECKING:
     from thumbnet.calibration import Threshold
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from thumbnet.runs import Run
 
 
+@described
 def predict(
     run: Path,
     images: list[Path],
@@ -27,7 +30,7 @@ def predict(
     format: Literal["table", "csv", "json"] = "table",
     output: Path | None = None,
     skip_broken: bool = False,
-    machine: Machines = MachineFlags(),  # noqa: B008
+    machine: Measuring = MeasuringFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Name the class of image files, with its probability.
@@ -62,12 +65,15 @@ def predict(
     from thumbnet.prediction import load, predict_files, sure_from
     from thumbnet.runs import Run
 
-    files = [file for path in images for file in image_files(path)]
+    files, ignored = [list(chain(*part)) for part in zip(*map(image_files, images), strict=True)]
     opened = Run.open(run)
     threshold = None if sure is None else sure_from(opened, sure)
     classifier = load(opened, machine=Machine(**given(machine)))
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
+    if ignored:
+        shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
+        print(f"ignored: {counted(len(ignored), 'file')} whose name is no image's: {shown}", file=sys.stderr)
     for complaint in broken:
         print(f"skipped: {complaint}", file=sys.stderr)
     if threshold:
@@ -76,7 +82,7 @@ def predict(
         explain_files(opened, classifier, predictions, explain, data_dir)
     if json or format == "json":
         rows = [as_object(row, threshold) for row in predictions]
-        text = as_json({"run": str(run), "images": rows, "skipped": broken})
+        text = as_json({"run": str(run), "images": rows, "skipped": broken, "ignored": [str(file) for file in ignored]})
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
     if output is None:
@@ -85,7 +91,7 @@ def predict(
         from thumbnet.files import write_text
 
         write_text(output, text)
-        print(f"{len(predictions)} predictions in {output}", file=sys.stderr)
+        print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
 
 
 def explain_files(
@@ -95,7 +101,7 @@ def explain_files(
     from thumbnet.explanation import save_explanations
 
     written = save_explanations(classifier, run.load_data(data_dir=data_dir), predictions, folder)
-    print(f"{len(written)} explanations in {folder}", file=sys.stderr)
+    print(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
 
 
 def told_of(threshold: "Threshold") -> str:

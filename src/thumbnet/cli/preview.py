@@ -6,20 +6,23 @@ from thumbnet.cli.options import (
     Data,
     DataFlags,
     Json,
-    MachineFlags,
-    Machines,
+    Measuring,
+    MeasuringFlags,
     RecipeFlags,
     Recipes,
     Whole,
     check_positive,
+    described,
     given,
     print_json,
+    recipe_for_few,
 )
 from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.recipes import default_for
 from thumbnet.recipes import recipe as named_recipe
 
 
+@described
 def preview(
     dataset: str,
     /,
@@ -29,7 +32,7 @@ def preview(
     columns: Whole = 5,
     out: Path = Path("preview"),
     fields: Recipes = RecipeFlags(),  # noqa: B008
-    machine: Machines = MachineFlags(),  # noqa: B008
+    machine: Measuring = MeasuringFlags(),  # noqa: B008
     data: Data = DataFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -54,12 +57,16 @@ def preview(
 
     from thumbnet.machine import Machine
     from thumbnet.preview import preview as look
-    from thumbnet.progress import duration, reporter_for_terminal
+    from thumbnet.progress import counted, duration, reporter_for_terminal
 
     with reporter_for_terminal() as reporter:
         loaded = load_dataset(
             dataset, validation=chosen.validation, seed=chosen.seed, progress=reporter.loading, **given(data)
         )
+        for note in loaded.notes:
+            reporter.say(f"note: {note}")
+        if recipe is None:
+            chosen = recipe_for_few(chosen, len(loaded.with_validation(**chosen.cut).train), given(fields), reporter)
         seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}
@@ -69,4 +76,6 @@ def preview(
     print(f"as augmented {seen.augmented}")
     print(f"model        {chosen.model}, {seen.parameters:,} parameters")
     print(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
-    print(f"estimated    {duration(seen.total_seconds)} for {chosen.epochs:g} epochs ({seen.steps:,} steps)")
+    print(
+        f"estimated    {duration(seen.total_seconds)} for {counted(chosen.epochs, 'epoch')} ({counted(seen.steps, 'step')})"
+    )

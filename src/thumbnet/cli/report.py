@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from thumbnet.cli.options import Json, print_json
+from thumbnet.cli.options import Json, described, print_json
 from thumbnet.errors import UserError
 
 
+@described
 def report(
     *runs: Path,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,

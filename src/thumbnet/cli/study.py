@@ -1,16 +1,19 @@
 """An ablation as one command."""
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, given, print_json
+from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, described, given, print_json
 from thumbnet.errors import UserError
+from thumbnet.progress import counted
 
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
     from thumbnet.study import Study
 
 
+@described
 def study(
     study: str,
     /,
@@ -50,7 +53,10 @@ def study(
     chosen = study_named(study, scale, seeds, only)
     folder = out or Path("studies") / chosen.name
     if plan:
-        print_json(chosen.plan()) if json else print("\n".join(plan_lines(chosen)))
+        if json:
+            print_json(chosen.plan())
+        else:
+            print("\n".join([*plan_lines(chosen), *cost_lines(chosen, jobs, data_dir, given(machine))]))
         return
 
     from thumbnet.machine import Machine
@@ -82,6 +88,8 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
     if wrong := [option for option, value in options.items() if value is not None]:
         raise UserError(f"{wrong[0]} is for thumbnet study classic; a study file says so itself")
     if not Path(name).is_file():
+        if close := difflib.get_close_matches(name, ["classic"]):
+            raise UserError(f"there is no study file {name}; did you mean {close[0]!r}?")
         raise UserError(f"there is no study file {name}; give a TOML file, or classic for the report's experiments")
     return read_study(Path(name))
 
@@ -90,12 +98,35 @@ def plan_lines(study: "Study") -> list[str]:
     """What would be trained, for people."""
     cells = study.cells()
     width = max(len(variant.name) for variant in study.variants)
-    folds = f" x {study.folds} folds" if study.folds else ""
-    text = [f"{study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds{folds} = {len(cells)} runs"]
+    parts = [counted(len(study.variants), "variant"), counted(len(study.seeds), "seed")]
+    parts += [counted(study.folds, "fold")] if study.folds else []
+    text = [f"{study.name}: {' x '.join(parts)} = {counted(len(cells), 'run')}"]
     for variant in study.variants:
-        about = f"{variant.recipe.name} on {variant.dataset}, {variant.recipe.epochs:g} epochs"
+        about = f"{variant.recipe.name} on {variant.dataset}, {counted(variant.recipe.epochs, 'epoch')}"
         text.append(f"  {variant.name:{width}}  {about}{f'; {variant.note}' if variant.note else ''}")
     return text
+
+
+def cost_lines(study: "Study", jobs: int, data_dir: Path | None, machine: dict[str, Any]) -> list[str]:
+    """How long it would take, by a few steps of each variant on this machine; the reason where that cannot be told."""
+    from thumbnet.machine import Machine
+    from thumbnet.progress import duration, reporter_for_terminal
+    from thumbnet.study import estimated_seconds
+
+    with reporter_for_terminal() as reporter:
+        reporter.say("timing a few steps of each variant")
+        try:
+            seconds = estimated_seconds(study, machine=Machine(**machine), data_dir=data_dir)
+        except UserError as error:
+            return [f"how long it would take is not known: {error}"]
+    runs = len(study.seeds) * max(1, study.folds)
+    width = max(len(name) for name in seconds)
+    lines = [f"  {name:{width}}  about {duration(each)} a run" for name, each in seconds.items()]
+    at_once = f"; --jobs {jobs} shares the processor and may save a part of it" if jobs > 1 else ""
+    return [
+        *lines,
+        f"about {duration(runs * sum(seconds.values()))} in all on this machine, one run at a time{at_once}",
+    ]
 
 
 def outcome(comparisons: "list[Comparison]") -> list[str]:

@@ -1,6 +1,7 @@
 """Train a classifier; the main job."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,14 @@ from thumbnet.cli.options import (
     Recipes,
     Whole,
     check_positive,
+    described,
     given,
     print_json,
+    recipe_for_few,
 )
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
+from thumbnet.progress import counted
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from thumbnet.runs import Run
 
 
+@described
 def train(
     dataset: str,
     /,
@@ -81,22 +86,24 @@ def train(
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.training import train as train_run
 
+    asked = Machine(**given(machine))
     with reporter_for_terminal() as reporter:
+        load = begun.load_data if begun else partial(load_dataset, dataset)
+        loaded = load(progress=reporter.loading, **given(data))
+        for note in loaded.notes:
+            reporter.say(f"note: {note}")
+        if seconds:
+            chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
+        elif not begun and not recipe:
+            images = len(loaded.with_validation(**chosen.cut).train)
+            chosen = recipe_for_few(chosen, images, given(fields), reporter)
         if seeds is not None:
-            loaded = load_dataset(dataset, progress=reporter.loading, **given(data))
-            asked = Machine(**given(machine))
             runs = train_seeds(
                 chosen, loaded, seeds, out, resume=resume, machine=asked, reporter=reporter, report=report
             )
-        elif begun:
-            out, loaded = begun.path, begun.load_data(progress=reporter.loading, **given(data))
         else:
-            loaded = load_dataset(dataset, progress=reporter.loading, **given(data))
-        if seeds is None:
-            asked = Machine(**given(machine))
-            if seconds:
-                chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
-            runs = [train_run(chosen, loaded, out, machine=asked, resume=resume, reporter=reporter, started=STARTED)]
+            path = begun.path if begun else out
+            runs = [train_run(chosen, loaded, path, machine=asked, resume=resume, reporter=reporter, started=STARTED)]
             add_report(runs[0], reporter, wanted=report)
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
@@ -142,7 +149,7 @@ def over_seeds(runs: "list[Run]") -> dict[str, Any]:
     """Every run, and mean, standard deviation and interval of their validation accuracies, null where there are none."""
     import statistics
 
-    from thumbnet.statistics import mean_interval
+    from thumbnet.statistics import accuracy_interval
 
     values = [run.summary["validation_accuracy"] for run in runs]
     known = None not in values
@@ -151,7 +158,7 @@ def over_seeds(runs: "list[Run]") -> dict[str, Any]:
         "n": len(runs),
         "validation_accuracy": statistics.fmean(values) if known else None,
         "validation_accuracy_sd": statistics.stdev(values) if known and len(values) > 1 else None,
-        "validation_accuracy_interval95": mean_interval(values) if known else None,
+        "validation_accuracy_interval95": accuracy_interval(values) if known else None,
     }
 
 
@@ -161,16 +168,16 @@ def seeds_outcome(runs: "list[Run]") -> list[str]:
     lines = []
     for run in runs:
         accuracy = run.summary["validation_accuracy"]
-        lines.append(f"seed {run.recipe.seed}  {'-' if accuracy is None else f'{accuracy:.4f}'}  {run.path}")
+        lines.append(f"seed {run.recipe.seed}  {'-' if accuracy is None else f'{accuracy:.2%}'}  {run.path}")
     if found["validation_accuracy"] is None:
         return [*lines, "validation  none was held out; measure with thumbnet evaluate RUN --split test"]
     interval = found["validation_accuracy_interval95"]
     spread = (
-        f" (sd {found['validation_accuracy_sd']:.4f}, 95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+        f" (sd {100 * found['validation_accuracy_sd']:.2f} points, 95 % interval {interval[0]:.2%} to {interval[1]:.2%})"
         if interval
         else ""
     )
-    lines.append(f"validation  accuracy {found['validation_accuracy']:.4f}{spread}, n = {found['n']} seeds")
+    lines.append(f"validation  accuracy {found['validation_accuracy']:.2%}{spread}, n = {counted(found['n'], 'seed')}")
     paths = " ".join(shlex.quote(str(run.path)) for run in runs[:3]) + (" ..." if len(runs) > 3 else "")
     return [*lines, f"next        thumbnet compare {paths}"]
 
@@ -228,10 +235,10 @@ def outcome(summary: dict[str, Any]) -> list[str]:
     lines = []
     if summary["validation_accuracy"] is not None:
         low, high = summary["validation_interval95"]
-        top5 = f", top-5 {summary['validation_top5']:.4f}" if summary["classes"] > 5 else ""
+        top5 = f", top-5 {summary['validation_top5']:.2%}" if summary["classes"] > 5 else ""
         lines.append(
-            f"validation  accuracy {summary['validation_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-            f"{summary['validation_images']:,} images){top5}"
+            f"validation  accuracy {summary['validation_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, "
+            f"{counted(summary['validation_images'], 'image')}){top5}"
         )
     lines += [
         f"time        {duration(summary['train_seconds'])} training and validation, {summary['images_per_second']:,.0f} images/s",

@@ -111,6 +111,13 @@ class Dataset:
         train, validation = hold_out(self.development, fraction, seed=seed)
         return replace(self, train=train, validation=validation)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should hear of files that were left out of a folder."""
+        from thumbnet.data.folder import left_out
+
+        return list(left_out(self.facts).values())
+
     def in_memory(self) -> "Dataset":
         """The same set with its training and validation images read from disk now; else they are mapped."""
         return self.moved(lambda split: replace(split, images=split.images.clone()))

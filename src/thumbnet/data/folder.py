@@ -6,7 +6,7 @@ Letters in shapes: N images, S the side of the square images.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError, unknown_name
+from thumbnet.progress import counted
 
 # Folder names, in any case, that hold a split. `training` and `testing` are how MNIST is often unpacked to files.
 SPLIT_OF_NAME = {
@@ -38,6 +39,7 @@ BLOCK = 64  # images per task: 8 to 512 are equally fast, 1 is a tenth slower; f
 # at 8 kB (64 x 64), and give 1.7 times from 20 kB on; no gain was seen beyond one thread a core.
 SMALL_FILE = 8_000  # bytes
 MOST_WORKERS = 8
+NAMED = 3  # files in a sentence
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,23 @@ def room_for(count: int, image_size: int) -> NDArray[np.uint8]:
         raise UserError(
             f"{count} images of {image_size} x {image_size} need {gigabytes:.1f} GB of memory; choose a smaller size"
         ) from error
+
+
+def left_out(described: Mapping[str, Any]) -> dict[str, str]:
+    """A sentence on the `broken` and one on the `ignored` files of a folder's description, where there are any."""
+    sentences = {
+        "broken": ("file cannot be read and is left out", "files cannot be read and are left out"),
+        "ignored": (
+            f"file is no {FORMATS_IN_WORDS} image in a class folder and is ignored",
+            f"files are no {FORMATS_IN_WORDS} images in a class folder and are ignored",
+        ),
+    }
+    told = {}
+    for kind, words in sentences.items():
+        if names := described.get(kind):
+            shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+            told[kind] = f"{counted(len(names), *words)}: {shown}"
+    return told
 
 
 def refuse_lost_images(folder: Path, classes: list[str], arrays: dict[str, NDArray[Any]]) -> None:

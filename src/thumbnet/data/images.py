@@ -73,16 +73,21 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def image_files(path: Path) -> list[Path]:
-    """Give a file itself, or a folder's images at any depth in natural order. Raises `UserError` if there is none."""
+def image_files(path: Path) -> tuple[list[Path], list[Path]]:
+    """A file itself, or a folder's images at any depth in natural order, and what is no image there.
+
+    Raises `UserError` if there is no image.
+    """
     if os.path.isfile(path):
-        return [path]
+        return [path], []
     if not os.path.exists(path):
         raise UserError(f"no such file or folder: {path}; check the path")
-    found = [Path(entry.path) for entry, is_image in walk(path) if is_image]
-    if not found:
+    found: dict[bool, list[Path]] = {True: [], False: []}
+    for entry, is_image in walk(path):
+        found[is_image].append(Path(entry.path))
+    if not found[True]:
         raise UserError(f"no image in folder {path}; give a folder that holds {FORMATS_IN_WORDS} files")
-    return found
+    return found[True], found[False]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -241,7 +246,7 @@ def name_of(source: Path | bytes | Image.Image) -> str:
 def reason_of(error: Exception) -> str:
     """One line that says why, without Pillow's internals."""
     if isinstance(error, UnidentifiedImageError):
-        return f"not a whole {FORMATS_IN_WORDS} image"
+        return f"it is no {FORMATS_IN_WORDS} image, or a damaged one"
     if isinstance(error, Image.DecompressionBombError):
         return f"its pixels are above the limit of {MAXIMUM_PIXELS:,}"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -3,5 +3,5 @@
 from thumbnet.doctor.computer import examine_computer as examine_computer
 from thumbnet.doctor.dataset import Diagnosis as Diagnosis
 from thumbnet.doctor.dataset import examine_dataset as examine_dataset
-from thumbnet.doctor.labels import suspect_labels as suspect_labels
+from thumbnet.doctor.labels import check_labels as check_labels
 from thumbnet.doctor.resuming import check_resuming as check_resuming

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from thumbnet.progress import counted
+
 LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
 LEAST_DISK = 1  # GiB in the cache: two published sets with their archives
 
@@ -61,11 +63,12 @@ def processor() -> Iterator[Finding]:
     from thumbnet.kernels.library import library
 
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    yield "well", f"{processor_name()}, {cores} cores, {threads} threads"
+    yield "well", f"{processor_name()}, {counted(cores, 'core')}, {counted(threads, 'thread')}"
     if os.environ.get("OMP_NUM_THREADS") and threads < cores:
         yield (
             "note",
-            f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves {cores - threads} cores idle; unset it, or give --threads",
+            f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves {counted(cores - threads, 'core')} idle; unset it, "
+            "or give --threads",
         )
     load = os.getloadavg()[0]
     if load > cores / 2:

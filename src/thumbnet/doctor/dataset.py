@@ -2,7 +2,8 @@
 # Shapes: N images, C channels, H and W height and width.
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.datasets import SPECS
+from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
-from thumbnet.doctor.labels import SuspectLabel
+from thumbnet.doctor.labels import CheckedLabels
 from thumbnet.progress import counted
 
 if TYPE_CHECKING:
@@ -39,13 +41,30 @@ class Diagnosis:
     modes: dict[str, int]  # folders: files by kind of pixel
     broken: tuple[str, ...]
     ignored: tuple[str, ...]
-    suspects: tuple[SuspectLabel, ...] | None  # None: not looked for
+    labels: CheckedLabels | None  # None: not looked for
+    files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; a place in a folder with its file."""
+        return with_files(
+            {field.name: getattr(self, field.name) for field in fields(self) if field.name != "files"}, self.files
+        )
 
 
-def examine_dataset(data: "Dataset", suspects: "list[SuspectLabel] | None" = None) -> Diagnosis:
+def with_files(value: Any, files: Mapping[str, Sequence[str]]) -> Any:
+    """Plain values in place of dataclasses, at any depth; a `Place` gets the name of its file where it has one."""
+    if isinstance(value, Place):
+        return asdict(value) | ({"file": files[value.split][value.row]} if value.split in files else {})
+    if isinstance(value, dict):
+        return {key: with_files(part, files) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [with_files(part, files) for part in value]
+    if is_dataclass(value):
+        return {field.name: with_files(getattr(value, field.name), files) for field in fields(value)}
+    return value
+
+
+def examine_dataset(data: "Dataset", checked: CheckedLabels | None = None) -> Diagnosis:
     """Look at every image of every split, the test images too: no network is measured on them, so nothing is counted."""
     splits = stored_splits(data)
     images = {name: pixels for name, (pixels, _) in splits.items()}
@@ -76,7 +95,8 @@ def examine_dataset(data: "Dataset", suspects: "list[SuspectLabel] | None" = Non
         modes=modes,
         broken=tuple(data.facts.get("broken", ())),
         ignored=tuple(data.facts.get("ignored", ())),
-        suspects=None if suspects is None else tuple(suspects),
+        labels=checked,
+        files=data.files,
     )
 
 
@@ -127,13 +147,24 @@ def findings(found: Diagnosis) -> list[tuple[str, str]]:
     lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
         lines.append(("fault", f"{counted(len(found.constant), 'image')} of one colour throughout"))
-    if found.suspects is not None:
-        total = found.images["train"]
-        many = f"{len(found.suspects):,} of {total:,} training images ({len(found.suspects) / total:.2%})"
-        lines.append(
-            ("note" if found.suspects else "well", f"{many} have a label that networks which never saw them doubt")
-        )
+    if found.labels is not None:
+        lines.append(label_finding(found.labels))
     return lines or [("well", "nothing found")]
+
+
+def label_finding(checked: CheckedLabels) -> tuple[str, str]:
+    """How many labels are doubted, and what that is worth."""
+    if not checked.conclusive:
+        return "note", (
+            f"nothing can be said of labels: networks trained on the other parts are right on {checked.accuracy:.1%} of "
+            f"{checked.images:,} images, and the commonest class is {checked.commonest:.1%} of them; "
+            "more images, or another --recipe, may help"
+        )
+    many, part = len(checked.suspects), len(checked.suspects) / checked.images
+    return "note" if many else "well", (
+        f"{many:,} of {checked.images:,} training images ({part:.2%}) have a label that networks which never saw them doubt; "
+        f"these networks agree with {checked.accuracy:.1%} of the labels"
+    )
 
 
 def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
@@ -141,14 +172,17 @@ def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
     if not (tests := found.images.get("test")):
         return []
     if not found.leaked:
-        return [("well", f"none of the {tests:,} test images is among the training images, or nearly")]
+        return [("well", f"none of the {tests:,} test images is among the training images, or looks like one of them")]
     if found.leaked_exact:
         exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%})"
-        told = f"{exact} are training images too, with near duplicates {found.leaked:,} ({found.leaked / tests:.2%})"
+        told = f"{exact} are training images too"
+        if found.leaked > found.leaked_exact:
+            more = found.leaked - found.leaked_exact
+            told += f", and {more:,} more look like one ({more / tests:.2%})"
+        told += ": accuracy on them says nothing of new images"
     else:
         near = f"{found.leaked:,} ({found.leaked / tests:.2%})"
-        told = f"none of the {tests:,} test images is a training image too, but {near} nearly are"
-    told += ": accuracy on them says nothing of new images"
+        told = f"none of the {tests:,} test images is a training image too, but {near} look like one: see the gallery"
     return [("fault" if found.leaked_exact or found.leaked > tests / 100 else "note", told)]
 
 
@@ -158,14 +192,17 @@ def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
     for split in found.images:
         exact = sum(len([place for place in group if place.split == split]) > 1 for group in found.exact)
         near = sum(pair.first.split == pair.second.split == split for pair in found.near)
-        counts = [(exact, "group of equal images", "groups of equal images"), (near, "nearly equal pair", None)]
+        counts = [
+            (exact, "group of equal images", "groups of equal images"),
+            (near, "pair that looks alike", "pairs that look alike"),
+        ]
         if told := " and ".join(counted(*row) for row in counts if row[0]):
             lines.append(("note", f"{told} within the {split} images"))
     if found.conflicting:
         groups = counted(found.conflicting, "group of equal images has", "groups of equal images have")
         lines.append(("fault", f"{groups} different labels"))
     if doubtful := sum(not pair.same_label for pair in found.near):
-        pairs = counted(doubtful, "nearly equal pair has", "nearly equal pairs have")
+        pairs = counted(doubtful, "pair that looks alike has", "pairs that look alike have")
         lines.append(("note", f"{pairs} different labels"))
     return lines
 
@@ -200,11 +237,5 @@ def file_findings(found: Diagnosis) -> list[tuple[str, str]]:
     if len(found.modes) > 1:
         told = ", ".join(f"{count:,} {mode}" for mode, count in found.modes.items())
         lines.append(("note", f"several kinds of pixel, all converted to RGB: {told}"))
-    if found.broken:
-        lines.append(("fault", f"{counted(len(found.broken), 'file')} cannot be read: {', '.join(found.broken[:3])}"))
-    if found.ignored:
-        told = counted(
-            len(found.ignored), "file is no image of a class and is", "files are no images of a class and are"
-        )
-        lines.append(("note", f"{told} ignored: {', '.join(found.ignored[:3])}"))
-    return lines
+    sentences = left_out({"broken": found.broken, "ignored": found.ignored})
+    return lines + [({"broken": "fault", "ignored": "note"}[kind], sentence) for kind, sentence in sentences.items()]

@@ -17,6 +17,7 @@ NEIGHBOURS = 6  # of an image that are looked at: the nearest, and others to mea
 ALIKE = 0.7  # correlation of their details from which on two images may be duplicates, and
 APART = 0.5  # at most so far apart as the image is from its middle neighbour: trousers are all alike
 DETAIL = 5  # pixels of the square whose mean is taken off
+COLOUR = 0.1  # root mean square of the difference in colour, of 1, beyond which two images are of different things
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
 BLOCK = 2_000  # images compared with all others at a time: 2,000 x 60,000 cosines are 480 MB
 
@@ -58,9 +59,9 @@ def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDAr
     """Pairs of images that are alike but not equal, the most similar first.
 
     Every image is compared with all others, and with their mirror images, by a descriptor that ignores brightness and contrast;
-    its nearest are then compared by their details, displaced by up to two pixels. A pair counts where the details agree and
-    are much nearer than those of the image's other neighbours. Flat images have no likeness. docs/doctor.md says how it was
-    tested, and what it misses.
+    its nearest are then compared by their details, displaced by up to two pixels, and by their colours. A pair counts where the
+    details agree and are much nearer than those of the image's other neighbours, and the colours are the same. Flat images have
+    no likeness. docs/doctor.md says how it was tested, and what it misses.
     """
     places = [Place(split, row) for split, pixels in images.items() for row in range(len(pixels))]
     every = torch.from_numpy(np.concatenate(list(images.values())))  # uint8 N C H W
@@ -74,7 +75,8 @@ def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDAr
         likeness = correlations(every, rows, near, mirrored=mirrored)  # R k
         for i, j, value in standing_out(rows, near, likeness):
             pair = (min(i, j), max(i, j))
-            if value > found.get(pair, (0.0, False))[0]:
+            other = every[j].flip(2) if mirrored else every[j]
+            if value > found.get(pair, (0.0, False))[0] and colour_distance(every[i], other) <= COLOUR:
                 found[pair] = (value, mirrored)
     return [
         DuplicatePair(places[i], places[j], value, mirrored, bool(truth[i] == truth[j]))
@@ -92,6 +94,13 @@ def descriptors(images: Tensor, *, mirrored: bool = False) -> Tensor:
     flat = torch.cat(parts)
     flat = flat - flat.mean(1, keepdim=True)
     return F.normalize(flat, dim=1)
+
+
+def colour_distance(image: Tensor, other: Tensor) -> float:
+    """Root mean square of the difference in colour of two images uint8 C H W, on a scale of 1; light and dark do not count."""
+    small = F.adaptive_avg_pool2d(torch.stack((image, other)).float() / 255, GRID)  # 2 C 8 8
+    colour = small - small.mean(1, keepdim=True)
+    return (colour[0] - colour[1]).square().mean().sqrt().item()
 
 
 def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

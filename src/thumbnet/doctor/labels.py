@@ -10,10 +10,16 @@ from torch import Tensor
 from thumbnet.calibration import fit_temperature
 from thumbnet.doctor.duplicates import Place
 from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.statistics import wilson_interval
 from thumbnet.training import train
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+
+
+LEARNT = (
+    0.25  # of the way from naming the commonest class to being always right; less, and doubts are the networks' own
+)
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,31 @@ class SuspectLabel:
     suggested_probability: float
 
 
-def suspect_labels(
-    data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 4, **options: Any
-) -> list[SuspectLabel]:
-    """The training images that confident learning doubts, the most doubtful first.
+@dataclass(frozen=True)
+class CheckedLabels:
+    """What networks said of images that they never saw: on how many they agree with the labels, and whose label they doubt."""
+
+    images: int
+    accuracy: float
+    interval95: tuple[float, float]  # Wilson's, of the accuracy
+    commonest: float  # part of the images that are of the commonest class
+    suspects: tuple[
+        SuspectLabel, ...
+    ]  # the most doubtful first; none where the networks did not learn enough to be asked
+
+    @property
+    def conclusive(self) -> bool:
+        """False where the networks hardly do better than naming the commonest class: then their doubts say nothing."""
+        return learnt(self.interval95[0], self.commonest)
+
+
+def learnt(accuracy: float, commonest: float) -> bool:
+    """Whether networks of this accuracy know enough to be asked."""
+    return accuracy >= commonest + LEARNT * (1 - commonest)
+
+
+def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 4, **options: Any) -> CheckedLabels:
+    """The training images whose label confident learning doubts.
 
     `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie in `folder`,
     where a stopped call goes on. `options` are those of `train`.
@@ -41,8 +68,10 @@ def suspect_labels(
         parts.append(run.predictions("validation"))
     rows, labels, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "labels", "logits"))
     probabilities = (logits.double() / fit_temperature(logits, labels)).softmax(1)
+    hits, images = int((logits.argmax(1) == labels).sum()), len(labels)
+    interval, commonest = wilson_interval(hits, images), torch.bincount(labels).max().item() / images
     found = []
-    for place, suggested in doubted(probabilities, labels):
+    for place, suggested in doubted(probabilities, labels) if learnt(interval[0], commonest) else []:
         label = int(labels[place])
         found.append(
             SuspectLabel(
@@ -53,7 +82,7 @@ def suspect_labels(
                 suggested_probability=probabilities[place, suggested].item(),
             )
         )
-    return found
+    return CheckedLabels(images, hits / images, interval, commonest, tuple(found))
 
 
 def doubted(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int]]:

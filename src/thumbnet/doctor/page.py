@@ -52,9 +52,9 @@ def write_doctor_page(data: "Dataset", found: Diagnosis, path: Path) -> Path:
                 "entry": entry(row.place, row.label),
                 "about": f"{row.suggested} {row.suggested_probability:.1%}, {row.label} {row.label_probability:.1%}",
             }
-            for row in (found.suspects or ())[:SHOWN]
+            for row in (found.labels.suspects if found.labels else ())[:SHOWN]
         ],
-        suspects_total=None if found.suspects is None else len(found.suspects),
+        checked=found.labels,
         constant=[entry(place) for place in found.constant[:SHOWN]],
         shown=SHOWN,
     )

@@ -1,5 +1,6 @@
 """Named recipes. `recipe("cifar10-classic", epochs=4)` gives a frozen, checked `Recipe`; a variation is another keyword."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,26 @@ def recipe(name: str, **changes: Any) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     return vary(RECIPES[name](), **changes)
+
+
+# For few images; docs/findings.md has what was tried.
+FEWEST_STEPS = 10  # in an epoch
+LEAST_STEPS = 300  # in a run
+SMALLEST_BATCH = 8  # below, normalisation within a batch costs more than its steps bring
+
+
+def fitted_to(recipe: Recipe, images: int) -> Recipe:
+    """The recipe for so many training images: where they are few, batches are smaller, and epochs more.
+
+    The rate of SGD and Adam goes with the batch (Goyal et al. 2017, https://arxiv.org/abs/1706.02677); Muon's is an angle, and
+    stays.
+    """
+    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS), max(2, images))
+    if batch_size == recipe.batch_size:
+        return recipe
+    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / max(1, images // batch_size)))
+    part = 1.0 if recipe.optimizer == "muon" else batch_size / recipe.batch_size
+    return vary(recipe, batch_size=batch_size, epochs=epochs, learning_rate=recipe.learning_rate * part)
 
 
 DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76", "fashion-mnist": "fashion-mnist-94"}

@@ -5,12 +5,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet import plots
-from thumbnet.comparison import Comparison, amount
+from thumbnet.comparison import Comparison, amount, in_words, value_in_words
 from thumbnet.files import write_text
+from thumbnet.progress import counted
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.recipe import differences
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
 from thumbnet.runs import Run
@@ -59,9 +63,11 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
 def write_comparison_report(comparison: Comparison, runs: Sequence[Run], path: Path) -> Path:
     """The page of several runs compared; gives where it lies."""
     metrics = {str(run.path): run.metrics for run in runs}
-    title = f"{len(comparison.groups)} recipes on {comparison.dataset}"
+    title = f"{counted(len(comparison.groups), 'recipe')} on {comparison.dataset}"
     parts = [comparison_part(comparison, metrics, {})]
-    page = render("comparison.html", kind="comparison", title=title, about="", parts_of_page=parts, figures=[])
+    page = render(
+        "comparison.html", kind="comparison", title=title, about="", parts_of_page=parts, figures=[], trained=[]
+    )
     return written(path, page)
 
 
@@ -83,14 +89,60 @@ def write_study_report(
                 {"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes.get(cell.variant.name, "")}
             )
     page = render(
-        "comparison.html", kind="study", title=study.name, about=study.about, parts_of_page=parts, figures=figures
+        "comparison.html",
+        kind="study",
+        title=study.name,
+        about=study.about,
+        parts_of_page=parts,
+        figures=figures,
+        trained=trained_rows(study, done),
+        seeds=in_words(study.seeds),
+        folds=study.folds,
+        machines=machines(done),
     )
     return written(path, page)
 
 
+def trained_rows(study: "Study", done: "Sequence[tuple[Cell, Run]]") -> list[dict[str, Any]]:
+    """What each variant trained: data, recipe, what differs from it, and the folders of its runs beside the page."""
+    rows = []
+    for variant in study.variants:
+        changed = differences(variant.recipe, named_recipe(variant.recipe.name))
+        runs = [
+            (
+                f"seed {cell.recipe.seed}" + (f", fold {cell.recipe.fold}" if cell.recipe.folds else ""),
+                f"cells/{quote(cell.name)}/",
+            )
+            for cell, _ in done
+            if cell.variant.name == variant.name
+        ]
+        rows.append(
+            {
+                "name": variant.name,
+                "dataset": variant.dataset,
+                "recipe": variant.recipe.name,
+                "epochs": in_words(variant.recipe.epochs),
+                "changes": ", ".join(f"{name} {in_words(now) or 'none'}" for name, (now, _) in changed.items())
+                or "none",
+                "runs": runs,
+            }
+        )
+    return rows
+
+
+def machines(done: "Sequence[tuple[Cell, Run]]") -> list[str]:
+    """On what the runs were trained, each kind once."""
+    kinds = []
+    for _, run in done:
+        about = run.environment
+        where = about.get("gpu") or f"{about.get('processor')}, {counted(about['threads'], 'thread')}"
+        kinds.append(f"{where}, {about['precision']}, thumbnet {about.get('thumbnet')}, torch {about.get('torch')}")
+    return list(dict.fromkeys(kinds))
+
+
 def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict[str, str]) -> dict[str, Any]:
     """Table, figures and sentences of one comparison."""
-    show = amount(comparison.metric) if comparison.metric == "loss" else (lambda value: f"{value:.2%}")
+    show = value_in_words(comparison.metric)
     rows = [
         {
             "name": group.name,

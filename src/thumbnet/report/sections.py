@@ -20,6 +20,7 @@ from thumbnet.files import first_line
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
 from thumbnet.predictions import Predictions
+from thumbnet.progress import counted
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
@@ -63,15 +64,20 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
         "title": trained,
         "result": f"{scores.accuracy:.2%}",
         "interval": f"95 % interval {low:.2%} to {high:.2%}",
-        "about": f"accuracy on {scores.images:,} {scores.split} images, one view each, n = 1 run",
+        "about": f"accuracy on {counted(scores.images, f'{scores.split} image')}, one view each, n = 1 run",
         "cards": [
             ("top-5", f"{scores.top5:.2%}") if len(scores.classes) > 5 else ("macro F1", f"{scores.macro_f1:.4f}"),
             ("loss", f"{scores.loss:.4f} nats"),
-            ("calibration error", f"{scores.calibration.error_after:.2%}"),
+            (calibration_title(run), f"{scores.calibration.error_after:.2%}"),
             ("training time", in_seconds(run.summary["train_seconds"])),
             ("test set opened", f"{run.test_openings} x"),
         ],
     }
+
+
+def calibration_title(run: Run) -> str:
+    """What the tile's number is: the error at the temperature where one was fitted."""
+    return f"calibration error at temperature {run.temperature:.2f}" if run.calibrated else "calibration error"
 
 
 def recipe_rows(recipe: Recipe) -> list[dict[str, Any]]:
@@ -91,7 +97,8 @@ def curves(run: Run) -> Picture:
     last = rows[-1]
     measured = last["validation_accuracy"]
     ends = f"; validation ends at {measured:.2%}" if measured is not None else ""
-    alt = f"Accuracy, loss and learning rate over {len(rows)} epochs; training ends at {last['train_accuracy']:.2%}{ends}."
+    over = counted(len(rows), "epoch")
+    alt = f"Accuracy, loss and learning rate over {over}; training ends at {last['train_accuracy']:.2%}{ends}."
     return as_svg(plots.curves(rows, run.recipe, title=""), alt)
 
 
@@ -99,7 +106,7 @@ def confusion(scores: Scores) -> dict[str, Any]:
     """The matrix as a picture and the most frequent mistakes as rows."""
     pairs = scores.most_confused(10)
     first = f" Most often {pairs[0][0]} is taken for {pairs[0][1]}, {pairs[0][2]} times." if pairs else ""
-    alt = f"Confusion matrix of {len(scores.classes)} classes on {scores.images:,} {scores.split} images.{first}"
+    alt = f"Confusion matrix of {len(scores.classes)} classes on {counted(scores.images, f'{scores.split} image')}.{first}"
     rows = [(name, other, f"{count:,}", f"{part:.1%}") for name, other, count, part in pairs]
     return {"figure": as_svg(plots.confusion_figure(scores), alt), "pairs": rows}
 
@@ -272,13 +279,18 @@ def environment(run: Run) -> list[tuple[str, str]]:
         "precision",
     )
     about = run.environment
-    return [(name, in_words(about[name])) for name in kept if about.get(name) not in (None, "")]
+    rows = [(name, in_words(about[name])) for name in kept if about.get(name) not in (None, "")]
+    for changed in about.get("continued_with", []):
+        rows.append(("continued with", ", ".join(f"{name} {value}" for name, value in changed.items())))
+    return rows
 
 
 def reproduce(run: Run) -> list[str]:
     """Commands that train and measure the run again."""
     config = shlex.quote(str(run.path / "recipe.toml"))
-    lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config}"]
+    about = run.environment
+    machine = f"--device {about['device'].split(':')[0]} --precision {about['precision']} --threads {about['threads']}"
+    lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config} {machine}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")
     return lines
