@@ -15,7 +15,8 @@ from thumbnet.comparison import compare, compare_groups, name_of_group, paired_b
 from thumbnet.errors import UserError
 from thumbnet.predictions import Predictions
 from thumbnet.recipes import recipe, vary
-from thumbnet.runs import Run, find_runs
+from thumbnet.run_paths import find_runs
+from thumbnet.runs import Run
 from thumbnet.training import train
 
 BASE = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32)

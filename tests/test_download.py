@@ -19,6 +19,7 @@ import pytest
 from thumbnet.data import download as download_module
 from thumbnet.data.download import RemoteFile, download
 from thumbnet.errors import UserError
+from thumbnet.locks import locked
 
 CONTENT = bytes(range(256)) * 800  # 204,800 bytes: several pieces
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -122,6 +123,16 @@ def assert_recovers(server: Server, folder: Path) -> None:
     path = download(remote(server.serve(ranged, "/recovery")), folder)
     assert path.read_bytes() == CONTENT
     assert not (folder / "data.bin.partial").exists()
+
+
+def test_who_wants_a_file_that_another_downloads_waits_and_is_told(server: Server, tmp_path: Path) -> None:
+    told, file = threading.Event(), remote(server.serve(good))
+    with locked(tmp_path / "data.bin.lock"):
+        waiting = threading.Thread(target=lambda: download(file, tmp_path, wait=lambda owner: told.set()))
+        waiting.start()
+        assert told.wait(10) and not (tmp_path / "data.bin").exists()
+    waiting.join(10)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
 def test_a_good_file_arrives_whole_with_progress(server: Server, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize",
-    "calibration", "predictions", "runs", "evaluation", "plots", "state", "training", "timing", "prediction", "preview",
-    "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
+    "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "training", "timing", "prediction",
+    "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
     "classic_study", "doctor", "cli",
 ]  # fmt: skip
 

@@ -22,10 +22,9 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,7 +288,8 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the folder while writing; raises `UserError` if another process does."""
         with alone_in(self.path, "training"):
-            drop_leftovers(self.path)
+            for folder in (self.path, self.path / "plots", self.path / "predictions"):
+                drop_leftovers(folder)
             yield
 
     def note_process(self, environment: dict[str, Any]) -> str:
@@ -454,59 +454,6 @@ def as_toml(values: dict[str, Any], comment: str) -> str:
     )
 
 
-def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Path:
-    """runs/<data set>/<recipe>/<time>-s<seed>, with a number behind it where that is taken."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = root / Path(dataset).resolve().name / recipe.name
-    path = folder / f"{stamp}-s{recipe.seed}"
-    count = 2
-    while path.exists():
-        path, count = folder / f"{stamp}-s{recipe.seed}-{count}", count + 1
-    return path
-
-
-def point_latest(run: Path, root: Path = Path("runs")) -> None:
-    """Let runs/latest point at the newest run under `root`; does nothing for runs elsewhere or where links do not exist."""
-    try:
-        target = run.resolve().relative_to(root.resolve())
-        temporary = root / f".latest-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        os.replace(temporary, root / "latest")
-    except (OSError, ValueError):
-        return
-
-
-def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
-
-    Raises `UserError` where a folder is missing or holds none.
-    """
-    runs = []
-    for path in paths:
-        if (path / "recipe.toml").is_file() or not path.is_dir():
-            runs.append(Run.open(path))
-            continue
-        below = sorted(file.parent for file in path.rglob("summary.json") if (file.parent / "recipe.toml").is_file())
-        if not below:
-            raise UserError(f"{path} is not a run folder and holds no finished run")
-        runs += [Run.open(folder) for folder in below]
-    return runs
-
-
 def listed(names: tuple[str, ...]) -> str:
     """The first few names."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:
-    """The youngest run folder of a data set (and recipe) that has no summary yet. Raises `UserError` where there is none."""
-    folder = root / Path(dataset).resolve().name
-    found = [
-        path.parent
-        for path in folder.glob(f"{recipe or '*'}/*/recipe.toml")
-        if not (path.parent / "summary.json").is_file()
-    ]
-    if not found:
-        raise UserError(f"nothing to resume: {folder} holds no unfinished run; name its folder with --out")
-    return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)

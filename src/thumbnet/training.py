@@ -23,7 +23,8 @@ from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter, counted
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe, differences
-from thumbnet.runs import Run, build_model, new_run_path, point_latest
+from thumbnet.run_paths import new_run_path, point_latest
+from thumbnet.runs import Run, build_model
 from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.state import Position, diverged, refuse_non_finite, restore, save

@@ -99,8 +99,10 @@ def test_what_a_killed_owner_was_writing_is_cleared_away_by_the_next(tmp_path, m
     send(process, signal.SIGKILL)
     exit_code(process)
     (folder / f".model.safetensors.tmp-{process.pid}").write_bytes(b"half")
+    (folder / "plots").mkdir(exist_ok=True)
+    (folder / "plots" / f".curves.png.tmp-{process.pid}").write_bytes(b"half")
     assert exit_code(begin(training(folder), tmp_path / "log")) == 0
-    assert not list(folder.glob(".*.tmp-*"))
+    assert not list(folder.rglob(".*.tmp-*"))
 
     make_images(tmp_path / "images")
     monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "cache"))

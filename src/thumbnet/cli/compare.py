@@ -41,7 +41,7 @@ def compare(
     """
     from thumbnet.cli.evaluate import check_ending
     from thumbnet.comparison import compare as compare_runs
-    from thumbnet.runs import find_runs
+    from thumbnet.run_paths import find_runs
 
     check_ending("plot", plot, ".png")
     check_ending("report", report, ".html")

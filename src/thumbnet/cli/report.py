@@ -32,7 +32,7 @@ def report(
 
     from thumbnet.comparison import compare
     from thumbnet.report import write_comparison_report, write_run_report
-    from thumbnet.runs import find_runs
+    from thumbnet.run_paths import find_runs
 
     opened = find_runs(runs)
     if len(opened) == 1:

@@ -214,7 +214,8 @@ def recipe_in_time(
 
 def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     """The run to continue, if it is one of this data set and, where a recipe is named, of that recipe."""
-    from thumbnet.runs import Run, newest_unfinished
+    from thumbnet.run_paths import newest_unfinished
+    from thumbnet.runs import Run
 
     run = Run.open(out or newest_unfinished(dataset, name))
     begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]

@@ -26,10 +26,9 @@ from urllib.request import (
     UnknownHandler,
 )
 
-from filelock import FileLock
-
 from thumbnet.errors import UserError
 from thumbnet.files import sha256_of, sync_folder, write_failed
+from thumbnet.locks import locked
 
 PIECE = 1 << 16  # bytes asked for at a time
 SLOWEST = 1024  # bytes a second; at this rate CIFAR's archive would take two days
@@ -58,14 +57,15 @@ def download(
     *,
     offline: bool = False,
     progress: Progress | None = None,
+    wait: Callable[[str], None] = lambda owner: None,
     stall_seconds: float = 30.0,
 ) -> Path:
     """Give the path of `file` in `folder`, downloading it where it is absent or differs.
 
     A file that is there already, with the right checksum, costs no connection; `offline` never opens one. Processes
-    that want the same file at once wait for the first. `progress(done, total)` is called as bytes arrive, `total` being
-    None where unknown. Nothing for `stall_seconds`, or less than 1 KiB a second over them, counts as a stall. Raises
-    UserError, one line with the reason for each mirror, if no mirror gives the file, or the disk does not take it.
+    that want the same file at once wait for the first, and tell `wait` for whom. `progress(done, total)` is called as bytes
+    arrive, `total` being None where unknown. Nothing for `stall_seconds`, or less than 1 KiB a second over them, counts as a
+    stall. Raises UserError, one line with the reason for each mirror, if no mirror gives the file, or the disk does not take it.
     """
     target = folder / file.name
     if _is_right(target, file):
@@ -75,7 +75,7 @@ def download(
         raise UserError(f"{target} {state} and downloads are switched off; {_by_hand(file, target)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{file.name}.lock"):
+        with locked(folder / f"{file.name}.lock", wait=wait):
             if not _is_right(target, file):  # another process may have brought it meanwhile
                 _from_any_mirror(_Job(file, folder / f"{file.name}.partial", progress, stall_seconds), target)
     except OSError as error:

@@ -1,0 +1,63 @@
+"""Where runs lie: a place for a new one, the newest, and all that are below a folder."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from thumbnet.errors import UserError
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.runs import Run
+
+
+def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Path:
+    """runs/<data set>/<recipe>/<time>-s<seed>, with a number behind it where that is taken."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = root / Path(dataset).resolve().name / recipe.name
+    path = folder / f"{stamp}-s{recipe.seed}"
+    count = 2
+    while path.exists():
+        path, count = folder / f"{stamp}-s{recipe.seed}-{count}", count + 1
+    return path
+
+
+def point_latest(run: Path, root: Path = Path("runs")) -> None:
+    """Let runs/latest point at the newest run under `root`; does nothing for runs elsewhere or where links do not exist."""
+    try:
+        target = run.resolve().relative_to(root.resolve())
+        temporary = root / f".latest-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, root / "latest")
+    except (OSError, ValueError):
+        return
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
+
+    Raises `UserError` where a folder is missing or holds none.
+    """
+    runs = []
+    for path in paths:
+        if (path / "recipe.toml").is_file() or not path.is_dir():
+            runs.append(Run.open(path))
+            continue
+        below = sorted(file.parent for file in path.rglob("summary.json") if (file.parent / "recipe.toml").is_file())
+        if not below:
+            raise UserError(f"{path} is not a run folder and holds no finished run")
+        runs += [Run.open(folder) for folder in below]
+    return runs
+
+
+def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:
+    """The youngest run folder of a data set (and recipe) that has no summary yet. Raises `UserError` where there is none."""
+    folder = root / Path(dataset).resolve().name
+    found = [
+        path.parent
+        for path in folder.glob(f"{recipe or '*'}/*/recipe.toml")
+        if not (path.parent / "summary.json").is_file()
+    ]
+    if not found:
+        raise UserError(f"nothing to resume: {folder} holds no unfinished run; name its folder with --out")
+    return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)
