@@ -1,7 +1,8 @@
 """Random changes of training images: batched tensor functions, each image drawn anew, on the device the images are on.
 
 Every function takes float images B C H W in [0, 1] and a `torch.Generator` on the same device, and gives new images of
-the same shape and range. `augment` is the one the training loop calls; it applies what the recipe asks for, in its order.
+the same shape and range. `augment` is the one the training loop calls; it applies what the recipe asks for, in its order. Then
+`mix`, whose few draws are for the whole batch: its generator is on the CPU, since reading them from a GPU would wait for it.
 """
 # Shapes: B batch, C channels, H and W height and width, K classes.
 
@@ -131,8 +132,8 @@ def mix(
     if at >= recipe.mix_until or not (recipe.cutmix or recipe.mixup):
         return images, labels
     targets = F.one_hot(labels, classes).to(images.dtype)
-    lot = torch.rand((), generator=random, device=images.device)
-    others = torch.randperm(len(images), generator=random, device=images.device)
+    lot = torch.rand((), generator=random).item()
+    others = torch.randperm(len(images), generator=random).to(images.device)
     if lot < recipe.cutmix:
         return cutmix(images, targets, others, random)
     if lot < recipe.cutmix + recipe.mixup:
@@ -146,7 +147,7 @@ def cutmix(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -
     The part of the area is U(0, 1) before the rectangle is cut at the border; all images of the batch share the rectangle.
     """
     height, width = images.shape[2:]
-    draws = torch.rand(3, generator=random, device=images.device).tolist()
+    draws = torch.rand(3, generator=random).tolist()
     side = math.sqrt(draws[0])
     top, bottom = edges(draws[1], side, height)
     left, right = edges(draws[2], side, width)
@@ -163,5 +164,5 @@ def edges(centre: float, part: float, length: int) -> tuple[int, int]:
 
 def mixup(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Every image is blended with another by a part that is U(0, 1), its target too. https://arxiv.org/abs/1710.09412"""
-    part = torch.rand((), generator=random, device=images.device)
+    part = torch.rand((), generator=random).item()
     return torch.lerp(images, images[others], part), torch.lerp(targets, targets[others], part)

@@ -54,7 +54,7 @@ def timed_step(
     images, labels = (tensor.to(backend.device) for tensor in data.train.take(positions))
     random = generator(backend.device, recipe.seed, "augment", 0, step)
     x = augment(images, recipe, random, labels % 2 == 0)  # which ones are mirrored does not matter to the time
-    x, targets = mix(x, labels, len(data.classes), recipe, random, at=0.0)
+    x, targets = mix(x, labels, len(data.classes), recipe, generator("cpu", recipe.seed, "mix", 0, step), at=0.0)
     optimizer.zero_grad(set_to_none=True)
     with global_draws(backend.device, recipe.seed, "dropout", 0, step):
         loss, _ = gradients(model, x.contiguous(memory_format=torch.channels_last), targets, recipe, backend)

@@ -123,6 +123,7 @@ def fit(
                 random = generator(device, recipe.seed, "augment", epoch, step)
                 x = augment(images, recipe, random, mirrored[batch])  # B C H W in [0, 1]
                 progress = (epoch + step / steps) / recipe.epochs
+                random = generator("cpu", recipe.seed, "mix", epoch, step)
                 x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
                 x = x.contiguous(memory_format=torch.channels_last)
                 model.resize.part = resolution(recipe, epoch, step, steps)
