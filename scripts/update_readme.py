@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thumbnet.progress import duration
 from thumbnet.results import campaign_table, recorded
+from thumbnet.words import duration
 
 README = Path(__file__).parents[1] / "README.md"
 RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"

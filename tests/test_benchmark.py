@@ -121,14 +121,14 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 
 def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
     words = (
-        "bench", "general", "--seeds", "1", "--epochs", "30", "--widths", "8", "16", "16", "--threads", "1",
+        "bench", "general", "--seeds", "1", "--epochs", "60", "--widths", "8", "16", "16", "--threads", "1",
         "--split", "validation",
     )  # fmt: skip
     began = time.monotonic()
     command = [sys.executable, "-m", "thumbnet.cli.main", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs" / "bench" / "general-s0"
-    while not (run / "metrics.jsonl").is_file() and process.poll() is None:
+    while not (run / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < began + 120:
         time.sleep(0.05)
     process.terminate()
     _, said = process.communicate(timeout=60)
@@ -147,6 +147,19 @@ def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_bot
     assert json.loads(kept.stdout)["campaigns"][0]["runs"] == [row]
     other = thumbnet(*words, "--resume", "--no-flip", cwd=tmp_path)
     assert other.returncode == 2 and "was measured with other changes" in other.stderr
+    other = thumbnet(*words[:-4], "--threads", "2", *words[-2:], "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other machine" in other.stderr
+    recipe_file = run / "recipe.toml"  # as where the named recipe changed between two versions
+    recipe_file.write_text(recipe_file.read_text().replace("crop = 1", "crop = 2"))
+    other = thumbnet(*words, "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other fields of the recipe" in other.stderr
+
+
+def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):
+    result = thumbnet("bench", "general", "--seeds", "1", "--crop", "40", cwd=tmp_path)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert "seed 0 failed (crop 40 is not smaller than the images of 28 x 28 pixels); --resume keeps the others" in last
 
 
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):

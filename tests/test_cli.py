@@ -237,7 +237,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
         ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
         ("train fashion-mini --resume", ["nothing to resume", "--out"]),
-        ("train", ["train", "DATASET"]),
+        ("train", ["something is missing; type thumbnet train NAME|FOLDER"]),
         ("train ./nowhere", ["there is no folder ./nowhere"]),
         ("train empty/", ["empty"]),
         ("train one/", ["one", "class"]),
@@ -249,7 +249,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("evaluate taken --views 3", ["--views", '"3"']),
         ("evaluate taken --split train", ['"train"', '"validation"', '"test"']),
         ("predict taken absent.png", ["absent.png"]),
-        ("predict taken", ["IMAGES"]),
+        ("predict taken", ["type thumbnet predict RUN IMAGE|FOLDER"]),
         ("preview fashion-mini --rows 0", ["rows is 0"]),
         ("preview fashion-mini --device cuda", ["device cuda is not available here"]),
         ("train fashion-mini --crop 40", ["crop 40 is not smaller than the images of 28 x 28 pixels"]),
@@ -484,14 +484,14 @@ def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_
 
     assert command_line(["train", "pics", "--skip-broken", "--recipe", "general", "--out", "other"]) == 2
     assert (
-        "batch_size 100 is larger than the 22 training images of pics; give less, as in --batch-size 2"
+        "batch_size 100 is larger than the 22 training images of pics; give less, as in --batch-size 8, or more images"
         in capsys.readouterr().err
     )
 
     assert command_line(["predict", "run", "pics", "--skip-broken", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["ignored"] == ["pics/a/scan.tiff"]
-    assert "ignored: 1 file whose name is no image's: pics/a/scan.tiff" in printed.err
+    assert "ignored: 1 file, no PNG, JPEG, WebP, GIF or BMP by the name: pics/a/scan.tiff" in printed.err
 
     assert command_line(["train", "pics", "--skip-broken", "--out", "run"]) == 2
     assert "run holds a finished run; choose another --out" in capsys.readouterr().err
@@ -511,3 +511,13 @@ def test_help_shows_how_the_command_is_typed_and_breaks_no_line_of_its_own(comma
     assert text.startswith(f"Usage: thumbnet {command} ") and "[ARGS" not in text
     described = getattr(importlib.import_module(f"thumbnet.cli.{command}"), command + "_" * (command == "list")).__doc__
     assert not re.search(r"^    .*\n    ", described, re.M)  # a parameter's second line would be broken there
+
+
+@pytest.mark.parametrize(
+    "words", [["data"], ["doctor"], ["train", "--epochs", "1", "--widths", "8", "16", "16", "--out", "run"]]
+)
+def test_three_images_of_a_class_are_enough(words, here, capsys):
+    pictures(here / "pics", count=3)
+    assert command_line([words[0], "pics", *words[1:]]) == 0
+    if words[0] == "train":
+        assert Run.open("run").summary["validation_images"] == 2

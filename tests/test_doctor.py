@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):
     said = " ".join(sentence for _, sentence in findings(found))
     for words in (
         "1 image of one colour",
-        "1 file cannot be read: dog/torn.png",
+        "1 file cannot be read and is left out: dog/torn.png",
         "dog/notes.txt",
         "3 sizes of image",
         "50 RGB, 1 L",
@@ -226,8 +227,16 @@ def test_networks_that_learnt_nothing_doubt_no_label(tmp_path):
     assert not checked.conclusive and checked.suspects == () and checked.accuracy < 0.3
     [(grave, said)] = [row for row in findings(examine_dataset(data, checked)) if "say" in row[1] or "said" in row[1]]
     assert grave == "note" and said.startswith(
-        "nothing can be said of labels: networks trained on the other parts are right on"
+        "nothing can be said of labels: networks trained on the other parts agree with"
     )
+
+
+def test_labels_of_a_set_with_validation_images_of_its_own_are_checked_too(tiny, tmp_path):
+    own = replace(tiny, own_validation=tiny.development)
+    checked = check_labels(
+        own, recipe("general", widths=(8, 16, 16), epochs=1, batch_size=30), tmp_path, folds=2, machine=CPU
+    )
+    assert checked.images == 240
 
 
 def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_labels(tmp_path):
@@ -238,6 +247,7 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
         rows = np.flatnonzero(pack.arrays["train_labels"] == label)[:30]
         for row in rows:
             Image.fromarray(pack.arrays["train_images"][row, 0]).save(folder / f"{row}.png")
+    Image.fromarray(pack.arrays["train_images"][rows[0], 0, :, ::-1]).save(folder / "copy.png")
     (folder / "torn.png").write_bytes(b"\x89PNG torn")
     (folder / "scan.tiff").write_bytes(b"II*")
     result = thumbnet("doctor", "clothes", "--labels", "--folds", "2", "--json", cwd=tmp_path, **ONE_THREAD)
@@ -247,6 +257,7 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
     assert (
         found["broken"] == ["trouser/torn.png"] and found["ignored"] == ["trouser/scan.tiff"] and found["faults"] == 1
     )
-    assert found["labels"]["images"] == 60 and found["labels"]["accuracy"] > 0.7
-    for pair in found["near"]:
-        assert (tmp_path / "clothes" / pair["first"]["file"]).is_file()
+    assert found["labels"]["images"] == 61 and found["labels"]["accuracy"] > 0.7
+    [copied] = [pair for pair in found["near"] if pair["mirrored"] and "copy.png" in pair["second"]["file"]]
+    assert copied["first"]["file"] == f"trouser/{rows[0]}.png" and copied["second"]["file"] == "trouser/copy.png"
+    assert found["labels"]["conclusive"] is True

@@ -12,8 +12,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Each module or package may import those before it, and itself. The README's tree follows the same order.
 ORDER = [
-    "errors", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals", "progress",
-    "data", "models", "recipes", "augment", "schedule", "optimize",
+    "errors", "words", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals",
+    "progress",
+    "data", "models", "recipes", "augment", "schedule", "optimize", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "training", "timing", "prediction",
     "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
     "classic_study", "doctor", "cli",

@@ -101,7 +101,7 @@ def finished(tiny, tmp_path_factory):
     ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores; give that or less"),
     ("doctor --labels", "name a data set or folder to examine; without one, doctor examines this machine"),
     ("doctor --resuming", "name a data set or folder to examine; without one, doctor examines this machine"),
-    ("predict run", "predict needs an IMAGES: thumbnet predict RUN IMAGE|FOLDER... "),
+    ("predict run", "something is missing; type thumbnet predict RUN IMAGE|FOLDER... "),
     ("preview fashion-mini --rows 51", "a grid of 51 x 5; give 1 to 50 rows and columns"),
     ("compare RUN RUN", r"run is named twice; name each run once"),
     ("predict RUN broken.png", r"cannot read image broken.png: .*, or skip such files \(--skip-broken\)"),
@@ -205,7 +205,7 @@ def test_a_run_that_ended_before_it_could_be_killed_shows_nothing(tmp_path, monk
 
 def test_a_seed_whose_process_fails_is_named(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(TrainingFailed, match=r"the run with seed 7 failed \(exit code 1\)"):
+    with pytest.raises(TrainingFailed, match=r"the run with seed 7 failed \(exit code 1\); --resume keeps the others"):
         in_fresh_process({"changes": {"seed": 7}})
 
 

@@ -160,6 +160,14 @@ def test_few_images_get_smaller_batches_and_more_epochs_and_many_keep_the_recipe
     assert sgd.batch_size == 32 and sgd.learning_rate == recipe("plain").learning_rate / 2
 
 
+def test_a_batch_that_was_typed_is_kept_and_the_epochs_are_reckoned_with_it():
+    assert fitted_to(recipe("general"), 5_400, batch_size=1_000) == recipe("general")  # many images: nothing is fitted
+    few = fitted_to(recipe("general"), 22, batch_size=8)
+    assert few.batch_size == 8 and few.epochs == 150  # two steps each
+    sgd = fitted_to(recipe("plain"), 22, batch_size=16)
+    assert sgd.learning_rate == recipe("plain").learning_rate and sgd.epochs == 300
+
+
 def test_another_model_gets_the_recipe_that_suits_any_model():
     assert default_for("cifar10", "resnet18") == "plain"
     assert default_for("cifar10", "speednet") == "cifar10-94"

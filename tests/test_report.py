@@ -80,6 +80,17 @@ def test_the_page_tells_what_the_run_reached(page, run):
     assert re.search(r"test set was opened 0\s+times", text)
 
 
+def test_the_command_that_does_it_again_has_the_machine_and_how_the_folder_was_read(run, tmp_path):
+    from thumbnet.report.sections import headline, judged, reproduce
+
+    [line] = reproduce(run)
+    assert line.endswith("--device cpu --precision fp32 --threads 1 --image-size 32"), line
+    broken = Run(run.path, run.recipe, run.data | {"broken": ["a/b.png"]})
+    assert reproduce(broken)[0].endswith(" --skip-broken")
+    tile = dict(headline(run, judged(run))["cards"])
+    assert tile[f"calibration error at temperature {run.temperature:.2f}"].endswith("%")
+
+
 def test_the_page_needs_no_network_and_is_small(page):
     text = page.read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)

@@ -219,7 +219,8 @@ def test_planning_trains_nothing(tmp_path):
     written(tmp_path)
     result = thumbnet("study", "s.toml", "--plan", cwd=tmp_path)
     assert "2 variants x 2 seeds = 4 runs" in result.stdout
-    assert re.search(r"smooth +about \d+ s a run", result.stdout) and "in all on this machine" in result.stdout
+    assert re.search(r"smooth +about [\d:]+( s)? a run", result.stdout)
+    assert re.search(r"about [\d:]+( s)? on this machine for 4 runs, one at a time\n", result.stdout)
     assert os.listdir(tmp_path) == ["s.toml"]
 
 
@@ -227,7 +228,7 @@ def test_planning_trains_nothing(tmp_path):
     ("words", "message"),
     [
         (["study", "nothing.toml"], "there is no study file nothing.toml"),
-        (["study", "clasic"], "there is no study file clasic; did you mean 'classic'?"),
+        (["study", "clasic"], "there is no study file clasic; did you mean 'classic'? Else give a TOML file"),
         (["study", "s.toml", "--scale", "0.1"], "--scale is for thumbnet study classic"),
         (["study", "classic", "--scale", "0"], "scale is 0"),
         (["study", "classic", "--scale", "2", "--plan"], "scale is 2"),

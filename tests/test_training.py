@@ -129,6 +129,10 @@ def test_a_run_resumed_with_other_kernels_or_threads_says_so_and_notes_it(tiny, 
     assert any(line.startswith(said) for line in Heard.lines)
     about = json.loads(path.read_text())
     assert about["threads"] == 1 and about["continued_with"] == [{"threads": 2, "kernels": "plain"}]
+    run = Run.open(tmp_path / "run")
+    assert run.note_process(about | about["continued_with"][0]) == ""  # the same again is nothing new
+    assert run.note_process(about | {"kernels": "plain"}) == "threads 1 (before: 2)"
+    assert run.environment["continued_with"][1] == {"threads": 1}
 
 
 def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from torch import nn
 from thumbnet.errors import UserError
 from thumbnet.kernels.library import library
 from thumbnet.machine import Device, Machine, Precision
+from thumbnet.words import counted
 
 # Numbers below 1e-38 count as zero, as they do in TensorFlow. Weights that only the L2 penalty reaches fade to such
 # numbers, on which a CPU computes many times slower. Set on import, since worker threads inherit it when they are made.
@@ -47,7 +48,7 @@ class Backend:
 
     def describe(self) -> str:
         """For people: `cpu, 2 threads, bf16`."""
-        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device.type == "cpu" else ""
+        threads = f", {counted(self.threads, 'thread')}" if self.device.type == "cpu" else ""
         return f"{self.device}{threads}, {self.precision}"
 
 

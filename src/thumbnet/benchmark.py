@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
-from thumbnet.progress import counted
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
 from thumbnet.statistics import accuracy_interval
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -97,12 +98,18 @@ def measured_campaign(
 
 
 def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
-    """The row of a seed that a stopped campaign had measured already, or None. Raises `UserError` for another campaign's."""
+    """The row of a seed that a stopped campaign had measured already, or None.
+
+    Raises `UserError` where it was another campaign's: other data, recipe or machine.
+    """
     path = Path(order["out"]) / ROW
     if not path.is_file():
         return None
     kept, same = read_json(path, {"order": dict, "row": dict}), json.loads(json.dumps(order))
-    if differing := [key for key in ("changes", "dataset", "split") if kept["order"].get(key) != same[key]]:
+    differing = [key for key in ("changes", "dataset", "split", "machine") if kept["order"].get(key) != same[key]]
+    if Run.open(order["out"]).recipe != named_recipe(order["recipe"], **order["changes"]):
+        differing.append("fields of the recipe")
+    if differing:
         raise UserError(f"{order['out']} was measured with other {differing[0]}; give another --runs")
     return dict(kept["row"])
 
@@ -110,7 +117,8 @@ def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
 def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
     """Run one seed in a new interpreter; its row, with the cold wall from before the process began to after its last line.
 
-    Raises `TrainingFailed` where it fails and `Interrupted` after a signal to stop, when the process has written a checkpoint.
+    Raises `TrainingFailed` where it fails, `UserError` where it is refused, and `Interrupted` after a signal to stop: the
+    process has then written a checkpoint, or its row.
     """
     began = time.perf_counter()
     with StopSignals() as stop:
@@ -123,13 +131,16 @@ def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
         )
         printed = answer_of(process, json.dumps(order), stop)
     wall = time.perf_counter() - began
+    row: dict[str, Any] = json.loads(printed.splitlines()[-1]) if printed else {}
+    if process.returncode == 0:
+        row["cold_wall"] = round(wall + row["seconds_before"], 3)
+        write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
     if stop.received:
         raise Interrupted(f"stopped by {stop.received}; the same command with --resume goes on with the campaign")
     if process.returncode:
-        raise TrainingFailed(f"the run with seed {order['changes']['seed']} failed (exit code {process.returncode})")
-    row: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    row["cold_wall"] = round(wall + row["seconds_before"], 3)
-    write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
+        reason = row.get("error", f"exit code {process.returncode}")
+        kind = UserError if process.returncode == UserError.exit_code else TrainingFailed
+        raise kind(f"the run with seed {order['changes']['seed']} failed ({reason}); --resume keeps the others")
     return row
 
 
@@ -142,7 +153,7 @@ def answer_of(process: subprocess.Popen[str], question: str, stop: StopSignals) 
                 return process.communicate(waiting, timeout=SECONDS_BETWEEN_LOOKS)[0]
             except subprocess.TimeoutExpired:
                 waiting = None  # communicate goes on with the first
-            if stop.received and not process.returncode:
+            if stop.received:
                 process.terminate()
                 return process.communicate()[0]
     except BaseException:
@@ -190,7 +201,7 @@ def one_run(order: dict[str, Any]) -> dict[str, Any]:
         "evaluation_seconds": round(clock - seconds_before - (trained - began), 3),
         "seconds_before": round(seconds_before, 3),
         "images_per_second": run.summary["images_per_second"],
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": max(peak_memory_mb(), run.summary["peak_memory_mb"]),
         "test_openings": run.test_openings,
         "environment": run.environment,
     }
@@ -296,7 +307,8 @@ def dataset_of(name: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(one_run(json.loads(sys.stdin.read()))))
+        with StopSignals():  # beyond training, a measurement that was begun is ended: the test set is open
+            print(json.dumps(one_run(json.loads(sys.stdin.read()))))
     except ThumbnetError as error:
-        print(f"thumbnet: {error}", file=sys.stderr)
+        print(json.dumps({"error": str(error)}))
         sys.exit(error.exit_code)

@@ -75,12 +75,14 @@ def recipe_for_budget(
     """
     from thumbnet.backend import prepare
     from thumbnet.timing import step_seconds, training_seconds
+    from thumbnet.training import check_fits
 
     started, changes = started or time.time(), changes or {}
     backend = prepare(machine or Machine())
     rungs = [Rung(math.inf, {})] if recipe else list(LADDER)
     for place in rungs:
         chosen = fitted(named_recipe(recipe or "general"), data, place, changes)
+        check_fits(chosen, data)
         step = step_seconds(chosen, data, backend, steps=3)
         left = seconds * (1 - RESERVE) - FINISH - (time.time() - started)
         epochs = left / training_seconds(vary(chosen, epochs=1), data, step)
@@ -98,6 +100,8 @@ def recipe_for_budget(
 def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) -> Recipe:
     """The recipe of a rung for these data: resolutions that leave the network enough pixels, batches that leave it steps."""
     chosen = vary(base, **{**place.fields, **changes})
+    if not place.fields:  # a recipe that was named stays as it is
+        return chosen
     smallest = min(data.image_size)
     if "resolution" not in changes:
         kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)

@@ -113,7 +113,7 @@ class Comparison:
             asdict(group) | {"n": group.n, "mean": group.mean, "sd": group.sd, "interval95": group.interval95}
             for group in self.groups
         ]
-        return asdict(self) | {"groups": groups}
+        return asdict(self) | {"groups": groups, "sentences": self.sentences}
 
 
 def compare(
@@ -249,6 +249,8 @@ def compare_two(
     if first.n == second.n == 1 and metric == "accuracy":
         paired = paired_images(runs_first[0], runs_second[0], split)
     difference = welch(first.values, second.values)
+    if difference and metric != "loss":  # two seeds' interval would leave what differences of accuracies can be
+        difference = replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
     return Pair(first.name, second.name, difference, None, paired, "")
 
 
@@ -335,8 +337,8 @@ def sentence_on_seeds(pair: Pair, difference: Difference, first: Group, second: 
 
 def sentence_on_one(group: Group, metric: str) -> str:
     """`"A" has a mean accuracy of 90.12% (95 % interval 89.80% to 90.44%, n = 3); there is no other recipe ...`"""
-    show, low_to_high = value_in_words(metric), group.interval95
-    spread = f"95 % interval {show(low_to_high[0])} to {show(low_to_high[1])}, " if low_to_high else ""
+    show, interval = value_in_words(metric), group.interval95
+    spread = f"95 % interval {show(interval[0])} to {show(interval[1])}, " if interval else ""
     named = {"top5": "top-5 accuracy"}.get(metric, metric)
     return (
         f'"{group.name}" has a mean {named} of {show(group.mean)} ({spread}n = {group.n}); '

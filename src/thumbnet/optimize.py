@@ -17,9 +17,10 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest). Every
     group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the schedule.
     """
+    on_gpu = next(model.parameters()).device.type == "cuda"
     if recipe.optimizer == "muon":
         leave_compiler_out()
-        return with_peaks(build_muon(model, recipe, compute))
+        return with_peaks(build_muon(model, recipe, compute), recordable=on_gpu)
     penalized = dict(penalized_parameters(model, recipe))
     free = [p for name, p in model.named_parameters() if name not in penalized and p.requires_grad]
     groups = [
@@ -28,15 +29,16 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     ]
     groups = [group for group in groups if group["params"]]
     betas = (recipe.beta1, recipe.beta2)
+    common: dict[str, Any] = {"lr": recipe.learning_rate, "fused": True}
     if recipe.optimizer == "adam":
-        adam = torch.optim.Adam(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
-        return with_peaks(adam)
+        adam = torch.optim.Adam(groups, **common, betas=betas, eps=recipe.epsilon, capturable=on_gpu)
+        return with_peaks(adam, recordable=on_gpu)
     if recipe.optimizer == "adamw":
-        adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, eps=recipe.epsilon, fused=True)
-        return with_peaks(adamw)
+        adamw = torch.optim.AdamW(groups, **common, betas=betas, eps=recipe.epsilon, capturable=on_gpu)
+        return with_peaks(adamw, recordable=on_gpu)
     nesterov = recipe.momentum > 0
-    sgd = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)
-    return with_peaks(sgd)
+    sgd = torch.optim.SGD(groups, **common, momentum=recipe.momentum, nesterov=nesterov)
+    return with_peaks(sgd, recordable=on_gpu)
 
 
 def leave_compiler_out() -> None:
@@ -54,17 +56,23 @@ def leave_compiler_out() -> None:
             plain.__dynamo_disable = plain
 
 
-def with_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Note each group's rate as its `peak`."""
+def with_peaks(optimizer: torch.optim.Optimizer, *, recordable: bool) -> torch.optim.Optimizer:
+    """Note each group's rate as its `peak`; where `recordable`, the rate itself lies on the device, for graphs.py."""
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
+        if recordable:
+            group["lr"] = torch.tensor(group["peak"], device=group["params"][0].device)
     return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Every group's rate becomes its peak times the schedule's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
+        rate = group["peak"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def build_muon(model: nn.Module, recipe: Recipe, compute: torch.dtype) -> "Muon":
@@ -108,7 +116,10 @@ class Muon(torch.optim.Optimizer):
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
                     direction = (update / (update.norm() + TINY)).to(self.compute)  # all singular values in [0, 1]
                     update = nearest_orthogonal(direction.flatten(1)).view_as(parameter)
-                parameter.add_(update, alpha=-group["lr"])
+                if isinstance(group["lr"], Tensor):
+                    parameter.sub_(update * group["lr"])  # read when the step runs, not when it is recorded
+                else:
+                    parameter.add_(update, alpha=-group["lr"])
 
     def nesterov(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         """The gradient with momentum, looked up one step ahead."""

@@ -105,19 +105,3 @@ def epoch_line(row: dict[str, Any], epochs: float) -> str:
     if row.get("validation_accuracy") is not None:
         line += f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:6.2%}"
     return line + f"  {row['images_per_second']:,.0f}/s"
-
-
-def counted(number: float, one: str, many: str | None = None) -> str:
-    """`1 image`, `2,000 images`, `1.4 epochs`; `many` where it is not `one` with an s."""
-    number = int(number) if number == int(number) else number
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """`8 s`, `3:05` or `2:03:09`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -25,7 +25,7 @@ def recorded_for(recipe: str) -> list[str]:
 
 def in_words(result: dict[str, Any]) -> str:
     """`83.40 % test accuracy (n = 1) with epochs 16, 12:30 on a processor, bf16`."""
-    from thumbnet.progress import duration
+    from thumbnet.words import duration
 
     changes = ", ".join(f"{name} {value}" for name, value in result["changes"].items())
     changed = f" with {changes}" if changes else ""
@@ -50,7 +50,7 @@ def spread(record: dict[str, Any]) -> str:
 
 def views(record: dict[str, Any]) -> str:
     """`1 view`, `2 views` or `6 views of the 25 % least certain`."""
-    from thumbnet.progress import counted
+    from thumbnet.words import counted
 
     text = counted(record["views"], "view")
     return text if record["uncertain"] == 1 else f"{text} of the {record['uncertain']:.0%} least certain"

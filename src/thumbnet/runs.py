@@ -267,7 +267,8 @@ class Run:
         as_before: dict[str, Any] = {}
         if name not in SPECS:
             as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
-        return load_dataset(name, data_dir=data_dir, **(as_before | options)).with_validation(**self.recipe.cut)
+        data = load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
+        return data.with_validation(**self.recipe.cut)
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, its every pixel) are the run's."""
@@ -293,17 +294,19 @@ class Run:
             yield
 
     def note_process(self, environment: dict[str, Any]) -> str:
-        """Add to environment.json in what this process differs from the first one; in words, or "" where in nothing.
+        """Add to environment.json in what this process differs from the one before; in words, or "" where in nothing.
 
         Only what changes the last bits counts.
         """
         first = self.environment
-        changed = {key: environment.get(key) for key in CHANGING_BITS if first.get(key) != environment.get(key)}
+        before = {key: first.get(key) for key in CHANGING_BITS}
+        for changed in first.get("continued_with", []):
+            before |= changed
+        changed = {key: environment.get(key) for key in CHANGING_BITS if before[key] != environment.get(key)}
         if changed:
-            write_json(
-                self.place("environment.json"), first | {"continued_with": [*first.get("continued_with", []), changed]}
-            )
-        return ", ".join(f"{key} {value} (before: {first.get(key)})" for key, value in changed.items())
+            rows = [*first.get("continued_with", []), changed]
+            write_json(self.place("environment.json"), first | {"continued_with": rows})
+        return ", ".join(f"{key} {value or 'none'} (before: {before[key] or 'none'})" for key, value in changed.items())
 
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
@@ -383,11 +386,9 @@ class Run:
 
 
 def hint_below(path: Path) -> str:
-    """Where a run may lie instead, for who named the folder above: `; there is runs/latest`."""
-    if (path / "latest").exists():
-        return f"; there is {path / 'latest'}"
-    below = next(path.glob("*/summary.json"), None) or next(path.glob("*/*/*/summary.json"), None)
-    return f"; there is {below.parent}" if below else ""
+    """The newest finished run below, where the folder above was named: `; there is runs/fashion-mini/general/...`."""
+    below = [file for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/summary.json")]
+    return f"; there is {max(below, key=lambda file: file.stat().st_mtime).parent}" if below else ""
 
 
 def check_data_record(data: dict[str, Any], path: Path) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from thumbnet.checkpoints import Arrays, check_arrays
 from thumbnet.errors import TrainingFailed
 from thumbnet.evaluation import Scores
-from thumbnet.progress import duration
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
 from thumbnet.schedule import learning_rate, total_steps
+from thumbnet.words import duration
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Position:
         seconds = time.perf_counter() - self.began
         left = seconds / done * (total_steps(recipe, steps) - self.epoch * steps - self.step)
         return (
-            f"epoch {self.epoch + 1}/{math.ceil(recipe.epochs)}  loss {loss / images:.4f}  accuracy {hits / images:.4f}  "
+            f"epoch {self.epoch + 1}/{math.ceil(recipe.epochs)}  loss {loss / images:.4f}  accuracy {hits / images:.2%}  "
             f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
         )
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
 from thumbnet.data.datasets import check_dataset_name
@@ -26,12 +26,16 @@ from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
 from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
-from thumbnet.progress import counted, duration
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run, as_toml, recipe_table
 from thumbnet.signals import StopSignals
+from thumbnet.words import counted, duration
+
+if TYPE_CHECKING:
+    from thumbnet.backend import Backend
+    from thumbnet.data.datasets import Dataset
 
 KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
@@ -66,6 +70,10 @@ class Study:
             for fold in range(max(1, self.folds))
             for variant in self.variants
         ]
+
+    def unfinished(self, folder: Path) -> "list[Cell]":
+        """The runs that are not done yet in the study's folder."""
+        return [cell for cell in self.cells() if not (folder / "cells" / cell.name / "summary.json").is_file()]
 
     def plan(self) -> dict[str, Any]:
         """Everything that decides the result, as plan.json holds it."""
@@ -246,7 +254,7 @@ def run_study(
     running = Running()
     with alone_in(folder, "at the study"), StopSignals() as stop, leaving_no_process(running):
         write_plan(study, folder)
-        waiting = [cell for cell in cells if not (folder / "cells" / cell.name / "summary.json").is_file()]
+        waiting = study.unfinished(folder)
         total = len(waiting)
         tell(f"{study.name}: {counted(len(cells), 'run')}, {len(cells) - total} finished already, into {folder}")
         while waiting or running.processes:
@@ -268,21 +276,41 @@ def run_study(
 
 def estimated_seconds(
     study: Study, *, machine: Machine | None = None, data_dir: Path | None = None
-) -> dict[str, float]:
-    """Seconds of one run of each variant on this machine, by a few timed steps. Raises `UserError` where data are not here."""
+) -> dict[str, float | str]:
+    """Seconds of one run of each variant on this machine, by a few timed steps; the reason where they cannot be told."""
     from thumbnet.backend import prepare
-    from thumbnet.data.datasets import SPECS, load_dataset
-    from thumbnet.timing import step_seconds, training_seconds
 
-    backend = prepare(machine or Machine())
-    seconds = {}
+    backend, loaded = prepare(machine or Machine()), dict[str, Any]()
+    seconds: dict[str, float | str] = {}
     for variant in study.variants:
-        options = {"data_dir": data_dir, "offline": True} if variant.dataset in SPECS else {}
-        cut = vary(variant.recipe, folds=study.folds).cut
-        data = load_dataset(variant.dataset, **options).with_validation(**cut)  # type: ignore[arg-type]
-        step = step_seconds(variant.recipe, data, backend, steps=3)
-        seconds[variant.name] = training_seconds(variant.recipe, data, step)
+        try:
+            if variant.dataset not in loaded:
+                loaded[variant.dataset] = data_at_hand(variant.dataset, data_dir)
+            seconds[variant.name] = seconds_of_run(
+                vary(variant.recipe, folds=study.folds), loaded[variant.dataset], backend
+            )
+        except UserError as error:
+            seconds[variant.name] = str(error)
     return seconds
+
+
+def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":
+    """The data set, whole; never downloaded."""
+    from thumbnet.data.datasets import SPECS, load_dataset
+
+    if name in SPECS:
+        return load_dataset(name, validation=0, data_dir=data_dir, offline=True)
+    return load_dataset(name, validation=0)
+
+
+def seconds_of_run(recipe: Recipe, data: "Dataset", backend: "Backend") -> float:
+    """What a run of the recipe takes, by three of its steps."""
+    from thumbnet.timing import step_seconds, training_seconds
+    from thumbnet.training import check_fits
+
+    cut = data.with_validation(**recipe.cut)
+    check_fits(recipe, cut)
+    return training_seconds(recipe, cut, step_seconds(recipe, cut, backend, steps=3))
 
 
 def refuse_taken(folder: Path) -> None:

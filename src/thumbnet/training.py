@@ -17,20 +17,24 @@ from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepar
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
+from thumbnet.graphs import RecordedUpdate, Update
 from thumbnet.machine import Machine
-from thumbnet.models.whitening import fit_whitening, train_stem
+from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
-from thumbnet.progress import Reporter, counted
+from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
+from thumbnet.recipes import fitted_to
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.run_paths import new_run_path, point_latest
 from thumbnet.runs import Run, build_model
 from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.state import Position, diverged, refuse_non_finite, restore, save
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+    from thumbnet.models.preprocessed import Preprocessed
 
 GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
 
@@ -62,19 +66,20 @@ def train(
         machine = run.machine_to_resume(machine)
     backend = prepare(machine)
     reporter = reporter or Reporter()
+    about, begun = environment(backend), run is not None
     with StopSignals() as stop:
         if run is None:
-            run = Run.create(path, recipe, data, environment(backend))
+            run = Run.create(path, recipe, data, about)
         elif run.finished:
             reporter.say(f"{run.path} is finished already")
             return run
         with run.locked():
             if run.finished:  # by another process, between the look above and the lock
                 return run
-            if changed := run.note_process(environment(backend)):
+            if begun and (changed := run.note_process(about)):
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
-            about = f"{recipe.name} on {data.name}: {len(data.train):,} training images"
-            reporter.say(f"{about}, {backend.describe()}, into {run.path}")
+            what = f"{recipe.name} on {data.name}: {counted(len(data.train), 'training image')}"
+            reporter.say(f"{what}, {backend.describe()}, into {run.path}")
             model, logits, validation, position = fit(run, data, backend, reporter, stop, machine.checkpoint_seconds)
             run.save_model(model)
             if logits is not None:
@@ -105,6 +110,7 @@ def fit(
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
+    update = updating(model, optimizer, run, position, backend)
     steps = steps_per_epoch(recipe, len(data.train))
     total = total_steps(recipe, steps)
     logits_of_validation = scores = None
@@ -128,13 +134,11 @@ def fit(
                 x = x.contiguous(memory_format=torch.channels_last)
                 model.resize.part = resolution(recipe, epoch, step, steps)
                 train_stem(model.network, progress < recipe.stem_until)
-                optimizer.zero_grad(set_to_none=True)
-                with global_draws(device, recipe.seed, "dropout", epoch, step):
-                    loss, logits = gradients(model, x, targets, recipe, backend)
-                if device.type == "cpu" or step % GPU_READS_EVERY == 0:
-                    refuse_non_finite_loss(loss, run, epoch, step)
                 set_learning_rate(optimizer, rate_factor(recipe, epoch, step, steps))
-                optimizer.step()
+                with global_draws(device, recipe.seed, "dropout", epoch, step):
+                    loss, logits = update(x, targets)
+                if device.type != "cpu" and step % GPU_READS_EVERY == 0:
+                    refuse_non_finite_loss(loss, run, epoch, step)
 
                 position.count(loss, logits, labels)
                 position.step = step + 1
@@ -170,7 +174,7 @@ def check_fits(recipe: Recipe, data: "Dataset") -> None:
     if recipe.batch_size > len(data.train):
         raise UserError(
             f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
-            f"give less, as in --batch-size {max(2, len(data.train) // 10)}"
+            f"give less, as in --batch-size {fitted_to(recipe, len(data.train)).batch_size}, or more images"
         )
     height, width = data.image_size
     if recipe.crop >= min(height, width):
@@ -203,6 +207,27 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
     mean = weights @ values
     variance = weights @ values.square() - mean.square()
     return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
+
+
+def updating(
+    model: "Preprocessed", optimizer: torch.optim.Optimizer, run: Run, position: Position, backend: Backend
+) -> Update:
+    """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
+
+    On a GPU it is recorded and replayed. On a CPU a loss that is not finite never reaches the weights.
+    """
+
+    def update(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad(set_to_none=True)
+        loss, logits = gradients(model, x, targets, run.recipe, backend)
+        if backend.device.type == "cpu":
+            refuse_non_finite_loss(loss, run, position.epoch, position.step)
+        optimizer.step()
+        return loss, logits
+
+    if backend.device.type != "cuda":
+        return update
+    return RecordedUpdate(update, kind=lambda: (model.resize.part, stem_is_trained(model.network)))
 
 
 def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:

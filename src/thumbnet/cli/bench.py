@@ -69,7 +69,8 @@ def bench(
 
     from thumbnet.benchmark import dataset_of, measured_campaign
     from thumbnet.machine import Machine
-    from thumbnet.progress import counted, reporter_for_terminal
+    from thumbnet.progress import reporter_for_terminal
+    from thumbnet.words import counted
 
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:

@@ -68,7 +68,7 @@ def compare(
 def lines(found: "Comparison") -> list[str]:
     """A table of the groups, a sentence for every pair, and the warnings."""
     from thumbnet.comparison import amount, value_in_words
-    from thumbnet.progress import duration
+    from thumbnet.words import duration
 
     width = max(5, *(len(group.name) for group in found.groups))
     show, spread = value_in_words(found.metric), amount(found.metric)

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from thumbnet.cli.fitting import recipe_for_few
 from thumbnet.cli.options import (
     Data,
     DataFlags,
     Json,
-    Measuring,
-    MeasuringFlags,
+    MachineFlags,
+    Machines,
     Whole,
     check_positive,
     described,
     given,
     print_json,
-    recipe_for_few,
 )
 from thumbnet.errors import UserError
 
@@ -30,7 +30,7 @@ def doctor(
     recipe: str | None = None,
     output: Path | None = None,
     out: Path | None = None,
-    machine: Measuring = MeasuringFlags(),  # noqa: B008
+    machine: Machines = MachineFlags(),  # noqa: B008
     options: Data = DataFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -72,7 +72,7 @@ def doctor(
     name = Path(dataset).resolve().name
     with reporter_for_terminal() as reporter:
         broken = {} if dataset in SPECS or resuming else {"skip_broken": True}  # they are what it is asked for
-        data = load_dataset(dataset, progress=reporter.loading, **(broken | given(options)))
+        data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, out, given(machine) | given(options), reporter, as_json=json)
         checked = None
@@ -152,6 +152,7 @@ def report_computer(*, as_json: bool) -> None:
     """The machine's findings; a fault ends with exit code 1."""
     from thumbnet.doctor import examine_computer
     from thumbnet.errors import ThumbnetError
+    from thumbnet.words import counted
 
     found = examine_computer()
     faults = sum(grave == "fault" for grave, _ in found)
@@ -160,4 +161,4 @@ def report_computer(*, as_json: bool) -> None:
     else:
         print("\n".join(f"{grave:5}  {sentence}" for grave, sentence in found))
     if faults:
-        raise ThumbnetError(f"{faults} fault{'s'[: faults > 1]} found on this machine")
+        raise ThumbnetError(f"{counted(faults, 'fault')} found on this machine")

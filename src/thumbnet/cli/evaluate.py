@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, check_positive, described, given, print_json
 from thumbnet.errors import UserError
-from thumbnet.progress import counted
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.evaluation import Scores

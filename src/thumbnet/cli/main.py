@@ -162,7 +162,7 @@ def in_our_words(error: CycloptsError) -> str:
         name, missing = error.command_chain[0], error.argument.name
         if missing.startswith("-"):
             return f"{missing} needs a value; see thumbnet {name} --help"
-        return f"{name} needs {'an' if missing[0] in 'AEIOU' else 'a'} {missing}: {usage_of(name, COMMANDS[name][0])}"
+        return f"something is missing; type {usage_of(name, COMMANDS[name][0])}"
     return " ".join(str(error).split())
 
 

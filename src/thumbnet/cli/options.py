@@ -13,9 +13,7 @@ from cyclopts import Group, Parameter, Token
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.progress import Reporter, counted
-from thumbnet.recipes import fitted_to, vary
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes.recipe import Recipe
 
 
 def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
@@ -104,15 +102,6 @@ def described(command: Callable[..., Any]) -> Callable[..., Any]:
         lines[-1:] = [f"{lines[-1]} {line.strip()}"] if goes_on else [*lines[-1:], line]
     command.__doc__ = "\n".join(lines)
     return command
-
-
-def recipe_for_few(recipe: Recipe, images: int, changes: dict[str, Any], reporter: Reporter) -> Recipe:
-    """A recipe that was taken since none was named, fitted to few training images; told, and what was typed is kept."""
-    fitted = vary(fitted_to(recipe, images), **changes)
-    if changed := differences(fitted, recipe):
-        told = ", ".join(f"{name} {now:g} (not {before:g})" for name, (now, before) in changed.items())
-        reporter.say(f"note: {counted(images, 'training image')}, few for {recipe.name}: {told}")
-    return fitted
 
 
 def given(flags: Any) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 import csv
 import io
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, as_json, check_positive, described, given
-from thumbnet.progress import counted
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.calibration import Threshold
@@ -60,12 +59,16 @@ def predict(
     """
     check_positive(top=top)
 
-    from thumbnet.data.images import image_files
+    from thumbnet.data.images import FORMATS_IN_WORDS, image_files
     from thumbnet.machine import Machine
     from thumbnet.prediction import load, predict_files, sure_from
     from thumbnet.runs import Run
 
-    files, ignored = [list(chain(*part)) for part in zip(*map(image_files, images), strict=True)]
+    files, ignored = list[Path](), list[Path]()
+    for path in images:
+        found, others = image_files(path)
+        files += found
+        ignored += others
     opened = Run.open(run)
     threshold = None if sure is None else sure_from(opened, sure)
     classifier = load(opened, machine=Machine(**given(machine)))
@@ -73,7 +76,7 @@ def predict(
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
     if ignored:
         shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
-        print(f"ignored: {counted(len(ignored), 'file')} whose name is no image's: {shown}", file=sys.stderr)
+        print(f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name: {shown}", file=sys.stderr)
     for complaint in broken:
         print(f"skipped: {complaint}", file=sys.stderr)
     if threshold:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from thumbnet.cli.fitting import recipe_for_few
 from thumbnet.cli.options import (
     Data,
     DataFlags,
@@ -15,7 +16,6 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
-    recipe_for_few,
 )
 from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.recipes import default_for
@@ -52,21 +52,23 @@ def preview(
         folder for stored.png and augmented.png, written anew each time
     """
     check_dataset_name(dataset)
-    chosen = named_recipe(recipe or default_for(dataset, given(fields).get("model")), **given(fields))
+    start = recipe or default_for(dataset, given(fields).get("model"))
+    chosen = named_recipe(start, **given(fields))
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine
     from thumbnet.preview import preview as look
-    from thumbnet.progress import counted, duration, reporter_for_terminal
+    from thumbnet.progress import reporter_for_terminal
+    from thumbnet.words import counted, duration
 
     with reporter_for_terminal() as reporter:
-        loaded = load_dataset(
-            dataset, validation=chosen.validation, seed=chosen.seed, progress=reporter.loading, **given(data)
-        )
+        loaded = load_dataset(dataset, validation=0, progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
         if recipe is None:
-            chosen = recipe_for_few(chosen, len(loaded.with_validation(**chosen.cut).train), given(fields), reporter)
+            chosen = recipe_for_few(
+                named_recipe(start), len(loaded.with_validation(**chosen.cut).train), given(fields), reporter
+            )
         seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, described, given, print_json
 from thumbnet.errors import UserError
-from thumbnet.progress import counted
+from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
@@ -53,10 +53,11 @@ def study(
     chosen = study_named(study, scale, seeds, only)
     folder = out or Path("studies") / chosen.name
     if plan:
+        seconds = estimated(chosen, data_dir, given(machine))
         if json:
-            print_json(chosen.plan())
+            print_json(chosen.plan() | {"seconds_of_a_run": seconds})
         else:
-            print("\n".join([*plan_lines(chosen), *cost_lines(chosen, jobs, data_dir, given(machine))]))
+            print("\n".join([*plan_lines(chosen), *cost_lines(chosen, folder, seconds)]))
         return
 
     from thumbnet.machine import Machine
@@ -88,9 +89,10 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
     if wrong := [option for option, value in options.items() if value is not None]:
         raise UserError(f"{wrong[0]} is for thumbnet study classic; a study file says so itself")
     if not Path(name).is_file():
-        if close := difflib.get_close_matches(name, ["classic"]):
-            raise UserError(f"there is no study file {name}; did you mean {close[0]!r}?")
-        raise UserError(f"there is no study file {name}; give a TOML file, or classic for the report's experiments")
+        meant = "did you mean 'classic'? Else " if difflib.get_close_matches(name, ["classic"], cutoff=0.8) else ""
+        raise UserError(
+            f"there is no study file {name}; {meant}give a TOML file, or classic for the report's experiments"
+        )
     return read_study(Path(name))
 
 
@@ -107,26 +109,32 @@ def plan_lines(study: "Study") -> list[str]:
     return text
 
 
-def cost_lines(study: "Study", jobs: int, data_dir: Path | None, machine: dict[str, Any]) -> list[str]:
-    """How long it would take, by a few steps of each variant on this machine; the reason where that cannot be told."""
+def estimated(study: "Study", data_dir: Path | None, machine: dict[str, Any]) -> dict[str, float | str]:
+    """Seconds of one run of each variant, or why they are not known."""
     from thumbnet.machine import Machine
-    from thumbnet.progress import duration, reporter_for_terminal
+    from thumbnet.progress import reporter_for_terminal
     from thumbnet.study import estimated_seconds
 
     with reporter_for_terminal() as reporter:
         reporter.say("timing a few steps of each variant")
-        try:
-            seconds = estimated_seconds(study, machine=Machine(**machine), data_dir=data_dir)
-        except UserError as error:
-            return [f"how long it would take is not known: {error}"]
-    runs = len(study.seeds) * max(1, study.folds)
+        return estimated_seconds(study, machine=Machine(**machine), data_dir=data_dir)
+
+
+def cost_lines(study: "Study", folder: Path, seconds: dict[str, float | str]) -> list[str]:
+    """How long a run of each variant would take, and all that are not done yet in the study's folder."""
     width = max(len(name) for name in seconds)
-    lines = [f"  {name:{width}}  about {duration(each)} a run" for name, each in seconds.items()]
-    at_once = f"; --jobs {jobs} shares the processor and may save a part of it" if jobs > 1 else ""
-    return [
-        *lines,
-        f"about {duration(runs * sum(seconds.values()))} in all on this machine, one run at a time{at_once}",
+    lines = [
+        f"  {name:{width}}  " + (f"not known: {each}" if isinstance(each, str) else f"about {duration(each)} a run")
+        for name, each in seconds.items()
     ]
+    left = study.unfinished(folder)
+    known = [value for cell in left if not isinstance(value := seconds[cell.variant.name], str)]
+    done = f", {len(study.cells()) - len(left)} are done" if len(left) < len(study.cells()) else ""
+    unknown = f"; {len(left) - len(known)} not counted" if len(known) < len(left) else ""
+    whole = (
+        f"about {duration(sum(known))} on this machine for {counted(len(known), 'run')}, one at a time{done}{unknown}"
+    )
+    return [*lines, whole]
 
 
 def outcome(comparisons: "list[Comparison]") -> list[str]:

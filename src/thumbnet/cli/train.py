@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.budget import expected_accuracy, parse_budget, recipe_for_budget
+from thumbnet.cli.fitting import recipe_for_few
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
     Data,
@@ -20,13 +21,12 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
-    recipe_for_few,
 )
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
-from thumbnet.progress import counted
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -88,7 +88,7 @@ def train(
 
     asked = Machine(**given(machine))
     with reporter_for_terminal() as reporter:
-        load = begun.load_data if begun else partial(load_dataset, dataset)
+        load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
         loaded = load(progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
@@ -96,7 +96,7 @@ def train(
             chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
         elif not begun and not recipe:
             images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for_few(chosen, images, given(fields), reporter)
+            chosen = recipe_for_few(named_recipe(start), images, given(fields), reporter)
         if seeds is not None:
             runs = train_seeds(
                 chosen, loaded, seeds, out, resume=resume, machine=asked, reporter=reporter, report=report
@@ -230,7 +230,7 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
 
 def outcome(summary: dict[str, Any]) -> list[str]:
     """What a person wants to know at the end: how good, how long, where it lies, what next."""
-    from thumbnet.progress import duration
+    from thumbnet.words import duration
 
     run = Path(summary["run"])
     lines = []

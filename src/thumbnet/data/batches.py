@@ -50,17 +50,23 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
 def hold_out(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split | None]:
     """Cut `fraction` of every class off at random: (the rest, the part held out), or None for the second if fraction is 0.
 
-    Each class gives its share rounded to whole images, so that the parts have the same balance of classes.
+    Each class gives its share rounded to whole images, so that the parts have the same balance of classes; where that is none
+    at all, one image of each class that has two.
     """
     if fraction == 0:
         return split, None
     labels = split.labels[split.rows]
     random = generator("cpu", seed, "validation")
     held = torch.zeros(len(split), dtype=torch.bool)
+    members_of_classes = []
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         shuffled = members[torch.randperm(len(members), generator=random)]
         held[shuffled[: round(fraction * len(members))]] = True
+        members_of_classes.append(shuffled)
+    if not held.any():  # shares of less than half an image: one of each class that can spare it
+        for shuffled in members_of_classes:
+            held[shuffled[: len(shuffled) > 1]] = True
     if not held.any() or held.all():
         raise UserError(f"validation {fraction} of {len(split)} images leaves one part empty; choose another or 0")
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])

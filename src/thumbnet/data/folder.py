@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.progress import counted
+from thumbnet.words import counted
 
 # Folder names, in any case, that hold a split. `training` and `testing` are how MNIST is often unpacked to files.
 SPLIT_OF_NAME = {

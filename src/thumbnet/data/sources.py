@@ -155,11 +155,13 @@ def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -
     files = []
     for archive in published.archives:
         tell = partial(progress, f"downloading {archive.name}") if progress else None
-
-        def wait(owner: str, name: str = archive.name) -> None:
-            if progress:
-                progress(f"waiting for {owner}, which downloads {name}", 0, 1)
-
+        wait = partial(tell_of_waiting, archive.name, progress)
         files.append(download(archive, place, offline=offline, progress=tell, wait=wait))
     location = files[0] if len(files) == 1 else place
     return Source(location, files, partial(published.read, location))
+
+
+def tell_of_waiting(name: str, progress: "Progress | None", owner: str) -> None:
+    """Say that another process downloads the file already."""
+    if progress:
+        progress(f"waiting for {owner}, which downloads {name}", 0, 1)

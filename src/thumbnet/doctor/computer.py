@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from thumbnet.progress import counted
+from thumbnet.words import counted
 
 LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
 LEAST_DISK = 1  # GiB in the cache: two published sets with their archives

@@ -15,7 +15,7 @@ from thumbnet.data.datasets import SPECS
 from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
-from thumbnet.progress import counted
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -156,9 +156,9 @@ def label_finding(checked: CheckedLabels) -> tuple[str, str]:
     """How many labels are doubted, and what that is worth."""
     if not checked.conclusive:
         return "note", (
-            f"nothing can be said of labels: networks trained on the other parts are right on {checked.accuracy:.1%} of "
-            f"{checked.images:,} images, and the commonest class is {checked.commonest:.1%} of them; "
-            "more images, or another --recipe, may help"
+            f"nothing can be said of labels: networks trained on the other parts agree with {checked.accuracy:.1%} of "
+            f"{checked.images:,} (95 % interval from {checked.interval95[0]:.1%}), and the commonest class is "
+            f"{checked.commonest:.1%} of the images; more images, or another --recipe, may help"
         )
     many, part = len(checked.suspects), len(checked.suspects) / checked.images
     return "note" if many else "well", (

@@ -18,6 +18,7 @@ ALIKE = 0.7  # correlation of their details from which on two images may be dupl
 APART = 0.5  # at most so far apart as the image is from its middle neighbour: trousers are all alike
 DETAIL = 5  # pixels of the square whose mean is taken off
 COLOUR = 0.1  # root mean square of the difference in colour, of 1, beyond which two images are of different things
+MOST_FADED = 2.0  # times as strong the colours of one may be as of the other
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
 BLOCK = 2_000  # images compared with all others at a time: 2,000 x 60,000 cosines are 480 MB
 
@@ -97,10 +98,14 @@ def descriptors(images: Tensor, *, mirrored: bool = False) -> Tensor:
 
 
 def colour_distance(image: Tensor, other: Tensor) -> float:
-    """Root mean square of the difference in colour of two images uint8 C H W, on a scale of 1; light and dark do not count."""
+    """Root mean square of the difference in colour of two images uint8 C H W, on a scale of 1.
+
+    Light and dark do not count: the second's colours, which grow and fade with it, are scaled to fit the first's best.
+    """
     small = F.adaptive_avg_pool2d(torch.stack((image, other)).float() / 255, GRID)  # 2 C 8 8
-    colour = small - small.mean(1, keepdim=True)
-    return (colour[0] - colour[1]).square().mean().sqrt().item()
+    first, second = small - small.mean(1, keepdim=True)  # C 8 8 each
+    scale = ((first * second).sum() / second.square().sum().clamp(min=1e-6)).clamp(1 / MOST_FADED, MOST_FADED)
+    return (first - scale * second).square().mean().sqrt().item()
 
 
 def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

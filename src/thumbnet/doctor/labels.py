@@ -1,6 +1,6 @@
 """Suspect labels: images that networks which never saw them take for another class, and surely."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 
-LEARNT = (
-    0.25  # of the way from naming the commonest class to being always right; less, and doubts are the networks' own
-)
+# Part of the way from naming the commonest class to being always right; with less, doubts are the networks' own.
+LEARNT = 0.25
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,8 @@ class CheckedLabels:
     accuracy: float
     interval95: tuple[float, float]  # Wilson's, of the accuracy
     commonest: float  # part of the images that are of the commonest class
-    suspects: tuple[
-        SuspectLabel, ...
-    ]  # the most doubtful first; none where the networks did not learn enough to be asked
-
-    @property
-    def conclusive(self) -> bool:
-        """False where the networks hardly do better than naming the commonest class: then their doubts say nothing."""
-        return learnt(self.interval95[0], self.commonest)
-
-
-def learnt(accuracy: float, commonest: float) -> bool:
-    """Whether networks of this accuracy know enough to be asked."""
-    return accuracy >= commonest + LEARNT * (1 - commonest)
+    conclusive: bool  # False where they may do little better than naming the commonest class: their doubts say nothing
+    suspects: tuple[SuspectLabel, ...]  # the most doubtful first; none where nothing can be concluded
 
 
 def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 4, **options: Any) -> CheckedLabels:
@@ -62,6 +50,7 @@ def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 
     `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie in `folder`,
     where a stopped call goes on. `options` are those of `train`.
     """
+    data = replace(data, own_validation=None)  # the training images alone are cut
     parts = []
     for fold in range(folds):
         run = train(vary(recipe, folds=folds, fold=fold), data, folder / f"fold-{fold}", **options)
@@ -70,8 +59,9 @@ def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 
     probabilities = (logits.double() / fit_temperature(logits, labels)).softmax(1)
     hits, images = int((logits.argmax(1) == labels).sum()), len(labels)
     interval, commonest = wilson_interval(hits, images), torch.bincount(labels).max().item() / images
+    conclusive = interval[0] >= commonest + LEARNT * (1 - commonest)
     found = []
-    for place, suggested in doubted(probabilities, labels) if learnt(interval[0], commonest) else []:
+    for place, suggested in doubted(probabilities, labels) if conclusive else []:
         label = int(labels[place])
         found.append(
             SuspectLabel(
@@ -82,7 +72,7 @@ def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 
                 suggested_probability=probabilities[place, suggested].item(),
             )
         )
-    return CheckedLabels(images, hits / images, interval, commonest, tuple(found))
+    return CheckedLabels(images, hits / images, interval, commonest, conclusive, tuple(found))
 
 
 def doubted(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int]]:

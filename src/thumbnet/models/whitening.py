@@ -45,6 +45,11 @@ def train_stem(network: nn.Module, trained: bool) -> None:
             layer.bias.requires_grad_(trained)
 
 
+def stem_is_trained(network: nn.Module) -> bool:
+    """What `train_stem` was last told; False for a network without whitening."""
+    return any(layer.bias.requires_grad for layer in network.modules() if isinstance(layer, Whitening))
+
+
 @torch.no_grad()
 def fit_whitening(network: nn.Module, images: Tensor) -> None:
     """Set the filters of every `Whitening` of a network that takes float images B C H W; without one, do nothing."""

@@ -48,18 +48,26 @@ LEAST_STEPS = 300  # in a run
 SMALLEST_BATCH = 8  # below, normalisation within a batch costs more than its steps bring
 
 
-def fitted_to(recipe: Recipe, images: int) -> Recipe:
-    """The recipe for so many training images: where they are few, batches are smaller, and epochs more.
+def fitted_to(recipe: Recipe, images: int, *, batch_size: int | None = None) -> Recipe:
+    """The recipe for so many training images: where they are few, smaller batches, or those of `batch_size`, and more epochs.
 
-    The rate of SGD and Adam goes with the batch (Goyal et al. 2017, https://arxiv.org/abs/1706.02677); Muon's is an angle, and
-    stays.
+    Where batches are made smaller here, the rate of other optimisers than Muon goes with them (for SGD: Goyal et al. 2017,
+    https://arxiv.org/abs/1706.02677); Muon's is an angle, and stays.
     """
-    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS), max(2, images))
-    if batch_size == recipe.batch_size:
+    if images >= FEWEST_STEPS * recipe.batch_size:
         return recipe
-    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / max(1, images // batch_size)))
-    part = 1.0 if recipe.optimizer == "muon" else batch_size / recipe.batch_size
-    return vary(recipe, batch_size=batch_size, epochs=epochs, learning_rate=recipe.learning_rate * part)
+    smaller = min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS), max(2, images))
+    size = batch_size or smaller
+    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / max(1, images // size)))
+    part = 1.0 if recipe.optimizer == "muon" or batch_size else size / recipe.batch_size
+    whole = recipe.micro_batch == 0 or size % recipe.micro_batch != 0
+    return vary(
+        recipe,
+        batch_size=size,
+        micro_batch=0 if whole else recipe.micro_batch,
+        epochs=epochs,
+        learning_rate=recipe.learning_rate * part,
+    )
 
 
 DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76", "fashion-mnist": "fashion-mnist-94"}

@@ -50,6 +50,7 @@ def to_80() -> Recipe:
         epochs=47,
         learning_rate=0.12,
         crop=4,
+        head_rate=6,
         cutmix=0.5,
         mix_until=0.8,
         label_smoothing=0.15,

@@ -12,12 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from thumbnet import plots
 from thumbnet.comparison import Comparison, amount, in_words, value_in_words
 from thumbnet.files import write_text
-from thumbnet.progress import counted
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import differences
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
 from thumbnet.runs import Run
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.study import Cell, Study

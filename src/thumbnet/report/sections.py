@@ -13,6 +13,7 @@ from thumbnet.benchmark import training_flops
 from thumbnet.calibration import confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.comparison import in_words
 from thumbnet.data.batches import Split
+from thumbnet.data.datasets import SPECS
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
 from thumbnet.explanation import Explanation, explain
@@ -20,11 +21,11 @@ from thumbnet.files import first_line
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
 from thumbnet.predictions import Predictions
-from thumbnet.progress import counted
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
 from thumbnet.runs import Run
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -247,7 +248,7 @@ def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
         ("licence", about.get("licence", "-")),
         ("fingerprint", about["fingerprint"]),
     ]
-    rows += [(what, f"{len(about[what])} files") for what in ("broken", "ignored") if about.get(what)]
+    rows += [(what, counted(len(about[what]), "file")) for what in ("broken", "ignored") if about.get(what)]
     return {"rows": rows, "samples": samples(data) if data is not None else []}
 
 
@@ -290,7 +291,9 @@ def reproduce(run: Run) -> list[str]:
     config = shlex.quote(str(run.path / "recipe.toml"))
     about = run.environment
     machine = f"--device {about['device'].split(':')[0]} --precision {about['precision']} --threads {about['threads']}"
-    lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config} {machine}"]
+    folder = f" --image-size {run.data['image_size'][0]}" if run.data["name"] not in SPECS else ""
+    folder += " --skip-broken" if run.data.get("broken") else ""
+    lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config} {machine}{folder}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")
     return lines
@@ -321,6 +324,6 @@ def same_images(found: Judged, split: Split) -> bool:
 
 def in_seconds(seconds: float) -> str:
     """`18.3 s` below a minute, else `3:05`."""
-    from thumbnet.progress import duration
+    from thumbnet.words import duration
 
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)

@@ -1,0 +1,54 @@
+"""On a GPU, an update of the weights as a CUDA graph: recorded once, then replayed without Python between its kernels.
+
+A small network's step is hundreds of kernels of some microseconds each, and launching them one by one takes longer than they do.
+"""
+# Shapes: B batch, C channels, H and W height and width, K classes.
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Update: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # x B C H W, targets -> loss, logits B K
+Replay: TypeAlias = Callable[[], None]
+
+WARM_UP = 3  # calls before recording: libraries choose their algorithms, the optimiser makes its buffers
+
+
+class RecordedUpdate:
+    """Does what `update` does, after `WARM_UP` calls by replaying a recording of it.
+
+    What is recorded holds for one kind of call: `kind()` says which (the resolution, what is trained), with shapes and types of
+    the inputs. Addresses are part of it, so inputs are copied to where they lay when it was recorded, and the results lie where
+    they lay then: read them before the next call. Nothing in `update` may wait for the GPU, and the learning rate must be read
+    from the GPU's memory.
+    """
+
+    def __init__(self, update: Update, kind: Callable[[], Hashable]):
+        self.update, self.kind = update, kind
+        self.calls: Counter[Hashable] = Counter()
+        self.recorded: dict[Hashable, tuple[tuple[Tensor, Tensor], Replay, tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        key = (self.kind(), x.shape, targets.shape, targets.dtype)
+        self.calls[key] += 1
+        if self.calls[key] <= WARM_UP:
+            return self.update(x, targets)
+        if key not in self.recorded:
+            inputs = (x.clone(), targets.clone())  # `clone` keeps channels last
+            self.recorded[key] = (inputs, *record(self.update, inputs))
+        inputs, replay, results = self.recorded[key]
+        inputs[0].copy_(x)
+        inputs[1].copy_(targets)
+        replay()
+        return results
+
+
+def record(update: Update, inputs: tuple[Tensor, Tensor]) -> tuple[Replay, tuple[Tensor, Tensor]]:
+    """Record `update` of these inputs, which is not carried out; what replays it, and where its results will lie."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = update(*inputs)
+    return graph.replay, results
