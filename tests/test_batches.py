@@ -38,9 +38,16 @@ def test_holding_out_nothing_leaves_all_images_in_training():
     assert held is None
 
 
-def test_a_part_too_small_to_hold_an_image_is_refused():
-    with pytest.raises(UserError, match=r"validation 0\.001 of 100 images leaves one part empty"):
-        hold_out(numbered(), 0.001, seed=0)
+def test_a_part_of_less_than_half_an_image_holds_one_of_each_class_that_has_two():
+    train, held = hold_out(numbered(size=5), 0.1, seed=0)  # one class of two images, three of one
+    assert held.labels[held.rows].tolist() == [0] and len(train) == 4
+
+
+def test_a_part_that_cannot_hold_an_image_or_leaves_none_is_refused():
+    with pytest.raises(UserError, match=r"validation 0\.1 of 4 images leaves one part empty"):
+        hold_out(numbered(size=4), 0.1, seed=0)
+    with pytest.raises(UserError, match=r"validation 0\.9 of 8 images leaves one part empty"):
+        hold_out(numbered(size=8), 0.9, seed=0)
 
 
 def test_each_epoch_visits_every_image_once_in_an_order_of_its_own():
