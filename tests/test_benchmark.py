@@ -162,6 +162,36 @@ def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):
     assert "seed 0 failed (crop 40 is not smaller than the images of 28 x 28 pixels); --resume keeps the others" in last
 
 
+def test_seeds_in_one_process_have_the_networks_of_fresh_ones(tmp_path):
+    words = (
+        "bench",
+        "general",
+        "--seeds",
+        "2",
+        "--epochs",
+        "1",
+        "--widths",
+        "8",
+        "16",
+        "16",
+        "--threads",
+        "1",
+        "--json",
+    )
+    fresh = thumbnet(*words, "--runs", "fresh", cwd=tmp_path)
+    together = thumbnet(*words, "--runs", "together", "--one-process", cwd=tmp_path)
+    assert together.returncode == 0, together.stderr
+    for seed in (0, 1):
+        weights = [
+            (tmp_path / runs / f"general-s{seed}" / "model.safetensors").read_bytes() for runs in ("fresh", "together")
+        ]
+        assert weights[0] == weights[1]
+    made, other = (json.loads(result.stdout)["campaigns"][0] for result in (together, fresh))
+    assert made["cold_wall"] is None and made["accuracy"] == other["accuracy"] and made["n"] == 2
+    assert [run["test_openings"] for run in made["runs"]] == [1, 1]
+    assert "| - |" in campaign_table([made])[-1]
+
+
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
     words = (
         "bench", "general", "--seeds", "1", "--epochs", "1", "--widths", "8", "16", "16", "--threads", "1",

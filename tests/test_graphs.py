@@ -7,10 +7,11 @@ import torch
 
 from conftest import CPU
 from thumbnet import graphs, training
-from thumbnet.graphs import WARM_UP, RecordedUpdate
+from thumbnet.graphs import WARM_UP, RecordedUpdate, Recordings
 from thumbnet.optimize import set_learning_rate, with_peaks
 from thumbnet.recipes import vary
 from thumbnet.training import train
+from thumbnet.workshop import Workshop
 
 
 def recording_on_cpu(update, inputs):
@@ -47,17 +48,44 @@ def test_a_run_of_replayed_updates_ends_with_the_bits_of_a_plain_one(tiny, quick
     def updating(model, optimizer, *rest, keep=training.updating):
         from thumbnet.models.whitening import stem_is_trained
 
-        update = keep(model, optimizer, *rest)
-        made.append(RecordedUpdate(update, kind=lambda: (model.resize.part, stem_is_trained(model.network))))
+        kind = lambda: (model.resize.part, stem_is_trained(model.network))  # noqa: E731
+        made.append(RecordedUpdate(keep(model, optimizer, *rest), kind, rest[-1]))
         return made[-1]
 
     monkeypatch.setattr(training, "updating", updating)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=CPU, plots=False)
     assert (plain.path / "model.safetensors").read_bytes() == (replayed.path / "model.safetensors").read_bytes()
     [update] = made
-    parts = {(key[0][0], key[0][1]) for key in update.recorded}
+    parts = {(key[0][0], key[0][1]) for key in update.recordings.made}
     assert parts == {(0.75, True), (1.0, True), (1.0, False)}  # 0.7 of the run
-    assert sum(update.calls.values()) == 6 * (216 // 32)
+    assert sum(update.recordings.calls.values()) == 6 * (216 // 32)
+
+
+def test_runs_after_the_first_in_a_workshop_replay_from_their_first_step_and_are_those_of_fresh_ones(
+    tiny, quick, recorded, tmp_path, monkeypatch
+):
+    chosen = [vary(quick, epochs=2, cutmix=0.0, mixup=0.0, seed=seed) for seed in (0, 1, 2)]
+    plain = [train(each, tiny, tmp_path / f"plain{each.seed}", machine=CPU, plots=False) for each in chosen]
+
+    def updating(model, optimizer, *rest, keep=training.updating):
+        return RecordedUpdate(keep(model, optimizer, *rest), lambda: model.resize.part, rest[-1])
+
+    monkeypatch.setattr(training, "updating", updating)
+    workshop, networks = Workshop(), set()
+    for each, alone in zip(chosen, plain, strict=True):
+        run = train(each, tiny, tmp_path / f"kept{each.seed}", machine=CPU, plots=False, workshop=workshop)
+        assert (run.path / "model.safetensors").read_bytes() == (alone.path / "model.safetensors").read_bytes()
+        networks.add(id(workshop.model))
+    assert len(networks) == 1 and sum(recorded.values()) == 2  # one for each resolution
+    train(
+        vary(quick, epochs=2, label_smoothing=0.3),
+        tiny,
+        tmp_path / "other",
+        machine=CPU,
+        plots=False,
+        workshop=workshop,
+    )
+    assert id(workshop.model) not in networks  # another recipe has a network of its own
 
 
 def test_the_first_calls_are_carried_out_as_they_are_and_the_next_ones_replayed(recorded):
@@ -67,7 +95,7 @@ def test_the_first_calls_are_carried_out_as_they_are_and_the_next_ones_replayed(
         carried_out.append(x)
         return x.sum(), x.flatten(1)[:, :10] * targets[:, None]
 
-    replayed = RecordedUpdate(update, kind=lambda: "one")
+    replayed = RecordedUpdate(update, lambda: "one", Recordings())
     for number in range(WARM_UP + 2):
         x, targets = torch.full((4, 3, 2, 2), float(number)), torch.arange(4.0)
         loss, logits = replayed(x, targets)
@@ -107,7 +135,7 @@ def test_on_a_gpu_replayed_updates_train_as_plain_ones_do(tiny, quick, tmp_path,
     on_gpu = Machine(device="cuda", precision="fp32")
     chosen = vary(quick, optimizer=optimizer, learning_rate=0.01, epochs=6, micro_batch=0)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=on_gpu, plots=False)
-    monkeypatch.setattr(training, "RecordedUpdate", lambda update, kind: update)
+    monkeypatch.setattr(training, "RecordedUpdate", lambda update, kind, recordings: update)
     plain = train(chosen, tiny, tmp_path / "plain", machine=on_gpu, plots=False)
     losses = [[row["train_loss"] for row in run.metrics] for run in (replayed, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -15,8 +15,9 @@ ORDER = [
     "errors", "words", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals",
     "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize", "graphs",
-    "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "training", "timing", "prediction",
-    "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark", "report", "study",
+    "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
+    "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark",
+    "report", "study",
     "classic_study", "doctor", "cli",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -173,6 +174,7 @@ def processor_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+@cache
 def git_commit() -> str | None:
     """The commit of the source tree thumbnet runs from, `+` appended where files differ from it; None when installed."""
     here = Path(__file__).parent

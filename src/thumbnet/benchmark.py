@@ -5,8 +5,9 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+    from thumbnet.workshop import Workshop
 
 ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
 SECONDS_BETWEEN_LOOKS = 0.5
+WARM_UP_SEED = 1_000_000  # added to the first seed: no campaign has as many
 
 
 def run_campaign(
@@ -38,9 +41,13 @@ def run_campaign(
     machine: Machine | None = None,
     changes: dict[str, Any] | None = None,
     resume: bool = False,
+    one_process: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
+
+    With `one_process` all are trained in this one, after a run that warms up and is thrown away: on a GPU it records what the
+    others replay. There is no cold wall then.
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
@@ -53,6 +60,7 @@ def run_campaign(
     places = {seed: folder / f"{name}-s{seed}" for seed in seeds}
     if not resume and (there := [path for path in places.values() if path.exists()]):
         raise UserError(f"{there[0]} is there already; give another --runs, or --resume to go on with its campaign")
+    measure = InThisProcess() if one_process else in_fresh_process
     for seed in seeds:
         order = {
             "recipe": name,
@@ -64,11 +72,12 @@ def run_campaign(
             "machine": vars(machine or Machine()),
             "resume": resume,
         }
-        row = (measured_before(order) if resume else None) or in_fresh_process(order)
+        row = (measured_before(order) if resume else None) or measure(order)
         rows.append(row)
+        cold = "" if row["cold_wall"] is None else f", cold wall {row['cold_wall']:.1f} s"
         tell(
             f"seed {seed}: {row['accuracy']:.2%} with {counted(row['views'], 'view')}, "
-            f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s, cold wall {row['cold_wall']:.1f} s"
+            f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s{cold}"
         )
     return summary_of_campaign(recipe, dataset, split, rows, changes or {})
 
@@ -144,6 +153,32 @@ def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+class InThisProcess:
+    """Runs one seed after the other here, the first after one that warms up, with what that left behind."""
+
+    def __init__(self) -> None:
+        from thumbnet.workshop import Workshop
+
+        self.workshop = Workshop()
+        self.warm = False
+
+    def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
+        with StopSignals():
+            if not self.warm:
+                with tempfile.TemporaryDirectory() as folder:
+                    one_run(warming_up(order, folder), self.workshop)
+                self.warm = True
+            row = one_run(order, self.workshop) | {"cold_wall": None}
+            write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
+        return row
+
+
+def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The same with another seed, measured on images held out from training."""
+    changes = {**order["changes"], "seed": order["changes"]["seed"] + WARM_UP_SEED, "validation": 0.1}
+    return {**order, "changes": changes, "split": "validation", "out": str(Path(folder) / "run"), "resume": False}
+
+
 def answer_of(process: subprocess.Popen[str], question: str, stop: StopSignals) -> str:
     """What the process prints until it ends. It is told to stop when a signal came, or something went wrong here."""
     waiting: str | None = question
@@ -162,7 +197,7 @@ def answer_of(process: subprocess.Popen[str], question: str, stop: StopSignals) 
         raise
 
 
-def one_run(order: dict[str, Any]) -> dict[str, Any]:
+def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[str, Any]:
     """Train and measure one seed. The train clock runs from images in memory to the last accuracy.
 
     For a run that was interrupted it is the sum over its processes.
@@ -178,7 +213,7 @@ def one_run(order: dict[str, Any]) -> dict[str, Any]:
         order["dataset"], data_dir=order["data_dir"], validation=recipe.validation, seed=recipe.seed
     ).in_memory()
     began = time.perf_counter()
-    run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False)
+    run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False, workshop=workshop)
     trained = time.perf_counter()
     seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
     backend = prepare(run.machine_to_measure(machine))
@@ -233,7 +268,7 @@ def summary_of_campaign(
         "top5": statistics.fmean(row["top5"] for row in rows),
         "train_clock": statistics.median(row["train_clock"] for row in rows),
         "train_clock_range": [min(row["train_clock"] for row in rows), max(row["train_clock"] for row in rows)],
-        "cold_wall": statistics.median(row["cold_wall"] for row in rows),
+        "cold_wall": statistics.median(cold) if (cold := known(row["cold_wall"] for row in rows)) else None,
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
         "processor": about["gpu"] or about["processor"],
@@ -242,6 +277,11 @@ def summary_of_campaign(
         "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
         "runs": [{key: value for key, value in row.items() if key != "environment"} for row in rows],
     }
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Those that were measured."""
+    return [value for value in values if value is not None]
 
 
 def command_of(recipe: Recipe, split: str, seeds: Sequence[int], changes: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ A small network's step is hundreds of kernels of some microseconds each, and lau
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -17,6 +18,14 @@ Replay: TypeAlias = Callable[[], None]
 WARM_UP = 3  # calls before recording: libraries choose their algorithms, the optimiser makes its buffers
 
 
+@dataclass
+class Recordings:
+    """How often each kind of update was called, and what was recorded: the inputs, what replays it, the results."""
+
+    calls: Counter[Hashable] = field(default_factory=Counter)
+    made: dict[Hashable, tuple[tuple[Tensor, Tensor], Replay, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+
 class RecordedUpdate:
     """Does what `update` does, after `WARM_UP` calls by replaying a recording of it.
 
@@ -26,20 +35,19 @@ class RecordedUpdate:
     from the GPU's memory.
     """
 
-    def __init__(self, update: Update, kind: Callable[[], Hashable]):
-        self.update, self.kind = update, kind
-        self.calls: Counter[Hashable] = Counter()
-        self.recorded: dict[Hashable, tuple[tuple[Tensor, Tensor], Replay, tuple[Tensor, Tensor]]] = {}
+    def __init__(self, update: Update, kind: Callable[[], Hashable], recordings: Recordings):
+        self.update, self.kind, self.recordings = update, kind, recordings
 
     def __call__(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         key = (self.kind(), x.shape, targets.shape, targets.dtype)
-        self.calls[key] += 1
-        if self.calls[key] <= WARM_UP:
+        calls, made = self.recordings.calls, self.recordings.made
+        calls[key] += 1
+        if calls[key] <= WARM_UP:
             return self.update(x, targets)
-        if key not in self.recorded:
+        if key not in made:
             inputs = (x.clone(), targets.clone())  # `clone` keeps channels last
-            self.recorded[key] = (inputs, *record(self.update, inputs))
-        inputs, replay, results = self.recorded[key]
+            made[key] = (inputs, *record(self.update, inputs))
+        inputs, replay, results = made[key]
         inputs[0].copy_(x)
         inputs[1].copy_(targets)
         replay()

@@ -64,13 +64,14 @@ def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
+        cold = "-" if record["cold_wall"] is None else f"{record['cold_wall']:.1f} s"
         name = f"`{record['recipe']}`" + "".join(f" {key}={value}" for key, value in record["changes"].items())
         sd = "" if record["accuracy_sd"] is None else f" ({100 * record['accuracy_sd']:.2f})"
         interval = record["accuracy_interval95"]
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
         rows.append(
             f"| {name} | {record['accuracy']:.2%}{sd} | {between} | {record['accuracy_1_view']:.2%} | {record['top5']:.2%} "
-            f"| {record['n']} | {record['train_clock']:.1f} s | {record['cold_wall']:.1f} s "
+            f"| {record['n']} | {record['train_clock']:.1f} s | {cold} "
             f"| {record['peak_memory_mb'] / 1000:.1f} GB | {record['part_of_ceiling']:.0%} |"
         )
     return rows

@@ -17,10 +17,10 @@ from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepar
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
-from thumbnet.graphs import RecordedUpdate, Update
+from thumbnet.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.machine import Machine
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
-from thumbnet.optimize import build_optimizer, l2_penalty, set_learning_rate
+from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import fitted_to
@@ -31,6 +31,7 @@ from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_st
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.state import Position, diverged, refuse_non_finite, restore, save
 from thumbnet.words import counted
+from thumbnet.workshop import Workshop
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -49,13 +50,15 @@ def train(
     plots: bool = True,
     reporter: Reporter | None = None,
     started: float | None = None,
+    workshop: Workshop | None = None,
 ) -> Run:
     """Fit `recipe` on `data.train` and write the run folder `out` (a new one under runs/ by default).
 
     Never opens the test split. With `resume`, an interrupted run in `out` is continued and a finished one returned; the
     result is, bit for bit on a CPU, that of a run never interrupted. `started` is the `time.time()` from which wall time
-    is counted. Raises `UserError` for a taken folder or data that do not fit the recipe, `TrainingFailed` when the loss
-    is no longer finite, `Interrupted` after a signal to stop, with a checkpoint written.
+    is counted; `workshop` keeps what the next run of the recipe in this process can use again. Raises `UserError` for a taken
+    folder or data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal
+    to stop, with a checkpoint written.
     """
     started = started or time.time()
     data = data.with_validation(**recipe.cut)
@@ -80,7 +83,9 @@ def train(
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
             what = f"{recipe.name} on {data.name}: {counted(len(data.train), 'training image')}"
             reporter.say(f"{what}, {backend.describe()}, into {run.path}")
-            model, logits, validation, position = fit(run, data, backend, reporter, stop, machine.checkpoint_seconds)
+            model, logits, validation, position = fit(
+                run, data, backend, reporter, stop, machine.checkpoint_seconds, workshop or Workshop()
+            )
             run.save_model(model)
             if logits is not None:
                 assert data.validation is not None
@@ -98,19 +103,25 @@ def train(
 
 
 def fit(
-    run: Run, data: "Dataset", backend: Backend, reporter: Reporter, stop: StopSignals, checkpoint_seconds: float
+    run: Run,
+    data: "Dataset",
+    backend: Backend,
+    reporter: Reporter,
+    stop: StopSignals,
+    checkpoint_seconds: float,
+    workshop: Workshop,
 ) -> tuple[nn.Module, Tensor | None, Scores | None, Position]:
     """The loop. Gives the model after the last epoch, its validation logits N K and scores, and the position with its clocks."""
     recipe, device = run.recipe, backend.device
     began = time.perf_counter()
+    data = data.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    fit_whitening(model.network, model.normalize(sample(data.train)))
-    model, data = place(model, device), data.to(device)
-    optimizer = build_optimizer(model, recipe, backend.dtype)
+    fit_whitening(model.network, model.normalize(sample(data.train).cpu()))
+    model, optimizer = workshop.set_up(place(model, device), recipe, backend)
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
-    update = updating(model, optimizer, run, position, backend)
+    update = updating(model, optimizer, run, position, backend, workshop.recordings)
     steps = steps_per_epoch(recipe, len(data.train))
     total = total_steps(recipe, steps)
     logits_of_validation = scores = None
@@ -197,20 +208,26 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
     channels = split.images.shape[1]
     if recipe.normalize == "none":
         return {"mean": [0.0] * channels, "std": [1.0] * channels}
-    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    counts = torch.zeros(channels, 256, dtype=torch.int64, device=split.images.device)
     for rows in split.rows.split(5_000):  # by histogram: exact, and without a float copy of the whole set
         images = split.images[rows]
         for channel in range(channels):
             counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255
-    weights = counts / counts.sum(1, keepdim=True)
+    weights = counts.cpu().double()
+    weights /= weights.sum(1, keepdim=True)
     mean = weights @ values
     variance = weights @ values.square() - mean.square()
     return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
 
 
 def updating(
-    model: "Preprocessed", optimizer: torch.optim.Optimizer, run: Run, position: Position, backend: Backend
+    model: "Preprocessed",
+    optimizer: torch.optim.Optimizer,
+    run: Run,
+    position: Position,
+    backend: Backend,
+    recordings: Recordings,
 ) -> Update:
     """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
 
@@ -227,7 +244,7 @@ def updating(
 
     if backend.device.type != "cuda":
         return update
-    return RecordedUpdate(update, kind=lambda: (model.resize.part, stem_is_trained(model.network)))
+    return RecordedUpdate(update, lambda: (model.resize.part, stem_is_trained(model.network)), recordings)
 
 
 def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:

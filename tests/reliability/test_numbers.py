@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from conftest import CPU
 from promises import FULL, count, held
-from thumbnet import training
+from thumbnet import training, workshop
 from thumbnet.backend import prepare
 from thumbnet.checkpoints import load_checkpoint
 from thumbnet.data.batches import Split, whole
@@ -171,7 +171,7 @@ def after_step(change, number=5):
     """Change model or optimiser after one of the steps."""
 
     def plant(monkeypatch, value):
-        keep, models, calls = training.build_optimizer, [], []
+        keep, models, calls = workshop.build_optimizer, [], []
 
         def build(model, *rest):
             models.append(model)
@@ -188,7 +188,7 @@ def after_step(change, number=5):
             optimizer.step = stepping
             return optimizer
 
-        monkeypatch.setattr(training, "build_optimizer", build)
+        monkeypatch.setattr(workshop, "build_optimizer", build)
 
     return plant
 
@@ -197,14 +197,14 @@ def when_built(change):
     """Change the model before the first step."""
 
     def plant(monkeypatch, value):
-        keep = training.build_optimizer
+        keep = workshop.build_optimizer
 
         def build(model, *rest):
             with torch.no_grad():
                 change(model, value)
             return keep(model, *rest)
 
-        monkeypatch.setattr(training, "build_optimizer", build)
+        monkeypatch.setattr(workshop, "build_optimizer", build)
 
     return plant
 

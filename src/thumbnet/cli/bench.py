@@ -31,6 +31,7 @@ def bench(
     runs: Path = Path("runs/bench"),
     data_dir: Path | None = None,
     resume: bool = False,
+    one_process: bool = False,
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
@@ -57,6 +58,8 @@ def bench(
         folder with the published files; else THUMBNET_DATA, else downloaded
     resume
         go on with a campaign that was stopped: its measured runs are kept, its last run continues
+    one_process
+        train all seeds in this process, after a run that warms up: for statistics of runs of seconds, and on a GPU
     """
     if not recipes:
         raise UserError(f"name a recipe to measure, for instance cifar10-83; there are {', '.join(RECIPES)}")
@@ -88,6 +91,7 @@ def bench(
                     machine=Machine(**given(machine)),
                     changes=changes,
                     resume=resume,
+                    one_process=one_process,
                     tell=reporter.say,
                 )
             )

@@ -47,7 +47,7 @@ def to_80() -> Recipe:
         to_76(),
         name="cifar100-80",
         widths=(128, 384, 768),
-        epochs=47,
+        epochs=42,
         learning_rate=0.12,
         crop=4,
         head_rate=6,
