@@ -74,13 +74,14 @@ def lines(found: "Comparison") -> list[str]:
     show, spread = value_in_words(found.metric), amount(found.metric)
     text = [
         f"{found.split} {found.metric} on {found.dataset}",
-        f"{'group':{width}}     n     mean       sd  95 % interval of the mean   time",
+        f"{'group':{width}}     n     mean  {'sd' if found.metric == 'loss' else 'sd, points':>10}  "
+        "95 % interval of the mean   time",
     ]
     for group in found.groups:
         sd = "-" if group.sd is None else spread(group.sd)
         interval = "-" if group.interval95 is None else " to ".join(map(show, group.interval95))
         text.append(
-            f"{group.name:{width}}  {group.n:>4}  {show(group.mean):>7}  {sd:>7}  {interval:<25}  {duration(group.seconds)}"
+            f"{group.name:{width}}  {group.n:>4}  {show(group.mean):>7}  {sd:>10}  {interval:<25}  {duration(group.seconds)}"
         )
     text += ["", *found.sentences]
     return text + [f"note: {warning}" for warning in found.warnings]
