@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -111,7 +110,7 @@ def trained_rows(study: "Study", done: "Sequence[tuple[Cell, Run]]") -> list[dic
         runs = [
             (
                 f"seed {cell.recipe.seed}" + (f", fold {cell.recipe.fold}" if cell.recipe.folds else ""),
-                f"cells/{quote(cell.name)}/",
+                f"cells/{cell.name}/",
             )
             for cell, _ in done
             if cell.variant.name == variant.name
