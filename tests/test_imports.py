@@ -12,8 +12,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Each module or package may import those before it, and itself. The README's tree follows the same order.
 ORDER = [
-    "errors", "words", "files", "locks", "checkpoints", "statistics", "randomness", "machine", "kernels", "backend", "signals",
-    "progress",
+    "errors", "words", "files", "locks", "checkpoints", "statistics", "claims", "randomness", "machine", "kernels", "backend",
+    "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark",

@@ -1,6 +1,7 @@
 """Intervals and tests against SciPy's."""
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -8,11 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from thumbnet.statistics import (
+    ROUNDING,
     accuracy_interval,
     holm,
     incomplete_beta,
     mcnemar,
     mean_interval,
+    paired_t,
     t_quantile,
     t_two_sided,
     welch,
@@ -55,7 +58,8 @@ def test_the_incomplete_beta_function_is_scipys(a, b, x):
 @pytest.mark.filterwarnings("ignore:Precision loss")
 @given(NUMBERS)
 def test_the_interval_of_a_mean_is_scipys(values):
-    if len(set(values)) < 2:
+    if statistics.stdev(values) <= ROUNDING:
+        assert mean_interval(values) is None
         return
     found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert mean_interval(values) == pytest.approx((found.low, found.high), rel=1e-6, abs=1e-9)
@@ -85,9 +89,24 @@ def test_welchs_test_is_scipys(first, second):
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
+@given(st.lists(st.tuples(numbers(-10, 10), numbers(-10, 10)), min_size=2, max_size=12))
+def test_the_test_of_pairs_is_scipys(pairs):
+    first, second = zip(*pairs, strict=True)
+    ours = paired_t(first, second)
+    if statistics.stdev([b - a for a, b in pairs]) <= 1e-6:
+        assert ours is None or not math.isnan(ours.p)
+        return
+    theirs = stats.ttest_rel(second, first)
+    interval = theirs.confidence_interval(0.95)
+    assert ours is not None and ours.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
+
+
 @pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([1.0, 1.0], [2.0, 2.0])])
 def test_one_value_or_no_spread_at_all_allows_no_test(first, second):
     assert welch(first, second) is None
+    assert len(first) != len(second) or paired_t(first, second) is None
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

@@ -4,7 +4,6 @@ import json
 import math
 import os
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -110,28 +109,42 @@ def test_in_bf16_with_the_parts_in_c_a_resumed_run_ends_with_the_same_bits_too(t
     assert_identical(train(chosen, tiny, tmp_path / "cut", machine=bf16), whole)
 
 
+class Heard(Reporter):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_emulated_bf16_is_told(tiny, quick, tmp_path, monkeypatch, native):
+    monkeypatch.setattr(training, "has_fast_bf16", lambda device: native)
+    heard = Heard()
+    train(quick, tiny, tmp_path / "run", machine=replace(CPU, precision="bf16"), reporter=heard)
+    said = "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
+    assert (said in heard.lines) is not native
+
+
 def test_a_run_resumed_with_other_kernels_or_threads_says_so_and_notes_it(tiny, quick, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         stop_at(patched, 3)
         with pytest.raises(Interrupted):
             train(quick, tiny, tmp_path / "run", machine=CPU)
     path = tmp_path / "run" / "environment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernels": "compiled"}))  # and fp32 does without
+    here = json.loads(path.read_text())["kernels"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernels": "others"}))
 
-    class Heard(Reporter):
-        lines: ClassVar[list[str]] = []
-
-        def say(self, line):
-            self.lines.append(line)
-
-    train(quick, tiny, tmp_path / "run", machine=replace(CPU, threads=2), reporter=Heard())
-    said = "note: continued with threads 2 (before: 1), kernels plain (before: compiled): the last bits will differ"
-    assert any(line.startswith(said) for line in Heard.lines)
+    heard = Heard()
+    train(quick, tiny, tmp_path / "run", machine=replace(CPU, threads=2), reporter=heard)
+    said = f"note: continued with threads 2 (before: 1), kernels {here} (before: others): the last bits will differ"
+    assert any(line.startswith(said) for line in heard.lines)
     about = json.loads(path.read_text())
-    assert about["threads"] == 1 and about["continued_with"] == [{"threads": 2, "kernels": "plain"}]
+    assert about["threads"] == 1 and about["continued_with"] == [{"threads": 2, "kernels": here}]
     run = Run.open(tmp_path / "run")
     assert run.note_process(about | about["continued_with"][0]) == ""  # the same again is nothing new
-    assert run.note_process(about | {"kernels": "plain"}) == "threads 1 (before: 2)"
+    assert run.note_process(about | {"kernels": here}) == "threads 1 (before: 2)"
     assert run.environment["continued_with"][1] == {"threads": 1}
 
 

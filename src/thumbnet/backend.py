@@ -161,8 +161,8 @@ def environment(backend: Backend) -> dict[str, Any]:
 
 
 def uses_kernels(backend: Backend) -> bool:
-    """Whether the parts written in C are used: for bf16 on a CPU, where a compiler was found."""
-    return backend.device.type == "cpu" and backend.precision == "bf16" and library() is not None
+    """Whether the parts written in C are used: on a CPU, where a compiler was found."""
+    return backend.device.type == "cpu" and library(backend.dtype) is not None
 
 
 def processor_name() -> str:

@@ -1,22 +1,39 @@
-"""Comparing runs: groups of seeds, differences with intervals, and sentences that claim only what they carry."""
+"""Comparing runs: groups of seeds, differences with intervals, and what may be claimed of them (worded in claims.py)."""
 # Shapes: N images.
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from thumbnet import claims
 from thumbnet.errors import UserError
+from thumbnet.files import first_line
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run
-from thumbnet.statistics import CLAIM_BELOW, Difference, accuracy_interval, holm, mcnemar, mean_interval, welch
+from thumbnet.statistics import (
+    CLAIM_BELOW,
+    Difference,
+    accuracy_interval,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_t,
+    spread,
+    welch,
+)
 
 Metric = Literal["accuracy", "top5", "loss"]
 SplitName = Literal["validation", "test"]
 RESAMPLES = 10_000  # of the bootstrap: its ends are then known to a hundredth of their distance
+ALIKE = ("device", "precision", "torch", "thumbnet")  # of a run's environment; what else differs is told as a warning
+NO_SPREAD = {  # by whether differences were taken seed by seed: why no test is defined
+    True: "each seed shows the same difference, so nothing is known of its spread",
+    False: "neither group shows any spread between its seeds",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ class Group:
 
     @property
     def sd(self) -> float | None:
-        return statistics.stdev(self.values) if self.n > 1 else None
+        return spread(self.values) if self.n > 1 else None
 
     @property
     def interval95(self) -> tuple[float, float] | None:
@@ -68,27 +85,41 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two groups compared. `difference` is second minus first over seeds; `images` compares two single networks."""
-
-    first: str
-    second: str
-    difference: Difference | None
-    adjusted_p: float | None  # Holm's, over all pairs
-    images: "PairedImages | None"
-    sentence: str
-
-
-@dataclass(frozen=True)
 class PairedImages:
-    """Two networks on the same images: how often one alone was right, and what follows."""
+    """Two networks on the same images, or those of the same folds: how often one alone was right, and what follows."""
 
     images: int
+    folds: int  # networks on either side
     only_first: int
     only_second: int
     p: float  # McNemar's exact test
     difference: float  # accuracy of the second minus that of the first
     interval95: tuple[float, float]  # paired bootstrap
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups compared. `difference` is second minus first over seeds; `images` compares single networks."""
+
+    first: str
+    second: str
+    difference: Difference | None = None
+    by_seed: bool = False  # differences were taken seed by seed
+    images: PairedImages | None = None
+    adjusted_p: float | None = None  # Holm's, over all pairs that have a p
+    reason: str = ""  # why there is nothing to claim from
+    sentence: str = ""
+
+    @property
+    def p(self) -> float | None:
+        """Of the test over seeds, or over images where there is one seed."""
+        found = self.difference or self.images
+        return found.p if found else None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether one of the two may be called better."""
+        return self.adjusted_p is not None and self.adjusted_p < CLAIM_BELOW
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,7 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """What can be said: of every pair, or of the one group there is."""
-        return [pair.sentence for pair in self.pairs] or [sentence_on_one(group, self.metric) for group in self.groups]
+        return [pair.sentence for pair in self.pairs] or [claims.on_one(group, self.metric) for group in self.groups]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; groups with mean, sd and interval."""
@@ -113,7 +144,8 @@ class Comparison:
             asdict(group) | {"n": group.n, "mean": group.mean, "sd": group.sd, "interval95": group.interval95}
             for group in self.groups
         ]
-        return asdict(self) | {"groups": groups, "sentences": self.sentences}
+        pairs = [asdict(pair) | {"p": pair.p, "claimed": pair.claimed} for pair in self.pairs]
+        return asdict(self) | {"groups": groups, "pairs": pairs, "sentences": self.sentences}
 
 
 def compare(
@@ -138,23 +170,38 @@ def compare_groups(
     metric: Metric = "accuracy",
     baseline: bool = False,
 ) -> Comparison:
-    """Compares runs under the group names given with them: every pair, or each with the first where `baseline`."""
+    """Compares runs under the group names given with them: every pair, or each with the first where `baseline`.
+
+    Raises `UserError` where the runs are not of the same data and images, or hold out different folds.
+    """
     runs: dict[str, list[Run]] = {}
     for name, run in named:
         runs.setdefault(name, []).append(run)
+    everyone = [run for _, run in named]
+    check_same_data(everyone)
+    check_same_folds(runs.values())
+    if split == "test":
+        check_same_test_images(everyone)
     groups = tuple(Group(name, members_of(part, split, metric), metric) for name, part in runs.items())
     chosen = [(groups[0], other) for other in groups[1:]] if baseline else list(combinations(groups, 2))
     opened_often = [m.path for group in groups for m in group.members if split == "test" and m.test_openings > 1]
-    pairs = [compare_two(a, b, runs[a.name], runs[b.name], split, metric) for a, b in chosen]
-    pairs = [conclude(pair, groups, metric, refused=bool(opened_often)) for pair in adjusted(pairs)]
-    first = named[0][1]
+    if opened_often:
+        refusal = "the test set was opened more than once for a run"
+        pairs = [Pair(a.name, b.name, reason=refusal) for a, b in chosen]
+    else:
+        pairs = adjusted([compare_two(a, b, runs[a.name], runs[b.name], split, metric) for a, b in chosen])
+    by_name = {group.name: group for group in groups}
+    pairs = [
+        replace(pair, sentence=claims.on_pair(pair, by_name[pair.first], by_name[pair.second], metric))
+        for pair in pairs
+    ]
     return Comparison(
-        dataset=first.data["name"],
+        dataset=named[0][1].data["name"],
         split=split,
         metric=metric,
         groups=groups,
         pairs=tuple(pairs),
-        warnings=tuple(warnings(groups, pairs, opened_often)),
+        warnings=tuple(claims.warnings(groups, pairs, opened_often, unlike(everyone))),
     )
 
 
@@ -178,6 +225,11 @@ def check_comparable(runs: Sequence[Run]) -> None:
         named[real] = run.path
     for run in runs:
         run.require_finished()
+    check_same_data(runs)
+
+
+def check_same_data(runs: Sequence[Run]) -> None:
+    """Raise `UserError` unless all runs are of the same images and classes."""
     first = runs[0]
     for run in runs[1:]:
         if run.classes != first.classes:
@@ -189,10 +241,50 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
+def check_same_test_images(runs: Sequence[Run]) -> None:
+    """Raise `UserError` where runs were measured on test images of data that had changed in between."""
+    seen: dict[str, Path] = {}
+    for run in runs:
+        if row := evaluation_of(run, "test"):
+            seen.setdefault(row.get("fingerprint", run.data["fingerprint"]), run.path)
+    if len(seen) > 1:
+        first, second = list(seen.values())[:2]
+        raise UserError(f"{first} and {second} were measured on different test images; evaluate them again on the same")
+
+
+def check_same_folds(groups: Iterable[Sequence[Run]]) -> None:
+    """Raise `UserError` where, of runs that cut their images into as many folds, seeds hold out different ones.
+
+    The mean over some folds and the mean over others differ by their images.
+    """
+    held_out: dict[int, tuple[set[int], Path]] = {}
+    for group in groups:
+        for part in runs_by_seed(group).values():
+            folds, count = {run.recipe.fold for run in part}, part[0].recipe.folds
+            others, path = held_out.setdefault(count, (folds, part[0].path))
+            if count and folds != others:
+                raise UserError(
+                    f"seed {part[0].recipe.seed} of {part[0].path} has the folds {listed(folds)} of {count}, that of {path} "
+                    f"{listed(others)}; give the same folds of every seed"
+                )
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """`0, 1 and 2`."""
+    *most, last = map(str, sorted(numbers))
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def unlike(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """What the runs' machines and versions differ in, of `ALIKE`: the values of each."""
+    values = {name: sorted({str(run.environment.get(name)) for run in runs}) for name in ALIKE}
+    return {name: found for name, found in values.items() if len(found) > 1}
+
+
 def name_of_group(recipe: Recipe) -> str:
     """The recipe's name and what was changed in it but the seed: `general, epochs 4`."""
     changed = differences(recipe, named_recipe(recipe.name))
-    words = [f"{name} {in_words(now)}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
+    words = [f"{name} {in_words(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
     return ", ".join([recipe.name, *words])
 
 
@@ -208,17 +300,22 @@ def members_of(runs: Sequence[Run], split: str, metric: str) -> tuple[Member, ..
 
     Raises `UserError` where that was not measured, or one seed is there twice, since the same run twice is no second draw.
     """
-    by_seed: dict[int, list[Run]] = {}
-    for run in runs:
-        by_seed.setdefault(run.recipe.seed, []).append(run)
     members = []
-    for seed, part in by_seed.items():
+    for seed, part in runs_by_seed(runs).items():
         if len({run.recipe.fold for run in part}) < len(part):
             raise UserError(f"{part[0].path} and {part[1].path} have the same recipe and seed {seed}; name one of them")
         values = [value_of(run, split, metric) for run in part]
         openings, seconds = max(run.test_openings for run in part), sum(run.summary["train_seconds"] for run in part)
         members.append(Member(str(part[0].path), seed, statistics.fmean(values), openings, seconds))
     return tuple(members)
+
+
+def runs_by_seed(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """The runs of each seed: one, or one for each fold."""
+    found: dict[int, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.recipe.seed, []).append(run)
+    return found
 
 
 def value_of(run: Run, split: str, metric: str) -> float:
@@ -230,12 +327,16 @@ def value_of(run: Run, split: str, metric: str) -> float:
                 f"{run.path} was trained on all its images, so it has no validation {metric}; try --split test"
             )
         return value
-    for row in reversed(run.evaluations):
-        if row["split"] == split and row["views"] == 1:
-            return row[metric]
+    if row := evaluation_of(run, split):
+        return row[metric]
     raise UserError(
         f"{run.path} was not measured on its {split} images; run: thumbnet evaluate {run.path} --split {split}"
     )
+
+
+def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
+    """The last measurement of the split with one view."""
+    return next((row for row in reversed(run.evaluations) if row["split"] == split and row["views"] == 1), None)
 
 
 # ---------------------------------------------------------------- pairs
@@ -244,29 +345,64 @@ def value_of(run: Run, split: str, metric: str) -> float:
 def compare_two(
     first: Group, second: Group, runs_first: Sequence[Run], runs_second: Sequence[Run], split: str, metric: str
 ) -> Pair:
-    """Over seeds, and for two single networks over images; the sentence follows in `conclude`."""
-    paired = None
-    if first.n == second.n == 1 and metric == "accuracy":
-        paired = paired_images(runs_first[0], runs_second[0], split)
-    difference = welch(first.values, second.values)
-    if difference and metric != "loss":  # two seeds' interval would leave what differences of accuracies can be
+    """Over seeds, or over images where either group has one; the sentence follows."""
+    pair = Pair(first.name, second.name)
+    if first.n == second.n == 1:
+        found = paired_images(runs_first, runs_second, split, metric)
+        return replace(pair, reason=found) if isinstance(found, str) else replace(pair, images=found)
+    if first.n == 1 or second.n == 1:
+        return pair
+    by_seed = split == "validation" and drawn_alike(runs_first, runs_second)
+    difference = (paired_by_seed if by_seed else welch_of)(first, second)
+    if difference is None:
+        return replace(pair, reason=NO_SPREAD[by_seed])
+    if metric != "loss":  # two seeds' interval would leave what differences of accuracies can be
         difference = replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
-    return Pair(first.name, second.name, difference, None, paired, "")
+    return replace(pair, difference=difference, by_seed=by_seed)
 
 
-def paired_images(first: Run, second: Run, split: str) -> PairedImages | None:
-    """McNemar's test and the paired bootstrap, or None where the images were not the same or nothing was kept of them."""
-    try:
-        one, other = first.predictions(split), second.predictions(split)
-    except UserError:
-        return None
-    if not one.same_images(other):
-        return None
-    right = [predictions.logits.argmax(1) == predictions.labels for predictions in (one, other)]
-    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    images = len(right[0])
+def drawn_alike(first: Sequence[Run], second: Sequence[Run]) -> bool:
+    """Whether the two groups have the same seeds, and with each the same images held out.
+
+    Then the draw of these images, most of the spread between seeds, is in both alike, and falls out of differences by seed.
+    """
+    cuts = [sorted(tuple(run.recipe.cut.values()) for run in group) for group in (first, second)]
+    return cuts[0] == cuts[1]
+
+
+def paired_by_seed(first: Group, second: Group) -> Difference | None:
+    """Student's t of the differences of each seed."""
+    values = [{member.seed: member.value for member in group.members} for group in (first, second)]
+    seeds = sorted(values[0])
+    return paired_t(*([by_seed[seed] for seed in seeds] for by_seed in values))
+
+
+def welch_of(first: Group, second: Group) -> Difference | None:
+    """Welch's t, for groups whose seeds have nothing in common."""
+    return welch(first.values, second.values)
+
+
+def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metric: str) -> PairedImages | str:
+    """McNemar's test and the paired bootstrap for one seed, over all its folds; or why there are none."""
+    if metric == "loss":
+        return "image by image only accuracies are compared"
+    if [run.recipe.folds for run in first] != [run.recipe.folds for run in second]:
+        return "their networks hold out different folds"
+    only_first = only_second = images = 0
+    for a, b in zip(*(sorted(runs, key=lambda run: run.recipe.fold) for runs in (first, second)), strict=True):
+        try:
+            one, other = a.predictions(split), b.predictions(split)
+        except UserError as error:
+            return first_line(error)
+        if not one.same_images(other):
+            return "they were measured on different images"
+        right = [predictions.hits(5 if metric == "top5" else 1) for predictions in (one, other)]
+        only_first += int((right[0] & ~right[1]).sum())
+        only_second += int((right[1] & ~right[0]).sum())
+        images += len(right[0])
     return PairedImages(
         images=images,
+        folds=len(first),
         only_first=only_first,
         only_second=only_second,
         p=mcnemar(only_first, only_second),
@@ -279,18 +415,20 @@ def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: in
     """95 % interval of the difference in accuracy when the images are drawn again with replacement, both networks together.
 
     The difference of an image is -1, 0 or 1, so that a resample is a draw of three counts. Percentiles of `RESAMPLES`;
-    Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. As if half an image more had been seen of each of the
+    four kinds (right or wrong for either; Agresti & Min 2005, https://doi.org/10.1002/sim.1781): where the two hardly ever
+    differ, drawing again what was seen would know too well that they never do.
     """
     import torch
 
     from thumbnet.randomness import generator
 
     random = generator("cpu", seed, "bootstrap")
-    apart = only_first + only_second
+    apart = only_first + only_second + 1
     # First how many of the images on which the two are apart are drawn, then which of the two was right on each.
     some = torch.full((RESAMPLES,), float(images), dtype=torch.float64)
-    drawn = torch.binomial(some, torch.full_like(some, apart / images), generator=random)
-    second = torch.binomial(drawn, torch.full_like(drawn, only_second / max(1, apart)), generator=random)
+    drawn = torch.binomial(some, torch.full_like(some, apart / (images + 2)), generator=random)
+    second = torch.binomial(drawn, torch.full_like(drawn, (only_second + 0.5) / apart), generator=random)
     differences_ = (2 * second - drawn) / images
     low, high = torch.quantile(differences_, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
@@ -298,104 +436,5 @@ def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: in
 
 def adjusted(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with Holm's p, over those that have one."""
-    tested = [pair for pair in pairs if pair.difference]
-    values = iter(holm([pair.difference.p for pair in tested if pair.difference]))
-    return [replace(pair, adjusted_p=next(values)) if pair.difference else pair for pair in pairs]
-
-
-def conclude(pair: Pair, groups: Sequence[Group], metric: str, *, refused: bool) -> Pair:
-    """The pair with its sentence. Where `refused`, the test set was opened too often for any claim."""
-    first, second = (next(group for group in groups if group.name == name) for name in (pair.first, pair.second))
-    if refused:
-        return replace(pair, sentence="No claim is made: the test set was opened more than once for a run.")
-    if pair.images:
-        return replace(pair, sentence=sentence_on_images(pair, pair.images))
-    if first.n == 1 or second.n == 1:
-        alone = " and ".join(f'"{group.name}"' for group in (first, second) if group.n == 1)
-        return replace(pair, sentence=f"No difference can be claimed: n = 1 for {alone}; train more seeds.")
-    if pair.difference is None:
-        return replace(pair, sentence="No difference can be claimed: neither group shows any spread between its seeds.")
-    return replace(pair, sentence=sentence_on_seeds(pair, pair.difference, first, second, metric))
-
-
-def sentence_on_seeds(pair: Pair, difference: Difference, first: Group, second: Group, metric: str) -> str:
-    """`"B" is better than "A" by 0.41 points (95 % interval 0.19 to 0.63; n = 5 and 5, p = 0.004).`"""
-    p = pair.adjusted_p if pair.adjusted_p is not None else difference.p
-    larger_wins = metric != "loss"
-    better, worse = (second, first) if (difference.estimate > 0) == larger_wins else (first, second)
-    sign = 1 if difference.estimate > 0 else -1
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    show = amount(metric)
-    numbers = f"(95 % interval {show(low)} to {show(high)}; n = {better.n} and {worse.n}, p {p_in_words(p)})"
-    if p < CLAIM_BELOW:
-        return f'"{better.name}" is better than "{worse.name}" by {show(abs(difference.estimate))} {unit(metric)} {numbers}.'
-    return (
-        f'No difference can be claimed between "{first.name}" and "{second.name}": {show(abs(difference.estimate))} '
-        f'{unit(metric)} in favour of "{better.name}" {numbers}.'
-    )
-
-
-def sentence_on_one(group: Group, metric: str) -> str:
-    """`"A" has a mean accuracy of 90.12% (95 % interval 89.80% to 90.44%, n = 3); there is no other recipe ...`"""
-    show, interval = value_in_words(metric), group.interval95
-    spread = f"95 % interval {show(interval[0])} to {show(interval[1])}, " if interval else ""
-    named = {"top5": "top-5 accuracy"}.get(metric, metric)
-    return (
-        f'"{group.name}" has a mean {named} of {show(group.mean)} ({spread}n = {group.n}); '
-        "there is no other recipe among these runs to compare it with."
-    )
-
-
-def sentence_on_images(pair: Pair, paired: PairedImages) -> str:
-    """For two single networks; it says nothing of their recipes, and says so."""
-    show, sign = amount("accuracy"), 1 if paired.difference > 0 else -1
-    low, high = sorted(sign * end for end in paired.interval95)
-    by = f"{show(abs(paired.difference))} {unit('accuracy')}"
-    where = (
-        f"on the same {paired.images:,} images (95 % interval {show(low)} to {show(high)}, "
-        f"McNemar's p {p_in_words(paired.p)})"
-    )
-    better, worse = (pair.second, pair.first) if sign > 0 else (pair.first, pair.second)
-    caveat = "n = 1 each: this is about these two networks, not about their recipes."
-    if paired.p >= CLAIM_BELOW:
-        names = f'"{pair.first}" and "{pair.second}"'
-        favour = f' in favour of "{better}"' if paired.difference else ""
-        return f"No difference can be claimed between the networks of {names}: {by}{favour} {where}; {caveat}"
-    return f'The network of "{better}" is better than that of "{worse}" by {by} {where}; {caveat}'
-
-
-def warnings(groups: Sequence[Group], pairs: Sequence[Pair], opened_often: Sequence[str]) -> list[str]:
-    """What a reader should know before believing a number."""
-    found = []
-    if opened_often:
-        shown = ", ".join(opened_often[:3]) + (" ..." if len(opened_often) > 3 else "")
-        found.append(f"the test set was opened more than once for {shown}: its numbers may have chosen something")
-    tested = sum(pair.difference is not None for pair in pairs)
-    if tested > 1:
-        found.append(f"{tested} comparisons were made: their p values are adjusted by Holm's method")
-    if small := [group.name for group in groups if 1 < group.n < 5]:
-        found.append(f"fewer than 5 seeds for {', '.join(small)}: intervals over seeds are wide")
-    return found
-
-
-# ---------------------------------------------------------------- words
-
-
-def unit(metric: str) -> str:
-    """What differences are counted in."""
-    return "nats" if metric == "loss" else "points"
-
-
-def value_in_words(metric: str) -> Callable[[float], str]:
-    """Fractions in percent, losses in nats."""
-    return (lambda value: f"{value:.4f}") if metric == "loss" else (lambda value: f"{value:.2%}")
-
-
-def amount(metric: str) -> Callable[[float], str]:
-    """Differences of fractions in points, of losses in nats."""
-    return (lambda value: f"{value:.4f}") if metric == "loss" else (lambda value: f"{100 * value:.2f}")
-
-
-def p_in_words(p: float) -> str:
-    """`= 0.004` or `< 0.0001`."""
-    return "< 0.0001" if p < 0.0001 else f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"
+    values = iter(holm([pair.p for pair in pairs if pair.p is not None]))
+    return [replace(pair, adjusted_p=next(values)) if pair.p is not None else pair for pair in pairs]

@@ -126,6 +126,7 @@ def measure(
     scores = score_predictions(predictions, temperature=run.temperature)
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
         about = {"device": str(backend.device), "precision": backend.precision, "uncertain": uncertain}
+        about["fingerprint"] = data.fingerprint
         run.record_evaluation({**scores.to_json(), **about})
         if uncertain == 1:
             run.save_predictions(predictions)

@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from thumbnet.files import replacing
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.schedule import learning_rate
-from thumbnet.statistics import CLAIM_BELOW
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -326,7 +325,7 @@ def draw_band(axes: Axes, runs: Sequence[Sequence[dict[str, Any]]], metric: str,
 
 
 def effects_figure(pairs: "Sequence[Pair]", metric: str) -> Figure:
-    """Differences of means over seeds with their 95 % intervals; filled where they leave zero out after Holm's adjustment."""
+    """Differences of means over seeds with their 95 % intervals; the dot filled where a difference is claimed."""
     scale = 1 if metric == "loss" else 100
     figure = Figure(figsize=(9, 1.1 + 0.42 * len(pairs)), layout="constrained")
     axes = figure.subplots()
@@ -334,9 +333,8 @@ def effects_figure(pairs: "Sequence[Pair]", metric: str) -> Figure:
     for place, pair in enumerate(pairs):
         found = pair.difference
         assert found is not None
-        claimed = pair.adjusted_p is not None and pair.adjusted_p < CLAIM_BELOW
         axes.plot([scale * found.low, scale * found.high], [place, place], color=TRAINING, lw=2)
-        axes.plot(scale * found.estimate, place, "o", color=TRAINING, mfc=TRAINING if claimed else "white", ms=8)
+        axes.plot(scale * found.estimate, place, "o", color=TRAINING, mfc=TRAINING if pair.claimed else "white", ms=8)
     names = [f"{shortened(pair.second, 44)}  against  {shortened(pair.first, 44)}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), names, parse_math=False)
     axes.set_ylim(len(pairs) - 0.5, -0.5)

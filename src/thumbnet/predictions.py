@@ -33,6 +33,13 @@ class Predictions:
         """float64 N K, rows summing to 1."""
         return (self.logits.double() / temperature).softmax(1)
 
+    def hits(self, guesses: int = 1) -> Tensor:
+        """bool N: whether the class is among so many of the likeliest."""
+        if guesses == 1:
+            return self.logits.argmax(1) == self.labels
+        likeliest = self.logits.topk(min(guesses, len(self.classes)), dim=1).indices  # N guesses
+        return (likeliest == self.labels[:, None]).any(1)
+
     def same_images(self, other: "Predictions") -> bool:
         """True where both are of the same images of the same data, in the same order."""
         return (self.split, self.classes, self.fingerprint) == (other.split, other.classes, other.fingerprint) and (
@@ -90,6 +97,8 @@ def load_predictions(path: Path) -> Predictions:
         raise UserError(f"{path} does not hold predictions: {first_line(error)}") from error
     if made.logits.shape != (len(made.labels), len(made.classes)) or len(made.rows) != len(made.labels):
         raise UserError(f"{path} does not hold predictions: its arrays do not fit together")
+    if not made.logits.isfinite().all():
+        raise UserError(f"{path} does not hold predictions: some of its logits are no finite numbers")
     if len(made.labels) and not 0 <= int(made.labels.min()) <= int(made.labels.max()) < len(made.classes):
         raise UserError(f"{path} does not hold predictions: its labels are beyond its classes")
     return made

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 CLAIM_BELOW = 0.05  # p below which a difference is claimed, after Holm's adjustment where there are several comparisons
 Z95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+ROUNDING = 1e-9  # below it a spread is that of the last bits: no accuracy of fewer than a thousand million images differs by it
 
 
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
@@ -32,17 +33,23 @@ class Difference:
     p: float
 
 
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation of two values or more; 0 where they differ in the last bits only."""
+    found = statistics.stdev(values)
+    return found if found > ROUNDING else 0.0
+
+
 def mean_interval(
     values: Sequence[float], *, lowest: float = -math.inf, highest: float = math.inf
 ) -> tuple[float, float] | None:
-    """95 % interval for the mean that `values` are draws around, by Student's t; None for a single value.
+    """95 % interval for the mean that `values` are draws around, by Student's t; None for a single value, or without spread.
 
     Cut at `lowest` and `highest`, between which the mean must lie: with two seeds Student's interval is a hundred points wide.
     """
-    if len(values) < 2:
+    if len(values) < 2 or not spread(values):
         return None
     mean = statistics.fmean(values)
-    half = t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = t_quantile(0.975, len(values) - 1) * spread(values) / math.sqrt(len(values))
     return max(lowest, mean - half), min(highest, mean + half)
 
 
@@ -59,7 +66,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """
     if len(first) < 2 or len(second) < 2:
         return None
-    parts = [statistics.variance(values) / len(values) for values in (first, second)]
+    parts = [spread(values) ** 2 / len(values) for values in (first, second)]
     error = math.sqrt(sum(parts))
     if error == 0:
         return None
@@ -68,6 +75,19 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     estimate = statistics.fmean(second) - statistics.fmean(first)
     half = t_quantile(0.975, freedom) * error
     return Difference(estimate, estimate - half, estimate + half, t_two_sided(estimate / error, freedom))
+
+
+def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | None:
+    """Mean of `second` minus mean of `first`, whose values belong together one by one. None where no test is defined.
+
+    That is with fewer than two pairs, or the same difference in all. Student 1908, https://doi.org/10.1093/biomet/6.1.1
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    interval = mean_interval(differences)
+    if interval is None:
+        return None
+    estimate, error = statistics.fmean(differences), spread(differences) / math.sqrt(len(differences))
+    return Difference(estimate, *interval, t_two_sided(estimate / error, len(differences) - 1))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

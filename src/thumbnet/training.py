@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, peak_memory_mb, place, prepare
+from thumbnet.backend import Backend, environment, has_fast_bf16, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -83,6 +83,10 @@ def train(
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
             what = f"{recipe.name} on {data.name}: {counted(len(data.train), 'training image')}"
             reporter.say(f"{what}, {backend.describe()}, into {run.path}")
+            if backend.precision == "bf16" and not has_fast_bf16(backend.device):
+                reporter.say(
+                    "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
+                )
             model, logits, validation, position = fit(
                 run, data, backend, reporter, stop, machine.checkpoint_seconds, workshop or Workshop()
             )

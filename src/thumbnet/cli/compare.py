@@ -67,21 +67,20 @@ def compare(
 
 def lines(found: "Comparison") -> list[str]:
     """A table of the groups, a sentence for every pair, and the warnings."""
-    from thumbnet.comparison import amount, value_in_words
+    from thumbnet.claims import cells, metric_in_words
     from thumbnet.words import duration
 
     width = max(5, *(len(group.name) for group in found.groups))
-    show, spread = value_in_words(found.metric), amount(found.metric)
     text = [
-        f"{found.split} {found.metric} on {found.dataset}",
+        f"{found.split} {metric_in_words(found.metric)} on {found.dataset}",
         f"{'group':{width}}     n     mean  {'sd' if found.metric == 'loss' else 'sd, points':>10}  "
         "95 % interval of the mean   time",
     ]
     for group in found.groups:
-        sd = "-" if group.sd is None else spread(group.sd)
-        interval = "-" if group.interval95 is None else " to ".join(map(show, group.interval95))
+        row = cells(group, found.metric)
         text.append(
-            f"{group.name:{width}}  {group.n:>4}  {show(group.mean):>7}  {sd:>10}  {interval:<25}  {duration(group.seconds)}"
+            f"{row['name']:{width}}  {row['n']:>4}  {row['mean']:>7}  {row['sd']:>10}  {row['interval']:<25}  "
+            f"{duration(group.seconds)}"
         )
     text += ["", *found.sentences]
     return text + [f"note: {warning}" for warning in found.warnings]

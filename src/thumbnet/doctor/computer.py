@@ -77,8 +77,7 @@ def processor() -> Iterator[Finding]:
         yield "well", "the processor multiplies bf16 natively; it is used"
     else:
         yield "note", "the processor has no native bf16, so fp32 is used: two to four times slower than on one that has"
-        return
-    if library() is not None:
+    if library(torch.float32) is not None:
         yield "well", "the parts written in C are compiled for this processor"
     else:
         yield (

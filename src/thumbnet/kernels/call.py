@@ -11,8 +11,8 @@ from thumbnet.kernels.library import library
 C_TYPES = {int: ctypes.c_long, float: ctypes.c_double}
 
 
-def call(name: str, *values: Any) -> int:
-    """A function of the C: tensors as pointers, whole numbers as long, others as double, then the number of threads.
+def call(name: str, number: torch.dtype, *values: Any) -> int:
+    """A function of the C for such numbers, with tensors as pointers, whole numbers as long, others as double, then the threads.
 
     Gives the long that it returns, which means nothing of a function that returns none.
     """
@@ -20,6 +20,6 @@ def call(name: str, *values: Any) -> int:
         ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else C_TYPES[type(value)](value)
         for value in (*values, torch.get_num_threads())
     ]
-    function = getattr(library(), name)
+    function = getattr(library(number), name)
     function.restype = ctypes.c_long
     return int(function(*arguments))

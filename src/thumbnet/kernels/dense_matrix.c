@@ -3,7 +3,7 @@
 // A kernel is D C 9, its taps in rows of three. The matrix is P D P C for a map of P pixels, side * side: from every input
 // pixel to every output pixel through the one tap that joins them; zeros where none does.
 
-#include "bf16.h"
+#include "number.h"
 
 enum { TAPS = 9, BLOCK = 256 };  // input channels at a time, so that nine rows of them stay in the first cache
 
@@ -14,11 +14,11 @@ INLINE long tap_between(long out, long in, long side) {  // -1 where no tap join
   return down < 0 || down > 2 || right < 0 || right > 2 ? -1 : down * 3 + right;
 }
 
-void dense_from_kernel(const float *kernel, bf16 *matrix, long channels_out, long channels, long side, long threads) {
+void dense_from_kernel(const float *kernel, number *matrix, long channels_out, long channels, long side, long threads) {
   long pixels = side * side, row = pixels * channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long d = 0; d < channels_out; d++) {
-    bf16 taps[TAPS][BLOCK];
+    number taps[TAPS][BLOCK];
     for (long first = 0; first < channels; first += BLOCK) {
       long width = smaller(BLOCK, channels - first);
       const float *from = kernel + (d * channels + first) * TAPS;
@@ -27,15 +27,15 @@ void dense_from_kernel(const float *kernel, bf16 *matrix, long channels_out, lon
       for (long out = 0; out < pixels; out++)
         for (long in = 0; in < pixels; in++) {
           long tap = tap_between(out, in, side);
-          bf16 *to = matrix + (out * channels_out + d) * row + in * channels + first;
-          if (tap < 0) memset(to, 0, (size_t)width * sizeof(bf16));
-          else memcpy(to, taps[tap], (size_t)width * sizeof(bf16));
+          number *to = matrix + (out * channels_out + d) * row + in * channels + first;
+          if (tap < 0) memset(to, 0, (size_t)width * sizeof(number));
+          else memcpy(to, taps[tap], (size_t)width * sizeof(number));
         }
     }
   }
 }
 
-void kernel_from_dense(const bf16 *matrix, float *kernel, long channels_out, long channels, long side, long threads) {
+void kernel_from_dense(const number *matrix, float *kernel, long channels_out, long channels, long side, long threads) {
   long pixels = side * side, row = pixels * channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long d = 0; d < channels_out; d++) {
@@ -46,7 +46,7 @@ void kernel_from_dense(const bf16 *matrix, float *kernel, long channels_out, lon
       for (long out = 0; out < pixels; out++)
         for (long in = 0; in < pixels; in++) {
           long tap = tap_between(out, in, side);
-          const bf16 *from = matrix + (out * channels_out + d) * row + in * channels + first;
+          const number *from = matrix + (out * channels_out + d) * row + in * channels + first;
           if (tap >= 0)
             for (long c = 0; c < width; c++) taps[tap][c] += wide(from[c]);
         }

@@ -17,29 +17,29 @@ from thumbnet.kernels.library import library
 
 def dense_matrix(kernel: Tensor, side: int, dtype: torch.dtype) -> Tensor:
     """Kernel D C 3 3 -> the matrix P*D P*C of the same convolution, padded by one, on a map of P = side x side pixels."""
-    has_kernel = kernel.device.type == "cpu" and kernel.dtype == torch.float32 and dtype == torch.bfloat16
-    if has_kernel and kernel.is_contiguous() and library() is not None:
-        return DenseMatrix.apply(kernel, side)  # type: ignore[no-any-return]
+    fits = kernel.device.type == "cpu" and kernel.dtype == torch.float32 and kernel.is_contiguous()
+    if fits and library(dtype) is not None:
+        return DenseMatrix.apply(kernel, side, dtype)  # type: ignore[no-any-return]
     return PlainDenseMatrix.apply(kernel, side, dtype)  # type: ignore[no-any-return]
 
 
 class DenseMatrix(torch.autograd.Function):
-    """`dense_matrix` of a float kernel in bf16, in C."""
+    """`dense_matrix` of a float kernel, in C."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: Tensor, side: int) -> Tensor:
+    def forward(ctx: Any, kernel: Tensor, side: int, dtype: torch.dtype) -> Tensor:
         ctx.shape, ctx.side = kernel.shape, side
         channels_out, channels = kernel.shape[:2]
-        matrix = torch.empty(side**2 * channels_out, side**2 * channels, dtype=torch.bfloat16)
-        call("dense_from_kernel", kernel, matrix, channels_out, channels, side)
+        matrix = torch.empty(side**2 * channels_out, side**2 * channels, dtype=dtype)
+        call("dense_from_kernel", dtype, kernel, matrix, channels_out, channels, side)
         return matrix
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         kernel = torch.empty(ctx.shape)
-        call("kernel_from_dense", gradient.contiguous(), kernel, *ctx.shape[:2], ctx.side)
-        return kernel, None
+        call("kernel_from_dense", gradient.dtype, gradient.contiguous(), kernel, *ctx.shape[:2], ctx.side)
+        return kernel, None, None
 
 
 class PlainDenseMatrix(torch.autograd.Function):

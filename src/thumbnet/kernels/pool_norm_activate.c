@@ -1,9 +1,9 @@
-// Pooling, batch normalisation and activation of bfloat16 maps in channels-last order, without a pass over memory too many.
+// Pooling, batch normalisation and activation of maps in channels-last order, without a pass over memory too many.
 //
-// A map is N images of H x W pixels of C channels, "bf16" being the upper half of a float. Sums are kept for each image and
+// A map is N images of H x W pixels of C channels, each a "number" (number.h). Sums are floats, kept for each image and
 // added in the order of the images, so that no result depends on the number of threads.
 
-#include "bf16.h"
+#include "number.h"
 
 enum activation { NONE, RELU, SILU, GELU, LEAKY_RELU };
 
@@ -76,7 +76,7 @@ INLINE float slope(float z, enum activation kind) {  // of `activate`
 }
 
 // The largest of 2 x 2 pixels of each channel and which it was (0 to 3, the first of equals); a NaN is the largest of all.
-INLINE void largest(const bf16 *x, long right, long below, bf16 *best, uint8_t *place, long channels) {
+INLINE void largest(const number *x, long right, long below, number *best, uint8_t *place, long channels) {
 #pragma omp simd
   for (long c = 0; c < channels; c++) {
     float value = wide(x[c]);
@@ -88,13 +88,13 @@ INLINE void largest(const bf16 *x, long right, long below, bf16 *best, uint8_t *
     value = at == 2 ? d : value;
     at = (e > value) | (e != e) ? 3 : at;
     value = at == 3 ? e : value;
-    best[c] = (bf16)(bits_of(value) >> 16);
+    best[c] = narrow(value);
     place[c] = (uint8_t)at;
   }
 }
 
 // x: N H W C -> pooled and place: N H/2 W/2 C.
-void pool(const bf16 *x, bf16 *pooled, uint8_t *place, long images, long height, long width, long channels, long threads) {
+void pool(const number *x, number *pooled, uint8_t *place, long images, long height, long width, long channels, long threads) {
   long rows = height / 2, columns = width / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++)
@@ -106,7 +106,7 @@ void pool(const bf16 *x, bf16 *pooled, uint8_t *place, long images, long height,
 }
 
 // Sums over the pixels of each image: sums and squares, N C, of x: N P C less `middle`, C, which keeps the squares small.
-void statistics(const bf16 *x, const float *middle, float *sums, float *squares, long images, long pixels, long channels,
+void statistics(const number *x, const float *middle, float *sums, float *squares, long images, long pixels, long channels,
                 long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
@@ -114,7 +114,7 @@ void statistics(const bf16 *x, const float *middle, float *sums, float *squares,
     memset(sum, 0, channels * sizeof(float));
     memset(square, 0, channels * sizeof(float));
     for (long p = 0; p < pixels; p++) {
-      const bf16 *pixel = x + (n * pixels + p) * channels;
+      const number *pixel = x + (n * pixels + p) * channels;
 #pragma omp simd
       for (long c = 0; c < channels; c++) {
         float value = wide(pixel[c]) - middle[c];
@@ -161,18 +161,18 @@ void moments(const float *middle, const float *sums, const float *squares, const
   }
 }
 
-INLINE void forward_pixel(const bf16 *x, const float *scale, const float *shift, bf16 *y, long channels,
+INLINE void forward_pixel(const number *x, const float *scale, const float *shift, number *y, long channels,
                           enum activation kind) {
 #pragma omp simd
   for (long c = 0; c < channels; c++) y[c] = narrow(activate(wide(x[c]) * scale[c] + shift[c], kind));
 }
 
 // y = activation(x * scale + shift), x and y: pixels C.
-void forward(const bf16 *x, const float *scale, const float *shift, bf16 *y, long pixels, long channels, long kind, long threads) {
+void forward(const number *x, const float *scale, const float *shift, number *y, long pixels, long channels, long kind, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < pixels; p++) {
-    const bf16 *from = x + p * channels;
-    bf16 *to = y + p * channels;
+    const number *from = x + p * channels;
+    number *to = y + p * channels;
     switch (kind) {  // here, so that each loop over channels is compiled for one activation
       case RELU: forward_pixel(from, scale, shift, to, channels, RELU); break;
       case SILU: forward_pixel(from, scale, shift, to, channels, SILU); break;
@@ -183,8 +183,8 @@ void forward(const bf16 *x, const float *scale, const float *shift, bf16 *y, lon
   }
 }
 
-INLINE void backward_pixel(const bf16 *x, const bf16 *gradient, const float *scale, const float *shift, const float *middle,
-                           bf16 *inner, float *sum, float *product, long channels, enum activation kind) {
+INLINE void backward_pixel(const number *x, const number *gradient, const float *scale, const float *shift, const float *middle,
+                           number *inner, float *sum, float *product, long channels, enum activation kind) {
 #pragma omp simd
   for (long c = 0; c < channels; c++) {
     float value = wide(x[c]);
@@ -196,7 +196,7 @@ INLINE void backward_pixel(const bf16 *x, const bf16 *gradient, const float *sca
 }
 
 // The gradient inside the activation, `inner`: N P C, and its sums for each image: N C, alone and times x less `middle`.
-void backward(const bf16 *x, const bf16 *gradient, const float *scale, const float *shift, const float *middle, bf16 *inner,
+void backward(const number *x, const number *gradient, const float *scale, const float *shift, const float *middle, number *inner,
               float *sums, float *products, long images, long pixels, long channels, long kind, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
@@ -205,8 +205,8 @@ void backward(const bf16 *x, const bf16 *gradient, const float *scale, const flo
     memset(product, 0, channels * sizeof(float));
     for (long p = 0; p < pixels; p++) {
       long at = (n * pixels + p) * channels;
-      const bf16 *value = x + at, *g = gradient + at;
-      bf16 *to = inner + at;
+      const number *value = x + at, *g = gradient + at;
+      number *to = inner + at;
       switch (kind) {
         case RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, RELU); break;
         case SILU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, SILU); break;
@@ -239,7 +239,7 @@ void backward_moments(const float *sums, const float *products, const float *sca
 }
 
 // Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C.
-void backward_norm(const bf16 *inner, const bf16 *x, const float *a, const float *b, const float *constant, bf16 *result,
+void backward_norm(const number *inner, const number *x, const float *a, const float *b, const float *constant, number *result,
                    long rows, long channels, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < rows; p++) {
@@ -251,21 +251,21 @@ void backward_norm(const bf16 *inner, const bf16 *x, const float *a, const float
 }
 
 // The same, then through the pooling: result N H W C, where each value goes to its place among 2 x 2 and zeros to the others.
-void backward_norm_pool(const bf16 *inner, const bf16 *x, const uint8_t *place, const float *a, const float *b,
-                        const float *constant, bf16 *result, long images, long height, long width, long channels,
+void backward_norm_pool(const number *inner, const number *x, const uint8_t *place, const float *a, const float *b,
+                        const float *constant, number *result, long images, long height, long width, long channels,
                         long threads) {
   long rows = height / 2, columns = width / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
-    bf16 *image = result + n * height * width * channels;
+    number *image = result + n * height * width * channels;
     for (long i = 0; i < rows; i++) {
       for (long j = 0; j < columns; j++) {
         long at = ((n * rows + i) * columns + j) * channels;
-        bf16 *to = image + (2 * i * width + 2 * j) * channels;
-        bf16 *right = to + channels, *below = to + width * channels, *across = below + channels;
+        number *to = image + (2 * i * width + 2 * j) * channels;
+        number *right = to + channels, *below = to + width * channels, *across = below + channels;
 #pragma omp simd
         for (long c = 0; c < channels; c++) {
-          bf16 g = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
+          number g = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
           uint32_t where = place[at + c];
           to[c] = where == 0 ? g : 0;
           right[c] = where == 1 ? g : 0;
@@ -274,8 +274,8 @@ void backward_norm_pool(const bf16 *inner, const bf16 *x, const uint8_t *place, 
         }
       }
       if (width % 2)  // the last column was not pooled
-        for (long r = 0; r < 2; r++) memset(image + ((2 * i + r) * width + width - 1) * channels, 0, channels * sizeof(bf16));
+        for (long r = 0; r < 2; r++) memset(image + ((2 * i + r) * width + width - 1) * channels, 0, channels * sizeof(number));
     }
-    if (height % 2) memset(image + (height - 1) * width * channels, 0, width * channels * sizeof(bf16));
+    if (height % 2) memset(image + (height - 1) * width * channels, 0, width * channels * sizeof(number));
   }
 }

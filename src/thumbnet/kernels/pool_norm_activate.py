@@ -1,7 +1,7 @@
 """Max-pooling, batch normalisation and activation in one operation, where torch makes a pass over memory for each.
 
 In a network for small images these three cost more than half the time of the convolutions between them: torch's pooling keeps an
-eight-byte place for every two-byte value, and each operation reads and writes the whole map. In C (pool_norm_activate.c) it is
+eight-byte place for every value, and each operation reads and writes the whole map. In C (pool_norm_activate.c) it is
 one pass forward for the pooling, one for the sums, one for the rest, and two backward.
 """
 # Shapes: B batch, C channels, H and W height and width, P pixels after pooling.
@@ -51,9 +51,9 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 def has_kernel(x: Tensor) -> bool:
-    """Whether the C can take it: bf16 on the CPU, channels last, and compiled."""
-    fits = x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    return fits and x.numel() > 0 and library() is not None
+    """Whether the C can take it: bf16 or float on the CPU, channels last, and compiled."""
+    fits = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return fits and x.numel() > 0 and library(x.dtype) is not None
 
 
 class PoolNormActivate(torch.autograd.Function):
@@ -67,7 +67,7 @@ class PoolNormActivate(torch.autograd.Function):
         of_batch = norm.training
         mean, inverse_deviation, scale, shift = moments(pooled, norm) if of_batch else running_moments(norm)  # C each
         y = torch.empty_like(pooled, memory_format=torch.channels_last)
-        call("forward", pooled, scale, shift, y, y.numel() // len(scale), len(scale), code)
+        call("forward", pooled.dtype, pooled, scale, shift, y, y.numel() // len(scale), len(scale), code)
         ctx.save_for_backward(pooled, mean, inverse_deviation, scale, shift)
         ctx.place, ctx.code, ctx.shape, ctx.batch_decides = place, code, x.shape, of_batch
         return y
@@ -82,6 +82,7 @@ class PoolNormActivate(torch.autograd.Function):
         sums, products = torch.empty(2, batch, channels)  # B C each: over the pixels of each image
         call(
             "backward",
+            pooled.dtype,
             pooled,
             gradient,
             scale,
@@ -99,6 +100,7 @@ class PoolNormActivate(torch.autograd.Function):
         of_weight, of_bias, slope, constant = torch.empty(4, channels)
         call(
             "backward_moments",
+            pooled.dtype,
             sums,
             products,
             scale,
@@ -117,10 +119,11 @@ class PoolNormActivate(torch.autograd.Function):
             return None, of_weight, of_bias, None, None, None
         result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
         if ctx.place is None:
-            call("backward_norm", inner, pooled, scale, slope, constant, result, count, channels)
+            call("backward_norm", pooled.dtype, inner, pooled, scale, slope, constant, result, count, channels)
         else:
             call(
                 "backward_norm_pool",
+                pooled.dtype,
                 inner,
                 pooled,
                 ctx.place,
@@ -145,7 +148,7 @@ class Activate(torch.autograd.Function):
         batch, channels, height, width = x.shape
         row = width * channels
         y = torch.empty_like(x, memory_format=torch.channels_last)
-        call("forward", x, torch.ones(row), torch.zeros(row), y, batch * height, row, code)
+        call("forward", x.dtype, x, torch.ones(row), torch.zeros(row), y, batch * height, row, code)
         return y
 
     @staticmethod
@@ -158,7 +161,7 @@ class Activate(torch.autograd.Function):
         one, zero = torch.ones(row), torch.zeros(row)
         result = torch.empty_like(x, memory_format=torch.channels_last)
         sums, products = torch.empty(2, batch, row)  # not needed
-        call("backward", x, gradient, one, zero, zero, result, sums, products, batch, height, row, ctx.code)
+        call("backward", x.dtype, x, gradient, one, zero, zero, result, sums, products, batch, height, row, ctx.code)
         return result, None
 
 
@@ -168,7 +171,7 @@ def largest_of_four(x: Tensor) -> tuple[Tensor, Tensor]:
     shape = (batch, channels, height // 2, width // 2)
     pooled = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     place = torch.empty(batch * (height // 2) * (width // 2) * channels, dtype=torch.uint8)
-    call("pool", x, pooled, place, batch, height, width, channels)
+    call("pool", x.dtype, x, pooled, place, batch, height, width, channels)
     return pooled, place
 
 
@@ -178,11 +181,12 @@ def moments(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Te
     pixels = height * width
     near = norm.running_mean.clone()  # type: ignore[union-attr]
     sums, squares = torch.empty(2, batch, channels)
-    call("statistics", x, near, sums, squares, batch, pixels, channels)
+    call("statistics", x.dtype, x, near, sums, squares, batch, pixels, channels)
     found = torch.empty(4, channels).unbind()
     running = (norm.running_mean, norm.running_var)
     call(
         "moments",
+        x.dtype,
         near,
         sums,
         squares,

@@ -8,9 +8,9 @@
 // Channels are taken 32 at a time, in the order in which the processor interleaves two vectors, and put right at the end.
 // The sums do not depend on the number of threads.
 
-#include "bf16.h"
+#include "number.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__)
+#if defined(__AMX_BF16__) && defined(__AVX512BW__) && !defined(FLOAT)
 
 #include <immintrin.h>
 #include <stdlib.h>

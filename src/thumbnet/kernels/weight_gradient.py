@@ -28,10 +28,10 @@ def weight_gradient(x: Tensor, gradient: Tensor, side: int, padding: int) -> Ten
     (images, channels, height, width), channels_out = x.shape, gradient.shape[1]
     most = UNITS // -(-channels_out // RANGE)
     groups = min(images, max(2, min(most, images * height * width // FEWEST_PLACES)))
-    sums = torch.empty(call("weight_gradient_sums", channels, channels_out, side, groups))
+    sums = torch.empty(call("weight_gradient_sums", x.dtype, channels, channels_out, side, groups))
     result = torch.empty(channels_out, channels, side, side)
     sizes = (images, height, width, channels, channels_out, side, padding, groups)
-    if call("weight_gradient", x, gradient, sums, result, *sizes):
+    if call("weight_gradient", x.dtype, x, gradient, sums, result, *sizes):
         raise MemoryError("no memory for the gradient of a convolution")
     return result
 
@@ -58,5 +58,5 @@ def has_tiles() -> bool:
 @cache
 def tiles_allowed() -> bool:
     """Whether system and compiler too let this process use the tiles."""
-    compiled = library()
+    compiled = library(torch.bfloat16)
     return has_tiles() and compiled is not None and bool(compiled.tiles_allowed(1))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet import plots
-from thumbnet.comparison import Comparison, amount, in_words, value_in_words
+from thumbnet.claims import cells, metric_in_words
+from thumbnet.comparison import Comparison, in_words
 from thumbnet.files import write_text
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import differences
@@ -141,17 +142,9 @@ def machines(done: "Sequence[tuple[Cell, Run]]") -> list[str]:
 
 def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict[str, str]) -> dict[str, Any]:
     """Table, figures and sentences of one comparison."""
-    show = value_in_words(comparison.metric)
     rows = [
-        {
-            "name": group.name,
-            "n": group.n,
-            "mean": show(group.mean),
-            "sd": "-" if group.sd is None else amount(comparison.metric)(group.sd),
-            "interval": "-" if group.interval95 is None else " to ".join(map(show, group.interval95)),
-            "seconds": sections.in_seconds(group.seconds),
-            "note": notes.get(group.name, ""),
-        }
+        cells(group, comparison.metric)
+        | {"seconds": sections.in_seconds(group.seconds), "note": notes.get(group.name, "")}
         for group in comparison.groups
     ]
     means = "; ".join(f"{row['name']} {row['mean']}" for row in rows)
@@ -159,9 +152,12 @@ def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict
     curves = plots.comparison_figure(comparison, metrics)
     return {
         "comparison": comparison,
+        "metric": metric_in_words(comparison.metric),
         "rows": rows,
         "noted": bool(notes),
-        "curves": as_svg(curves, f"Validation by epoch and final {comparison.metric} of each group: {means}."),
+        "curves": as_svg(
+            curves, f"Validation by epoch and final {metric_in_words(comparison.metric)} of each group: {means}."
+        ),
         "effects": effects and as_svg(plots.effects_figure(effects, comparison.metric), effects_in_words(effects)),
     }
 
