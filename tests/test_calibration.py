@@ -1,5 +1,7 @@
 """Calibration against brute force and scikit-learn, and what temperatures and thresholds promise."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 from thumbnet.calibration import (
     HOTTEST,
+    answers_from,
     calibration,
     confidence_and_hits,
     expected_calibration_error,
@@ -61,26 +64,40 @@ def test_the_points_of_the_reliability_diagram_are_scikit_learns():
 def test_the_temperature_minimises_the_cross_entropy(scale, seed):
     logits, labels = made_up(scale=scale, seed=seed)
     best = fit_temperature(logits, labels)
-    unknown = 1 / (len(labels) + 1)  # one more image whose class nobody knows
-    targets = (1 - unknown) * F.one_hot(labels, logits.shape[1]) + unknown / logits.shape[1]
-    losses = [F.cross_entropy(logits.double() / (best * factor), targets).item() for factor in (0.97, 1, 1.03)]
+    losses = []
+    for temperature in (0.97 * best, best, 1.03 * best):
+        belief = math.log(temperature) ** 2 / (2 * 0.5**2)
+        losses.append(F.cross_entropy(logits.double() / temperature, labels, reduction="sum").item() + belief)
     assert min(losses) == losses[1]
 
 
 def test_logits_scaled_by_four_have_four_times_the_temperature():
-    logits, labels = made_up()
-    assert fit_temperature(4 * logits, labels) == pytest.approx(4 * fit_temperature(logits, labels), rel=1e-6)
+    logits, labels = made_up(4_000)
+    assert fit_temperature(4 * logits, labels) == pytest.approx(4 * fit_temperature(logits, labels), rel=1e-2)
 
 
 def test_logits_that_are_always_wrong_get_the_hottest_temperature():
-    assert fit_temperature(torch.eye(4) * 5, torch.arange(4).roll(1)) == pytest.approx(HOTTEST)
+    assert fit_temperature(torch.eye(4).repeat(500, 1) * 5, torch.arange(4).roll(1).repeat(500)) == pytest.approx(
+        HOTTEST
+    )
 
 
 def test_a_few_images_without_a_mistake_allow_no_certainty():
     logits = torch.eye(4)[torch.arange(12) % 4] * 5
     labels = torch.arange(12) % 4
-    confidence, _ = confidence_and_hits(logits / fit_temperature(logits, labels), labels)
-    assert confidence.tolist() == pytest.approx([12 / 13 + 1 / 13 / 4] * 12)  # right 12 times, and once nobody knows
+    assert 0.7 < fit_temperature(logits, labels) < 1
+
+
+def test_three_images_with_two_mistakes_change_little():
+    logits = torch.tensor([[0.10, 0.0, 0.05], [0.0, 0.02, 0.01], [0.3, 0.1, 0.0]])
+    assert 0.7 < fit_temperature(logits, torch.tensor([0, 0, 1])) < 1.4
+
+
+def test_what_a_threshold_gives_on_other_images_is_counted_there():
+    confidence, correct = torch.tensor([0.5, 0.9, 0.7, 0.95]), torch.tensor([True, False, True, True])
+    found = answers_from(confidence, correct, 0.7, 0.99)
+    assert (found.images, found.coverage, found.accuracy) == (3, 0.75, pytest.approx(2 / 3))
+    assert answers_from(confidence, correct, 0.99, 0.99).images == 0
 
 
 def test_the_temperature_repairs_what_was_too_sure_and_changes_no_answer():

@@ -362,6 +362,15 @@ def test_what_was_not_measured_says_what_to_do(runs):
         compare([a, b], split="test")
 
 
+def test_what_is_unfinished_or_hidden_in_a_folder_is_left_out(runs, tmp_path):
+    half = runs.group("a", [0.8, 0.9])[0]
+    (half.path / "summary.json").unlink()
+    shutil.copytree(runs.run.path, tmp_path / ".doctor" / "fold-0")
+    told = []
+    assert [run.path.name for run in find_runs([tmp_path], told.append)] == ["a-1"]
+    assert told == [f"note: left out as unfinished: {half.path}"]
+
+
 def test_a_folder_stands_for_the_runs_below_it(runs, tmp_path):
     runs.group("a", [0.8, 0.9])
     assert [run.path.name for run in find_runs([tmp_path])] == ["a-0", "a-1"]

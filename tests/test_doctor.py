@@ -64,6 +64,26 @@ def test_garments_that_only_look_alike_are_not_duplicates(images):
     assert len(pairs) <= 5
 
 
+@pytest.mark.parametrize("copies", [2, 4, 8, 20])
+def test_near_copies_are_found_however_many_there_are(copies, images):
+    random = np.random.default_rng(1)
+    noisy = np.stack([np.clip(images[7] + random.normal(0, 8, images[7].shape), 0, 255) for _ in range(copies)])
+    labels = {"train": np.zeros(300, np.int64), "test": np.zeros(copies, np.int64)}
+    pairs = near_duplicates({"train": images[:300], "test": noisy.astype(np.uint8)}, labels)
+    assert {pair.second.row for pair in pairs if pair.across and pair.first.row == 7} == set(range(copies))
+
+
+def test_equal_images_hide_no_near_copy_and_each_of_them_leaks(images):
+    train = np.concatenate([images[:300], np.repeat(images[:1], 6, axis=0)])
+    test = np.concatenate([np.repeat((images[:1] * 0.7).astype(np.uint8), 2, axis=0), images[400:500]])
+    arrays = {"train_images": train, "train_labels": np.zeros(306, np.int64)}
+    arrays |= {"test_images": test, "test_labels": np.zeros(102, np.int64)}
+    data = assemble("planted", Pack(arrays, {"classes": ["a", "b"]}), {"location": "memory"})
+    found = examine_dataset(data)
+    assert found.leaked_exact == 0 and found.leaked >= 2
+    assert any(pair.first.row == 0 and pair.second.row == 0 and pair.across for pair in found.near)
+
+
 def planted_set(images) -> "object":
     """Training and test images with 7 exact leaks, 2 exact copies in training with another label, and a flat image."""
     train, test = images[:600].copy(), images[600:700].copy()
@@ -199,7 +219,16 @@ def test_the_command_writes_a_gallery(tmp_path):
     assert page.count("<img") > 4 and "Images that look alike" in page
 
 
-@pytest.mark.parametrize("words", [["doctor", "nowhere/"], ["doctor", "cifar11"], ["doctor", "--labels"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor", "nowhere/"],
+        ["doctor", "cifar11"],
+        ["doctor", "--labels"],
+        ["doctor", "fashion-mini", "--labels", "--folds", "1"],
+        ["doctor", "fashion-mini", "--output", "x.txt"],
+    ],
+)
 def test_bad_input_is_one_line_and_exit_2(words, tmp_path):
     result = thumbnet(*words, cwd=tmp_path)
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
@@ -261,3 +290,7 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
     [copied] = [pair for pair in found["near"] if pair["mirrored"] and "copy.png" in pair["second"]["file"]]
     assert copied["first"]["file"] == f"trouser/{rows[0]}.png" and copied["second"]["file"] == "trouser/copy.png"
     assert found["labels"]["conclusive"] is True
+    assert "fold 2 of 2: a network trained on" in result.stderr and "epoch" not in result.stderr.split("fold 1 of 2")[1]
+    assert (tmp_path / "runs" / ".doctor" / "clothes" / "fold-1").is_dir() and not (
+        tmp_path / "runs" / "latest"
+    ).exists()

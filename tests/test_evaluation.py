@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from conftest import CPU
+from conftest import CPU, thumbnet
 from thumbnet import evaluation
 from thumbnet.backend import prepare
 from thumbnet.data.batches import whole
@@ -257,6 +257,37 @@ def test_only_the_least_certain_images_get_all_views(monkeypatch):
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.5])
-def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, tmp_path):
+def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, run, tiny):
     with pytest.raises(UserError, match="give a part of the images, 0 to 1"):
-        evaluation.evaluate(tmp_path, views=6, uncertain=part)
+        evaluate(run, data=tiny, views=6, uncertain=part, machine=CPU)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "5"], "--images 5 is for --robustness; all images of the split are measured without it"),
+        (
+            ["--uncertain", "0.2"],
+            "--uncertain 0.2 says which images get more views than one; give --views 2 or 6 with it",
+        ),
+        (
+            ["--robustness", "--views", "6", "--uncertain", "0.2"],
+            "--robustness measures one view and keeps a table of its own",
+        ),
+        (["--split", "test", "--predictions", "/proc/no/said.csv"], "cannot write /proc/no/said.csv: /proc: "),
+        (["--confusion", "folder.csv"], "cannot write folder.csv: it is a folder; give the name of a file"),
+        (["elsewhere"], "'elsewhere' is one too many; type thumbnet evaluate RUN"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_measured(words, message, run, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    before = run.test_openings
+    result = thumbnet("evaluate", run.path, *words, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert message in result.stderr
+    assert run.test_openings == before
+
+
+def test_the_locked_split_says_how_it_is_opened(tiny):
+    with pytest.raises(AttributeError, match=r"locked and has no 'images': thumbnet.evaluate\(run, split='test'\)"):
+        _ = tiny.test.images

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+import thumbnet.explanation
 from conftest import CPU
 from thumbnet.backend import prepare
 from thumbnet.data.batches import whole
@@ -103,6 +105,20 @@ def test_log_odds_are_those_of_the_probabilities():
     targets = torch.tensor([0, 1, 2, 3, 0])
     p = logits.softmax(1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(log_odds(logits, targets), (p / (1 - p)).log())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_activation_map_is_of_a_layer_with_eight_places_a_side(name, monkeypatch):
+    sides = []
+
+    def seen(map_, size, keep=F.interpolate, **options):
+        sides.append(map_.shape[2:])
+        return keep(map_, size, **options)
+
+    model = create_model(name, classes=5, channels=3).eval()
+    monkeypatch.setattr(thumbnet.explanation.F, "interpolate", seen)
+    activation_maps(model, torch.rand(1, 3, 32, 32), torch.tensor([0]))
+    assert min(sides[-1]) >= 8
 
 
 @pytest.mark.parametrize("name", list_models())

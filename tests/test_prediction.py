@@ -1,5 +1,7 @@
 """Prediction: the same preprocessing as training, whatever the form in which an image arrives."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from PIL import Image
 
 import thumbnet
 from conftest import CPU
+from conftest import thumbnet as thumbnet_command
 from thumbnet.backend import prepare
+from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
 from thumbnet.prediction import load, predict_files
@@ -107,3 +111,32 @@ def test_the_public_names_are_there_and_no_others_are_invented(tiny):
 
 def test_a_classifier_says_what_it_is(classifier):
     assert repr(classifier) == "Classifier(10 classes, images of 28 x 28, cpu, 1 thread, fp32)"
+
+
+def test_the_command_goes_by_the_ending_of_its_output_and_tells_its_threshold(classifier, tiny, tmp_path):
+    run = train(
+        recipe("general", widths=(16, 16, 32), epochs=1, batch_size=32),
+        load_dataset("fashion-mini"),
+        tmp_path / "run",
+        machine=CPU,
+    )
+    Image.fromarray(tiny.development.images[0, 0].numpy()).save(tmp_path / "a.png")
+    result = thumbnet_command("predict", run.path, "a.png", "--sure", "0.5", "--output", "said.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert 0 < said["threshold"]["confidence"] <= 1 and said["threshold"]["accuracy"] >= 0.5
+    assert thumbnet_command("predict", run.path, "a.png", "--output", "said.csv", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "said.csv").read_text().startswith("file,class,probability\n")
+    for words, message in (
+        (
+            ["--sure", "0.5", "--views", "6"],
+            "--sure goes by one view, as the validation images were measured; leave out --views 6",
+        ),
+        (
+            ["--output", "said.html"],
+            "--output said.html: give a name that ends in .csv, .json or .txt, or say what it is with",
+        ),
+        (["--explain", "/proc/why"], "cannot write /proc/why/picture.png: /proc: "),
+    ):
+        result = thumbnet_command("predict", run.path, "a.png", *words, cwd=tmp_path)
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1) and message in result.stderr

@@ -67,6 +67,19 @@ def test_arrays_that_do_not_fit_together_are_refused(some, tmp_path):
         load_predictions(tmp_path / "a.npz")
 
 
+def test_logits_that_are_no_numbers_are_refused(some, tmp_path):
+    some.logits[1, 0] = float("nan")
+    some.save(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="some of its logits are no finite numbers"):
+        load_predictions(tmp_path / "x.npz")
+
+
+def test_hits_are_those_among_the_first_guesses():
+    logits = torch.tensor([[3.0, 2, 1, 0, 0, 0, 0], [0, 3, 2, 1, 0, 0, 0]])
+    said = Predictions("test", 1, tuple("abcdefg"), "f", torch.arange(2), torch.tensor([0, 2]), logits)
+    assert said.hits(1).tolist() == [True, False] and said.hits(2).tolist() == [True, True]
+
+
 def test_a_row_of_the_csv_says_class_prediction_and_probability(some):
     rows = list(csv.DictReader(io.StringIO(some.as_csv(temperature=2.0))))
     assert len(rows) == 7

@@ -3,14 +3,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from browser import check_page, seen
 from conftest import CPU, thumbnet
+from thumbnet import plots
+from thumbnet.calibration import confidence_and_hits, threshold_for
 from thumbnet.cli.main import run as command_line
 from thumbnet.comparison import compare
 from thumbnet.data.datasets import load_dataset
@@ -18,7 +22,7 @@ from thumbnet.doctor import examine_dataset
 from thumbnet.doctor.page import write_doctor_page
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
-from thumbnet.report import write_comparison_report, write_run_report
+from thumbnet.report import sections, write_comparison_report, write_run_report
 from thumbnet.robustness import evaluate_robustness
 from thumbnet.runs import Run
 from thumbnet.study import study_of
@@ -158,21 +162,57 @@ def test_the_page_of_a_comparison_is_whole(run, folder, tmp_path):
     found = compare(runs)
     view = check_page(write_comparison_report(found, runs, tmp_path / "compared.html"))[0]
     assert found.pairs[0].sentence in " ".join(view["text"].split())
-    assert view["images"] == 2  # curves, and the differences
+    assert view["images"] == 3  # curves, ends, and the differences
 
 
 def test_the_page_of_a_study_shows_the_original_figures_beside(tmp_path):
     from thumbnet.report import write_study_report
     from thumbnet.study import judge_study, run_study
 
-    rows = [{"name": HOSTILE, "note": "83.40 % <b>bold</b>"}, {"name": "other", "flip": False, "note": "converges"}]
+    rows = [{"name": HOSTILE, "note": "noted"}, {"name": "other", "flip": False}]
     table = {"variant": rows, "seeds": 1, "fields": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 500}}
     study = study_of(table, default_name="hostile")
+    said = {"reported, test": "83.40 % <b>bold</b>", "in words": "converges"}
+    study = replace(study, variants=tuple(replace(variant, stated=said) for variant in study.variants))
     done = run_study(study, tmp_path / "study", jobs=2, machine=CPU)
     view = check_page(write_study_report(study, judge_study(study, done), done, tmp_path / "study.html"))[0]
     assert HOSTILE in view["text"] and "83.40 % <b>bold</b>" in view["text"]
     assert "not about their recipes" in " ".join(view["text"].split())
-    assert view["images"] == 3  # curves of both, and a figure each
+    assert view["images"] == 4  # curves and ends of both, and a figure each
+    ours = done[0][1]
+    gap = 100 * (ours.metrics[-1]["train_accuracy"] - ours.summary["validation_accuracy"])
+    for number in (
+        f"{ours.summary['validation_accuracy']:.2%}",
+        f"{gap:.1f}",
+        f"{ours.summary['validation_loss']:.4f}",
+    ):
+        assert number in view["text"], number
+
+
+def test_without_a_row_of_metrics_there_is_no_page_and_one_line_says_why(run, tmp_path):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    (path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"has no row in its metrics.jsonl; it was emptied after training"):
+        write_run_report(Run.open(path))
+
+
+def test_a_threshold_is_chosen_on_validation_images_also_where_test_images_are_judged(run, tmp_path):
+    copy = Run.open(shutil.copytree(run.path, tmp_path / "run"))
+    kept = copy.predictions("validation")
+    replace(kept, split="test", logits=torch.zeros_like(kept.logits)).save(copy.predictions_path("test", 1))
+    found = sections.judged(copy)
+    assert found.predictions.split == "test"
+    rows = sections.calibration(found)["thresholds"]
+    chosen_on = confidence_and_hits(kept.logits.double() / copy.temperature, kept.labels)
+    expected = [threshold_for(*chosen_on, target) for target in sections.TARGETS]
+    assert [row and row.confidence for _, row in rows] == [row and row.confidence for row in expected]
+    assert all(row is None or row.images == 0 for _, row in rows)  # no test image is that sure
+
+
+def test_the_last_point_of_a_curve_stands_where_the_run_ended(run):
+    rows = [run.metrics[0], {**run.metrics[0], "epoch": 2}]
+    figure = plots.curve("accuracy", rows, recipe("cifar10-83"))
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 1.4]
 
 
 def test_the_page_of_the_doctor_is_whole(folder, tmp_path):

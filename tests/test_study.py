@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,10 @@ def test_called_again_it_trains_nothing(finished):
         (TWO.replace("0.0", "0.05"), "label_smoothing of sharp-s0 was 0.0, now 0.05"),
         ("[[variant]]\nname = 'smooth'", "it has sharp-s0, which the new one lacks (and 1 more)"),
         (TWO + "[[variant]]\nname = 'third'\nflip = false", "it lacks third-s0 (and 1 more)"),
+        (
+            "[[variant]]" + TWO.split("[[variant]]")[2] + "\n[[variant]]" + TWO.split("[[variant]]")[1],
+            "its variants came in the order smooth, sharp, now sharp, smooth",
+        ),
     ],
 )
 def test_a_changed_plan_is_refused_with_the_difference(rows, difference, finished, tmp_path):
@@ -161,6 +166,28 @@ def test_a_changed_plan_is_refused_with_the_difference(rows, difference, finishe
     with pytest.raises(UserError, match="holds another plan") as error:
         run_study(study, folder / "studies" / "s")
     assert difference in str(error.value)
+
+
+def test_seeds_may_be_added_and_that_it_was_judged_before_is_told(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    written(tmp_path / "copy", seeds=3)
+    result = thumbnet("study", "s.toml", "--threads", 1, "--json", cwd=tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    assert "6 runs, 4 finished already" in result.stderr
+    [comparison] = json.loads(result.stdout)["comparisons"]
+    assert [group["n"] for group in comparison["groups"]] == [3, 3]
+    said = "seeds were added after it had been judged with n = 2: p values are for one look, not for several"
+    assert said in comparison["warnings"]
+
+
+def test_a_study_whose_runs_hold_nothing_out_is_refused_before_it_trains():
+    table = {"variant": [{"name": "a"}], "fields": {"validation": 0.0}}
+    with pytest.raises(
+        UserError, match=r"variant 'a' trains on all images \(validation 0\), so that nothing is left to judge"
+    ):
+        study_of(table, default_name="s")
+    assert study_of(table | {"folds": 3}, default_name="s").folds == 3
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
@@ -219,7 +246,7 @@ def test_planning_trains_nothing(tmp_path):
     written(tmp_path)
     result = thumbnet("study", "s.toml", "--plan", cwd=tmp_path)
     assert "2 variants x 2 seeds = 4 runs" in result.stdout
-    assert re.search(r"smooth +about [\d:]+( s)? a run", result.stdout)
+    assert re.search(r"smooth .*, about [\d:]+( s)? a run", result.stdout)
     assert re.search(r"about [\d:]+( s)? on this machine for 4 runs, one at a time\n", result.stdout)
     assert os.listdir(tmp_path) == ["s.toml"]
 
@@ -256,8 +283,14 @@ def test_the_classic_study_has_every_row_of_the_report():
     assert rows["CIFAR-10, post-activation"].recipe.model == "resnet50_classic"
     dropout = [rows[name].recipe.dropout for name in list(rows)[3:]]
     assert dropout == [(0, 0, 0), (0, 0, 0.2), (0.15, 0.2, 0.2)]
-    assert "83.40% test accuracy; loss 0.6280" in rows["CIFAR-10, pre-activation"].note
-    assert "80.26% test top-5; loss 2.0996" in rows["CIFAR-100, dropout in three places"].note
+    stated = rows["CIFAR-10, pre-activation"].stated
+    assert (stated["reported, test"], stated["reported loss"], stated["reported gap"]) == ("83.40%", "0.6280", "-")
+    stated = rows["CIFAR-100, dropout in three places"].stated
+    assert (stated["reported, test"], stated["reported loss"], stated["reported gap"]) == (
+        "80.26%",
+        "2.0996",
+        "about 5",
+    )
     assert study.metrics == {"cifar10": "accuracy", "cifar100": "top5"}
 
 

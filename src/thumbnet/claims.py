@@ -71,20 +71,34 @@ def on_one(group: "Group", metric: str) -> str:
 
 
 def warnings(
-    groups: Sequence["Group"], pairs: Sequence["Pair"], opened_often: Sequence[str], unlike: Mapping[str, Sequence[str]]
+    groups: Sequence["Group"],
+    pairs: Sequence["Pair"],
+    opened_often: Sequence[str],
+    unlike: Mapping[str, Sequence[str]],
+    looks: Sequence[int],
 ) -> list[str]:
-    """What a reader should know before believing a number. `unlike` holds in what the runs' machines and versions differ."""
+    """What a reader should know before believing a number.
+
+    `unlike` holds in what the runs' machines and versions differ, `looks` with how many runs all was judged before.
+    """
     found = []
     if opened_often:
         shown = ", ".join(opened_often[:3]) + (" ..." if len(opened_often) > 3 else "")
-        found.append(f"the test set was opened more than once for {shown}: its numbers may have chosen something")
+        found.append(
+            f"the test set was opened more than once for {shown}: a number seen before may have chosen the setting"
+        )
     tested = sum(pair.p is not None for pair in pairs)
     if tested > 1:
         found.append(
             f"{tested} comparisons were made: their p values are adjusted by Holm's method, their intervals are not"
         )
-    if small := [group.name for group in groups if 1 < group.n < FEW_SEEDS]:
+    if small := [f'"{group.name}"' for group in groups if 1 < group.n < FEW_SEEDS]:
         found.append(f"fewer than {FEW_SEEDS} seeds for {', '.join(small)}: intervals over seeds are wide")
+    if looks:
+        before = ", then ".join(map(str, looks))
+        found.append(
+            f"seeds were added after it had been judged with n = {before}: p values are for one look, not for several"
+        )
     if unlike:
         told = "; ".join(f"{name} {' and '.join(values)}" for name, values in unlike.items())
         found.append(f"the runs were not all made alike: {told}")

@@ -2,7 +2,7 @@
 # Shapes: N images.
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -169,8 +169,11 @@ def compare_groups(
     split: SplitName = "validation",
     metric: Metric = "accuracy",
     baseline: bool = False,
+    looks: Sequence[int] = (),
 ) -> Comparison:
     """Compares runs under the group names given with them: every pair, or each with the first where `baseline`.
+
+    `looks`: with how many runs of a group it was judged before there were these; that is told as a warning.
 
     Raises `UserError` where the runs are not of the same data and images, or hold out different folds.
     """
@@ -201,7 +204,7 @@ def compare_groups(
         metric=metric,
         groups=groups,
         pairs=tuple(pairs),
-        warnings=tuple(claims.warnings(groups, pairs, opened_often, unlike(everyone))),
+        warnings=tuple(claims.warnings(groups, pairs, opened_often, unlike(everyone), looks)),
     )
 
 
@@ -337,6 +340,30 @@ def value_of(run: Run, split: str, metric: str) -> float:
 def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
     """The last measurement of the split with one view."""
     return next((row for row in reversed(run.evaluations) if row["split"] == split and row["views"] == 1), None)
+
+
+def beside_table(
+    comparison: Comparison, stated: Mapping[str, Mapping[str, str]], runs: Mapping[str, Sequence[Run]]
+) -> list[dict[str, str]]:
+    """One row per group that another report speaks of: what its runs ended with (means) beside what is `stated`, in words.
+
+    Gaps are in points, losses with the L2 penalty, as Keras has them.
+    """
+    rows, metric = [], comparison.metric
+    for name, columns in stated.items():
+        ends = [(run.summary, run.metrics[-1]) for run in runs[name]]
+        training = statistics.fmean(last[f"train_{metric}"] for _, last in ends)
+        validation = statistics.fmean(summary[f"validation_{metric}"] for summary, _ in ends)
+        loss = statistics.fmean(summary["validation_loss"] + summary["l2_penalty"] for summary, _ in ends)
+        ours = {
+            "group": name,
+            f"training {claims.metric_in_words(metric)}": f"{training:.2%}",
+            f"validation {claims.metric_in_words(metric)}": f"{validation:.2%}",
+            "gap": f"{100 * (training - validation):.1f}",
+            "loss with penalty": f"{loss:.4f}",
+        }
+        rows.append(ours | dict(columns))
+    return rows
 
 
 # ---------------------------------------------------------------- pairs

@@ -1,9 +1,10 @@
 """Corruptions of small images: 15 kinds in 5 levels, batched tensor code, seeded.
 
 Kinds and levels follow CIFAR-10-C of Hendrycks & Dietterich 2019, https://arxiv.org/abs/1903.12261: the numbers in `LEVELS`
-are those of its published generator for 32 pixels. Two kinds are made here in another way, since theirs need files or
-programs: frost is grown from noise rather than cut from photographs, and JPEG is its block transform and quantisation
-without the lossless coding. Glass blur is not harder at every next level, there as here: its second and third levels smooth what
+are those of its published generator for 32 pixels. Four kinds are made here in another way: frost is grown from noise rather
+than cut from photographs, JPEG is its block transform and quantisation without the lossless coding, fog is noise of several
+octaves rather than a diamond-square fractal, and glass blur takes every pixel from a place drawn near it rather than swapping
+them one after the other. Glass blur is not harder at every next level, there as here: its second and third levels smooth what
 the first scatters. So levels compare networks with each other, not with numbers published for CIFAR-10-C.
 
 Every function takes float images B C H W in [0, 1], the parameters of a level and a generator, and gives the same shape and

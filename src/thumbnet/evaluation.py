@@ -45,6 +45,7 @@ class Scores:
     loss: float  # mean cross-entropy in nats, without any penalty
     brier: float  # mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950)
     interval95: tuple[float, float]  # Wilson's, of the accuracy
+    top5_interval95: tuple[float, float]
     calibration: Calibration
     classes: tuple[str, ...]
     per_class: tuple[float | None, ...]  # accuracy on the images of each class (recall)
@@ -92,7 +93,6 @@ def evaluate(
     """
     from thumbnet.runs import Run
 
-    check_part(uncertain)
     run = run if isinstance(run, Run) else Run.open(run)
     options: dict[str, Any] = {"machine": machine, "data": data, "data_dir": data_dir}
     return measure(run, split=split, views=views, uncertain=uncertain, **options)[0]
@@ -113,6 +113,7 @@ def measure(
     from thumbnet.machine import Machine
 
     check_views(views)
+    check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     chosen = open_split(run, data, split)
@@ -258,16 +259,18 @@ def score(
     right, support, taken = (part.tolist() for part in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
     hits = sum(right)
     probabilities = logits.double().softmax(1)
+    among = int((likeliest == labels[:, None]).any(1).sum())
     recall = [ratio(n, of) for n, of in zip(right, support, strict=True)]
     return Scores(
         split=split,
         images=len(labels),
         views=views,
         accuracy=hits / len(labels),
-        top5=(likeliest == labels[:, None]).any(1).sum().item() / len(labels),
+        top5=among / len(labels),
         loss=F.cross_entropy(logits.double(), labels).item(),
         brier=(probabilities - F.one_hot(labels, kinds)).square().sum(1).mean().item(),
         interval95=wilson_interval(hits, len(labels)),
+        top5_interval95=wilson_interval(among, len(labels)),
         calibration=calibration(logits, labels, temperature),
         classes=classes,
         per_class=tuple(recall),

@@ -63,7 +63,8 @@ def explain(
 ) -> list[Explanation]:
     """Maps for images uint8 N C H W and the classes N to explain, with neighbours among the `training` images if given.
 
-    Of these, `SEARCHED` evenly spread ones are looked at. Everything is computed in fp32, one view.
+    Of these, `SEARCHED` evenly spread ones are looked at. One view; maps and neighbours are computed in fp32, probabilities as
+    `backend` says.
     """
     model.eval()
     x, targets = to_float(images.to(backend.device)), targets.to(backend.device)

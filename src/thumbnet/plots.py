@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from thumbnet.claims import metric_in_words
 from thumbnet.files import replacing
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.schedule import learning_rate
+from thumbnet.words import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's palette, safe for colour-blind readers
 DPI = 120
+NAME = 18  # letters of a class that have room below a thumbnail
+OVERLAY = 0.6  # opacity of a map over its image; less hides the map, more the image
 RATE_POINTS = 50  # of the learning rate's curve in an epoch
 
 
@@ -51,56 +56,77 @@ def save(figure: Figure, path: Path) -> None:
 def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Figure:
     """Accuracy, loss and learning rate by epoch, training and validation, the best epoch marked.
 
-    Figures stand at the end of their epoch; the learning rate is drawn step by step.
+    Figures stand at the end of their epoch, the last one where the run ended; the learning rate is drawn step by step.
     """
     figure = Figure(figsize=(12, 4), layout="constrained")
     if title:
         figure.suptitle(title, parse_math=False)
-    accuracy, loss, rate = figure.subplots(1, 3)
-    draw_pair(accuracy, rows, "accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    mark_best(accuracy, rows)
-    accuracy.legend(loc="best", frameon=False)
-    draw_pair(loss, rows, "loss")
-    loss.set_ylim(bottom=0)
-    loss.legend(loc="best", frameon=False)
+    for axes, what in zip(figure.subplots(1, 3), CURVES, strict=True):
+        draw_curve(axes, what, rows, recipe)
+    return figure
+
+
+def curve(what: str, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Figure:
+    """One of `CURVES` as a figure of its own."""
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    draw_curve(figure.subplots(), what, rows, recipe)
+    return figure
+
+
+CURVES = ("accuracy", "loss", "learning rate")
+
+
+def draw_curve(axes: Axes, what: str, rows: Sequence[dict[str, Any]], recipe: Recipe) -> None:
+    """One of `CURVES` by epoch."""
+    if what == "learning rate":
+        draw_rate(axes, rows, recipe)
+    else:
+        draw_pair(axes, rows, what, recipe.epochs)
+        axes.legend(loc="best", frameon=False)
+    if what == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set(title="loss (cross-entropy)" if what == "loss" else what, xlabel="epoch")
+    axes.set_xlim(*((0, 2) if len(rows) == 1 else (None, None)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> None:
+    """The learning rate over the epochs that were trained."""
     fractions = np.arange(RATE_POINTS) / RATE_POINTS
     epochs = range(rows[0]["epoch"] - 1, rows[-1]["epoch"])
     points = [(epoch, i) for epoch in epochs for i in range(RATE_POINTS) if epoch + fractions[i] < recipe.epochs]
     rates = [learning_rate(recipe, epoch, i, RATE_POINTS) for epoch, i in points]
-    rate.plot([epoch + fractions[i] for epoch, i in points], rates, color=RATE)
-    rate.set_ylim(bottom=0)
-    for axes, label in ((accuracy, "accuracy"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
-        axes.set(title=label, xlabel="epoch")
-        axes.set_xlim(*((0, 2) if len(rows) == 1 else (None, None)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    axes.plot([epoch + fractions[i] for epoch, i in points], rates, color=RATE)
 
 
-def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str) -> None:
-    """One curve for training and one for validation, where it was measured."""
-    epochs = [row["epoch"] for row in rows]
-    axes.plot(epochs, [row[f"train_{what}"] for row in rows], color=TRAINING, label="training", marker=marker(rows))
-    measured = [row for row in rows if row[f"validation_{what}"] is not None]
-    if measured:
-        values = [row[f"validation_{what}"] for row in measured]
-        axes.plot([row["epoch"] for row in measured], values, color=VALIDATION, label="validation", marker=marker(rows))
+def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, epochs: float) -> None:
+    """One curve for training and one for validation, where it was measured; of the accuracy the best is marked."""
+    place = ended(rows, epochs)
+    axes.plot(place, [row[f"train_{what}"] for row in rows], color=TRAINING, label="training", marker=marker(rows))
+    measured = [(x, row) for x, row in zip(place, rows, strict=True) if row[f"validation_{what}"] is not None]
+    if not measured:
+        return
+    values = [row[f"validation_{what}"] for _, row in measured]
+    style: dict[str, Any] = {"color": VALIDATION, "linestyle": "--", "marker": marker(rows)}
+    axes.plot([x for x, _ in measured], values, label="validation", **style)
+    if what == "accuracy":
+        x, best = max(measured, key=lambda point: point[1]["validation_accuracy"])
+        label = f"best: {best['validation_accuracy']:.2%} in epoch {best['epoch']}"
+        axes.plot(x, best["validation_accuracy"], "o", mfc="none", ms=10, color=VALIDATION, label=label)
+
+
+def ended(rows: Sequence[dict[str, Any]], epochs: float) -> list[float]:
+    """Where on the axis each epoch ended: the last of a run of 1.4 epochs at 1.4."""
+    return [min(row["epoch"], epochs) for row in rows]
 
 
 def marker(rows: Sequence[dict[str, Any]]) -> str:
     """Dots where there are few epochs; a single one would otherwise be invisible."""
     return "." if len(rows) <= 30 else ""
-
-
-def mark_best(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """A ring around the epoch with the highest validation accuracy, with its value in the legend."""
-    measured = [row for row in rows if row["validation_accuracy"] is not None]
-    if measured:
-        best = max(measured, key=lambda row: row["validation_accuracy"])
-        label = f"best: {best['validation_accuracy']:.2%} in epoch {best['epoch']}"
-        axes.plot(best["epoch"], best["validation_accuracy"], "o", mfc="none", ms=10, color=VALIDATION, label=label)
 
 
 def classic_figure(rows: Sequence[dict[str, Any]], *, top5: bool) -> Figure:
@@ -128,13 +154,8 @@ def image_grid(images: np.ndarray, names: Sequence[str], *, rows: int, columns: 
             axes.set_axis_off()
             continue
         show(axes, images[index])
-        axes.set_xlabel(shortened(names[index]), fontsize=9, parse_math=False)
+        axes.set_xlabel(shortened(names[index], NAME), fontsize=9, parse_math=False)
     return figure
-
-
-def shortened(name: str, limit: int = 18) -> str:
-    """Long class names cut, so that neighbours do not overlap."""
-    return name if len(name) <= limit else name[: limit - 1] + "\u2026"
 
 
 # ---------------------------------------------------------------- judging
@@ -155,7 +176,7 @@ def confusion_figure(scores: "Scores") -> Figure:
     axes.set(xlabel="taken for", ylabel="class")
     if kinds > 30:
         return figure
-    names = [shortened(name) for name in scores.classes]
+    names = [shortened(name, NAME) for name in scores.classes]
     axes.set_xticks(range(kinds), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(range(kinds), names, parse_math=False)
     if kinds <= 15:
@@ -171,13 +192,13 @@ def reliability_figure(before: "Sequence[Bin]", after: "Sequence[Bin]", temperat
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=RATE, linewidth=1, linestyle=":", label="as sure as right")
-    for bins, colour, label in (
-        (before, TRAINING, "as trained"),
-        (after, VALIDATION, f"at temperature {temperature:.2f}"),
+    for bins, colour, mark, label in (
+        (before, TRAINING, "o", "as trained"),
+        (after, VALIDATION, "s", f"at temperature {temperature:.2f}"),
     ):
         x, y = [row.confidence for row in bins], [row.accuracy for row in bins]
         spread = np.array([[row.accuracy - row.interval95[0], row.interval95[1] - row.accuracy] for row in bins])
-        axes.errorbar(x, y, np.abs(spread.T), color=colour, marker="o", ms=4, lw=1.2, elinewidth=0.8, label=label)
+        axes.errorbar(x, y, np.abs(spread.T), color=colour, marker=mark, ms=4, lw=1.2, elinewidth=0.8, label=label)
     axes.set(xlabel="mean confidence in the bin", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     return percented(axes)
 
@@ -232,23 +253,29 @@ def explanation_figure(explanation: "Explanation", classes: Sequence[str], *, ti
     """The image, both maps over it, and its neighbours in the training set."""
     near = explanation.neighbours
     figure = Figure(figsize=(1.7 * (3 + len(near)), 2.5), layout="constrained")
-    said = f"{shortened(title, 60)}: {shortened(classes[explanation.target])} {explanation.probability:.1%}"
+    said = f"{shortened(title, 60)}: {shortened(classes[explanation.target], NAME)} {explanation.probability:.1%}"
     figure.suptitle(said, parse_math=False, fontsize=11)
     panels = figure.subplots(1, 3 + len(near), squeeze=False)[0]
-    for axes, map_, name in (
-        (panels[0], None, "image"),
-        (panels[1], occlusion_overlay(explanation.occlusion), "covering costs"),
-        (panels[2], explanation.activation.numpy(), "class activation"),
+    image = explanation.image.numpy()
+    for axes, pixels, name in (
+        (panels[0], image, "image"),
+        (panels[1], overlaid(image, occlusion_overlay(explanation.occlusion)).transpose(2, 0, 1), "covering costs"),
+        (panels[2], overlaid(image, explanation.activation.numpy()).transpose(2, 0, 1), "class activation"),
     ):
-        show(axes, explanation.image.numpy())
-        if map_ is not None:
-            axes.imshow(map_, cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        show(axes, pixels)
         axes.set_xlabel(name, fontsize=9)
     for axes, neighbour in zip(panels[3:], near, strict=True):
         show(axes, neighbour.image.numpy())
-        text = f"{shortened(classes[neighbour.label])}\ncosine {neighbour.similarity:.2f}"
+        text = f"{shortened(classes[neighbour.label], NAME)}\ncosine {neighbour.similarity:.2f}"
         axes.set_xlabel(text, fontsize=9, parse_math=False)
     return figure
+
+
+def overlaid(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """uint8 C H W in grey under a map H W in [0, 1], whose colours go from black over red to yellow: uint8 H W 3."""
+    grey = image.mean(axis=0, keepdims=True).transpose(1, 2, 0) / 255  # H W 1
+    colours = colormaps["inferno"](np.asarray(values))[:, :, :3]  # H W 3
+    return (((1 - OVERLAY) * grey + OVERLAY * colours) * 255).round().astype(np.uint8)
 
 
 def occlusion_overlay(occlusion: "Tensor") -> np.ndarray:
@@ -279,40 +306,82 @@ PALETTE = (
 )  # Okabe & Ito's, reordered
 
 
+STYLES = ("-", "--", "-.", ":")  # after a round of colours the next: 32 groups can be told apart
+
+
 def comparison_figure(comparison: "Comparison", metrics: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
-    """Validation by epoch, mean and range over seeds, and where every seed ended, with the mean and its 95 % interval.
+    """Validation by epoch, and where every seed ended, side by side.
 
     `metrics` holds the rows of metrics.jsonl by the path of the run.
     """
     groups = comparison.groups
     figure = Figure(figsize=(11, max(3.8, 1.6 + 0.42 * len(groups))), layout="constrained")
     by_epoch, ends = figure.subplots(1, 2)
-    for place, group in enumerate(groups):
-        colour = PALETTE[place % len(PALETTE)]
-        draw_band(by_epoch, [metrics[member.path] for member in group.members], comparison.metric, colour)
-        ends.scatter(group.values, [place] * group.n, color=colour, alpha=0.45, s=22, zorder=2)
-        interval = group.interval95 or (group.mean, group.mean)
-        ends.plot(interval, [place, place], color=colour, lw=2)
-        ends.plot(group.mean, place, "D", color=colour, ms=6, zorder=3)
-    by_epoch.set(title=f"validation {comparison.metric}", xlabel="epoch")
-    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if all(len(rows) == 1 for rows in metrics.values()):
-        by_epoch.set_xlim(0, 2)
-    names = [f"{shortened(group.name, 44)}  (n = {group.n})" for group in groups]
-    ends.set_yticks(range(len(groups)), names, parse_math=False)
-    ends.yaxis.tick_right()
-    ends.set_ylim(len(groups) - 0.5, -0.5)
-    ends.set(title=f"{comparison.split} {comparison.metric} at the end")
-    for axes, axis in ((by_epoch, by_epoch.yaxis), (ends, ends.xaxis)):
-        if comparison.metric != "loss":
-            axis.set_major_formatter(PercentFormatter(1))
-        axes.grid(alpha=0.25)
-        axes.spines["top"].set_visible(False)
-    ends.xaxis.set_major_locator(MaxNLocator(5))
+    draw_epochs(by_epoch, comparison, metrics)
+    draw_ends(ends, comparison)
     return figure
 
 
-def draw_band(axes: Axes, runs: Sequence[Sequence[dict[str, Any]]], metric: str, colour: str) -> None:
+def epochs_figure(comparison: "Comparison", metrics: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
+    """Validation by epoch of each group."""
+    figure = Figure(figsize=(5.4, 3.8 + 0.2 * len(comparison.groups)), layout="constrained")
+    draw_epochs(figure.subplots(), comparison, metrics)
+    return figure
+
+
+def ends_figure(comparison: "Comparison") -> Figure:
+    """Where every seed of each group ended."""
+    figure = Figure(figsize=(5.4, 1.6 + 0.42 * len(comparison.groups)), layout="constrained")
+    draw_ends(figure.subplots(), comparison)
+    return figure
+
+
+def draw_epochs(axes: Axes, comparison: "Comparison", metrics: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Validation by epoch: the mean over seeds as a line, their range as a band."""
+    for place, group in enumerate(comparison.groups):
+        runs = [metrics[member.path] for member in group.members]
+        draw_band(axes, runs, comparison.metric, *look_of(place), shortened(group.name, 44))
+    axes.set(title=f"validation {metric_in_words(comparison.metric)}", xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if all(len(rows) == 1 for rows in metrics.values()):
+        axes.set_xlim(0, 2)
+    if comparison.metric != "loss":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16))
+    axes.grid(alpha=0.25)
+    axes.spines["top"].set_visible(False)
+
+
+def draw_ends(axes: Axes, comparison: "Comparison") -> None:
+    """Every seed's end as a dot, the mean with its 95 % interval over them."""
+    groups = comparison.groups
+    for place, group in enumerate(groups):
+        colour, style = look_of(place)
+        axes.scatter(group.values, [place] * group.n, color=colour, alpha=0.45, s=22, zorder=2)
+        interval = group.interval95 or (group.mean, group.mean)
+        axes.plot(interval, [place, place], color=colour, lw=2, ls=style)
+        axes.plot(group.mean, place, "D", color=colour, ms=6, zorder=3)
+    names = [f"{shortened(group.name, 44)}  (n = {group.n})" for group in groups]
+    axes.set_yticks(range(len(groups)), names, parse_math=False)
+    axes.yaxis.tick_right()
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set(title=f"{comparison.split} {metric_in_words(comparison.metric)} at the end")
+    if comparison.metric != "loss":
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.spines["top"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def look_of(place: int) -> tuple[str, str]:
+    """Colour and line of the group at a place."""
+    return PALETTE[place % len(PALETTE)], STYLES[place // len(PALETTE) % len(STYLES)]
+
+
+def draw_band(
+    axes: Axes, runs: Sequence[Sequence[dict[str, Any]]], metric: str, colour: str, style: str, name: str
+) -> None:
     """The mean over runs by epoch as a line, their range as a band; nothing where no validation was measured."""
     key = f"validation_{metric}"
     epochs = min(len(rows) for rows in runs)
@@ -320,7 +389,7 @@ def draw_band(axes: Axes, runs: Sequence[Sequence[dict[str, Any]]], metric: str,
         return
     values = np.array([[row[key] for row in rows[:epochs]] for rows in runs])  # runs, epochs
     x = np.arange(1, epochs + 1)
-    axes.plot(x, values.mean(0), color=colour, marker="." if epochs <= 30 else "")
+    axes.plot(x, values.mean(0), color=colour, ls=style, marker="." if epochs <= 30 else "", label=name)
     axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
 
 

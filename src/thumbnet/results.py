@@ -33,7 +33,7 @@ def in_words(result: dict[str, Any]) -> str:
     if result["kind"] == "campaign":
         return (
             f"{result['accuracy']:.2%} {result['split']} accuracy{spread(result)}, {result['top5']:.2%} top-5, in "
-            f"{result['train_clock']:.1f} s{changed} ({views(result)}), {where}"
+            f"{result['train_clock']:.1f} s{changed} ({views_in_words(result['views'], result['uncertain'])}), {where}"
         )
     took = f"{duration(result['train_seconds'])} on " if result["train_seconds"] else ""
     return (
@@ -48,12 +48,12 @@ def spread(record: dict[str, Any]) -> str:
     return f" ({sd}n = {record['n']})"
 
 
-def views(record: dict[str, Any]) -> str:
-    """`1 view`, `2 views` or `6 views of the 25 % least certain`."""
+def views_in_words(views: int, uncertain: float) -> str:
+    """`1 view`, `2 views` or `6 views of the 25% least certain`."""
     from thumbnet.words import counted
 
-    text = counted(record["views"], "view")
-    return text if record["uncertain"] == 1 else f"{text} of the {record['uncertain']:.0%} least certain"
+    text = counted(views, "view")
+    return text if uncertain == 1 else f"{text} of the {uncertain:.0%} least certain"
 
 
 def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend, place, prepare
-from thumbnet.corruptions import FAMILIES, KINDS, LEVELS, corrupt
+from thumbnet.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.data.batches import Split, whole
 from thumbnet.evaluation import open_split, predict_logits
 from thumbnet.machine import Machine
@@ -131,6 +131,3 @@ def overlaps(recipe: Recipe) -> list[str]:
         for value, field, kinds in pairs
         if value
     ]
-
-
-assert set(KINDS) == {kind for kinds in FAMILIES.values() for kind in kinds} == set(LEVELS)

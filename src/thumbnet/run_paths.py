@@ -1,7 +1,7 @@
 """Where runs lie: a place for a new one, the newest, and all that are below a folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,9 +22,14 @@ def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Pat
 
 
 def point_latest(run: Path, root: Path = Path("runs")) -> None:
-    """Let runs/latest point at the newest run under `root`; does nothing for runs elsewhere or where links do not exist."""
+    """Let runs/latest point at the newest run under `root`; does nothing for runs elsewhere or where links do not exist.
+
+    Nor for auxiliary ones, below a folder whose name begins with a dot.
+    """
     try:
         target = run.resolve().relative_to(root.resolve())
+        if is_hidden(target):
+            return
         temporary = root / f".latest-{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
@@ -33,17 +38,25 @@ def point_latest(run: Path, root: Path = Path("runs")) -> None:
         return
 
 
-def find_runs(paths: Sequence[Path]) -> list[Run]:
+def is_hidden(path: Path) -> bool:
+    """Whether a folder on the way begins with a dot, as those of runs that only serve another command do."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def find_runs(paths: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Run]:
     """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
 
-    Raises `UserError` where a folder is missing or holds none.
+    What is left out is told. Raises `UserError` where a folder is missing or holds none.
     """
     runs = []
     for path in paths:
         if (path / "recipe.toml").is_file() or not path.is_dir():
             runs.append(Run.open(path))
             continue
-        below = sorted(file.parent for file in path.rglob("summary.json") if (file.parent / "recipe.toml").is_file())
+        begun = sorted(file.parent for file in path.rglob("recipe.toml") if not is_hidden(file.relative_to(path)))
+        below = [folder for folder in begun if (folder / "summary.json").is_file()]
+        if unfinished := [str(folder) for folder in begun if folder not in below]:
+            tell(f"note: left out as unfinished: {', '.join(unfinished[:3])}{' ...' if len(unfinished) > 3 else ''}")
         if not below:
             raise UserError(f"{path} is not a run folder and holds no finished run")
         runs += [Run.open(folder) for folder in below]

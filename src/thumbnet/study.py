@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.comparison import Comparison, Metric, compare_groups, in_words
-from thumbnet.data.datasets import check_dataset_name
+from thumbnet.comparison import Comparison, Metric, beside_table, compare_groups, in_words
+from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
 from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
 from thumbnet.locks import alone_in
@@ -49,6 +49,7 @@ class Variant:
     dataset: str
     recipe: Recipe
     note: str = ""
+    stated: Mapping[str, str] = field(default_factory=dict)  # what another report says of it, by column
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Study:
             "cells": {
                 cell.name: {"dataset": cell.variant.dataset, **recipe_table(cell.recipe)} for cell in self.cells()
             },
+            "order": [variant.name for variant in self.variants],
         }
 
 
@@ -152,6 +154,12 @@ def check_study(study: Study) -> None:
     if not study.name or study.name.startswith(".") or "/" in study.name or "\\" in study.name:
         raise UserError(f"name is {study.name!r}; give one that a folder can have")
     check_count(len(study.variants) * len(study.seeds) * max(1, study.folds))
+    for variant in study.variants:
+        if variant.dataset in SPECS and not study.folds and not variant.recipe.validation:
+            raise UserError(
+                f"variant {variant.name!r} trains on all images (validation 0), so that nothing is left to judge it by; "
+                "give validation, as in 0.1, or folds"
+            )
     cells = study.cells()
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
@@ -296,7 +304,7 @@ def estimated_seconds(
 
 def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":
     """The data set, whole; never downloaded."""
-    from thumbnet.data.datasets import SPECS, load_dataset
+    from thumbnet.data.datasets import load_dataset
 
     if name in SPECS:
         return load_dataset(name, validation=0, data_dir=data_dir, offline=True)
@@ -325,16 +333,30 @@ def write_plan(study: Study, folder: Path) -> None:
     """Write plan.json and the cells' recipes, or raise `UserError` where there is another plan, saying what differs."""
     path = folder / "plan.json"
     plan = json.loads(json.dumps(study.plan()))
+    looks: list[int] = []
     if path.is_file():
-        before = read_json(path, {"study": str, "metrics": dict, "cells": dict})
-        if before != plan:
+        before = read_json(path, {"study": str, "metrics": dict, "cells": dict, "order": list})
+        looks = before.pop("looks", [])
+        if before != plan and not has_more_seeds(before, plan):
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
-    else:
-        write_json(path, plan)
+        if before != plan and (folder / "study.json").is_file():  # it was judged with the seeds of then
+            looks = [*looks, len(before["cells"]) // len(before["order"])]
+    write_json(path, plan | ({"looks": looks} if looks else {}))
     for cell in study.cells():
         recipe = folder / "cells" / f"{cell.name}.toml"
         if not recipe.is_file():
             write_text(recipe, as_toml(recipe_table(cell.recipe), "one run of a study"))
+
+
+def has_more_seeds(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a plan is an earlier one with further seeds: the same variants, and every run of then."""
+    same = all(before.get(key) == now[key] for key in ("study", "metrics", "order"))
+    return same and before["cells"].items() <= now["cells"].items()
+
+
+def looks_before(folder: Path) -> list[int]:
+    """With how many runs of a variant the study was judged before seeds were added."""
+    return list(read_json(folder / "plan.json").get("looks", []))
 
 
 def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -351,7 +373,7 @@ def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
         for field_, value in new[name].items():
             if old[name].get(field_) != value:
                 return f"{field_} of {name} was {old[name].get(field_)!r}, now {value!r}"
-    return "in the order of its runs"
+    return f"its variants came in the order {', '.join(before['order'])}, now {', '.join(now['order'])}"
 
 
 def start(
@@ -421,21 +443,34 @@ def leaving_no_process(running: Running) -> Iterator[None]:
 # ---------------------------------------------------------------- judging a study
 
 
-def judge_study(study: Study, done: Sequence[tuple[Cell, Run]]) -> list[Comparison]:
-    """One comparison per data set, each variant with the data set's first one."""
+def judge_study(study: Study, done: Sequence[tuple[Cell, Run]], looks: Sequence[int] = ()) -> list[Comparison]:
+    """One comparison per data set, each variant with the data set's first one.
+
+    `looks`: with how many runs it was judged before seeds were added, which is told beside the p values.
+    """
     by_data: dict[str, list[tuple[str, Run]]] = {}
     for cell, run in done:
         by_data.setdefault(cell.variant.dataset, []).append((cell.variant.name, run))
     return [
-        compare_groups(named, metric=study.metrics.get(dataset, "accuracy"), baseline=True)
+        compare_groups(named, metric=study.metrics.get(dataset, "accuracy"), baseline=True, looks=looks)
         for dataset, named in by_data.items()
     ]
 
 
-def write_study(study: Study, folder: Path, comparisons: Sequence[Comparison]) -> None:
-    """study.json: the plan's outline and every comparison."""
-    seeds = {"seeds": list(study.seeds), "folds": study.folds}
-    about = {"study": study.name, "about": study.about, **seeds}
+def stated_and_done(
+    study: Study, dataset: str, done: Sequence[tuple[Cell, Run]]
+) -> tuple[dict[str, Mapping[str, str]], dict[str, list[Run]]]:
+    """What another report states of each variant on the data set, and its runs."""
+    stated = {row.name: row.stated for row in study.variants if row.stated and row.dataset == dataset}
+    return stated, {name: [run for cell, run in done if cell.variant.name == name] for name in stated}
+
+
+def write_study(
+    study: Study, folder: Path, comparisons: Sequence[Comparison], done: Sequence[tuple[Cell, Run]]
+) -> None:
+    """study.json: the plan's outline, every comparison, and what else the variants ended with and are said to."""
+    about = {"study": study.name, "about": study.about, "seeds": list(study.seeds), "folds": study.folds}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
+    beside = {found.dataset: beside_table(found, *stated_and_done(study, found.dataset, done)) for found in comparisons}
     rows = [found.to_json() for found in comparisons]
-    write_json(folder / "study.json", {**about, "notes": notes, "comparisons": rows})
+    write_json(folder / "study.json", {**about, "notes": notes, "beside": beside, "comparisons": rows})

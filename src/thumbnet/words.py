@@ -15,3 +15,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def shortened(name: str, limit: int = 40) -> str:
+    """A name cut to so many letters, so that a table with it can be read."""
+    return name if len(name) <= limit else name[: limit - 1] + "\u2026"

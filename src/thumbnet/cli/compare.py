@@ -2,10 +2,11 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, described, print_json
+from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json
 
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
@@ -39,13 +40,13 @@ def compare(
     report
         write the page with everything to this .html file
     """
-    from thumbnet.cli.evaluate import check_ending
     from thumbnet.comparison import compare as compare_runs
     from thumbnet.run_paths import find_runs
 
     check_ending("plot", plot, ".png")
     check_ending("report", report, ".html")
-    opened = find_runs(runs)
+    check_writable(csv, plot, report)
+    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
     found = compare_runs(opened, split=split, metric=metric)
     if csv:
         from thumbnet.files import write_text

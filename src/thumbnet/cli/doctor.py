@@ -1,5 +1,6 @@
 """Examine a data set for faults, or this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from thumbnet.cli.options import (
     MachineFlags,
     Machines,
     Whole,
-    check_positive,
+    check_ending,
+    check_writable,
     described,
     given,
     print_json,
@@ -51,7 +53,7 @@ def doctor(
     output
         the gallery, doctor-NAME.html by default
     out
-        folder of the runs: runs/doctor/NAME, where --labels called again goes on; for --resuming a temporary one
+        folder of the runs: runs/.doctor/NAME, where --labels called again goes on; for --resuming a temporary one
     """
     if dataset is None:
         if labels or output or resuming:
@@ -61,8 +63,12 @@ def doctor(
 
     from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 
-    check_positive(folds=folds)
+    if folds < 2:
+        raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
+    check_ending("output", output, ".html")
     check_dataset_name(dataset)
+    gallery = output or Path(f"doctor-{Path(dataset).resolve().name}.html")
+    check_writable(gallery)
 
     from thumbnet.doctor import examine_dataset
     from thumbnet.doctor.dataset import findings
@@ -75,13 +81,14 @@ def doctor(
         data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, out, given(machine) | given(options), reporter, as_json=json)
-        checked = None
-        if labels:
-            folder = out or Path("runs/doctor") / name
-            checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
         reporter.say("looking for duplicates")
-        found = examine_dataset(data, checked)
-        page = write_doctor_page(data, found, output or Path(f"doctor-{name}.html"))
+        found = examine_dataset(data)
+        if labels:
+            reporter.say("\n".join(f"{grave:5}  {sentence}" for grave, sentence in findings(found)))
+            folder = out or Path("runs/.doctor") / name
+            checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
+            found = replace(found, labels=checked)
+        page = write_doctor_page(data, found, gallery)
     if json:
         told = findings(found)
         faults = sum(grave == "fault" for grave, _ in told)
@@ -97,7 +104,7 @@ def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: in
     from thumbnet.machine import Machine
     from thumbnet.recipes import recipe as named_recipe
 
-    options = {"machine": Machine(**machine), "reporter": reporter}
+    options = {"machine": Machine(**machine), "tell": reporter.say}
     chosen = named_recipe(recipe or quick_for(data))
     if recipe is None:
         chosen = recipe_for_few(chosen, len(data.development) * (folds - 1) // folds, {}, reporter)

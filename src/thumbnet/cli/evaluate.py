@@ -3,9 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, check_positive, described, given, print_json
+from thumbnet.cli.options import (
+    Json,
+    Measuring,
+    MeasuringFlags,
+    Whole,
+    check_ending,
+    check_positive,
+    check_writable,
+    described,
+    given,
+    print_json,
+)
 from thumbnet.errors import UserError
-from thumbnet.words import counted
+from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
     from thumbnet.evaluation import Scores
@@ -25,7 +36,7 @@ def evaluate(
     predictions: Path | None = None,
     confusion: Path | None = None,
     robustness: bool = False,
-    images: Whole = 1_000,
+    images: Whole | None = None,
     data_dir: Path | None = None,
     machine: Measuring = MeasuringFlags(),  # noqa: B008
     json: Json = False,
@@ -49,14 +60,22 @@ def evaluate(
     robustness
         measure on corrupted images instead: 15 kinds, 5 levels each
     images
-        for --robustness: so many images, evenly spread over the split
+        for --robustness: so many images, evenly spread over the split; 1,000 if not given
     data_dir
         where the data lie now, if not where they lay in training
     """
-    check_positive(images=images)
+    if images is not None:
+        check_positive(images=images)
+        if not robustness:
+            raise UserError(f"--images {images} is for --robustness; all images of the split are measured without it")
     check_ending("predictions", predictions, ".csv", ".npz")
     check_ending("confusion", confusion, ".csv", ".png")
-    if robustness and (views != 1 or predictions or confusion):
+    check_writable(predictions, confusion)
+    if uncertain != 1 and views == 1:
+        raise UserError(
+            f"--uncertain {uncertain:g} says which images get more views than one; give --views 2 or 6 with it"
+        )
+    if robustness and (views != 1 or uncertain != 1 or predictions or confusion):
         raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
 
     from thumbnet.evaluation import measure
@@ -68,7 +87,7 @@ def evaluate(
     if robustness:
         from thumbnet.robustness import evaluate_robustness
 
-        found = evaluate_robustness(opened, split=split, images=images, machine=on, data_dir=data_dir)
+        found = evaluate_robustness(opened, split=split, images=images or 1_000, machine=on, data_dir=data_dir)
         if json:
             print_json({"run": str(run), **found.to_json()})
         else:
@@ -80,16 +99,10 @@ def evaluate(
     if confusion:
         write_confusion(scores, confusion)
     if json:
-        measured = {"run": str(run), **scores.to_json()}
+        measured = {"run": str(run), "uncertain": uncertain, **scores.to_json()}
         print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)
     else:
-        print("\n".join(lines(opened, scores)))
-
-
-def check_ending(option: str, path: Path | None, *endings: str) -> None:
-    """Raise `UserError` for a file whose ending says nothing of how to write it."""
-    if path is not None and path.suffix.lower() not in endings:
-        raise UserError(f"--{option} {path}: give a name that ends in {' or '.join(endings)}")
+        print("\n".join(lines(opened, scores, uncertain)))
 
 
 def write_predictions(predictions: "Predictions", path: Path, run: "Run") -> None:
@@ -101,7 +114,7 @@ def write_predictions(predictions: "Predictions", path: Path, run: "Run") -> Non
 
 
 def write_confusion(scores: "Scores", path: Path) -> None:
-    """Counts as CSV with the classes in the first row and column, or a picture."""
+    """Counts as CSV with the classes in the first row and column, the same in parts of the class's images below, or a picture."""
     if path.suffix.lower() == ".png":
         from thumbnet.plots import confusion_figure, save
 
@@ -116,18 +129,23 @@ def write_confusion(scores: "Scores", path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class \\ taken for", *scores.classes])
     writer.writerows([name, *row] for name, row in zip(scores.classes, scores.confusion, strict=True))
+    writer.writerow([])
+    writer.writerow(["class \\ part taken for", *scores.classes])
+    for name, row in zip(scores.classes, scores.confusion, strict=True):
+        writer.writerow([name, *(f"{count / sum(row):.6f}" if sum(row) else "" for count in row)])
     write_text(path, text.getvalue())
 
 
-def lines(run: "Run", scores: "Scores") -> list[str]:
+def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
-    low, high = scores.interval95
+    from thumbnet.results import views_in_words
+
     openings = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
     text = [
         f"{run.recipe.name} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
         f"run          {run.path.resolve()}",
-        f"accuracy     {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%}; {counted(scores.views, 'view')})",
-        *([f"top-5        {scores.top5:.2%}"] if len(scores.classes) > 5 else []),
+        f"accuracy     {scores.accuracy:.2%}  ({between(scores.interval95)}; {views_in_words(scores.views, uncertain)})",
+        *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
         f"loss         {scores.loss:.4f}",
     ]
     if penalty := run.summary["l2_penalty"]:
@@ -135,21 +153,34 @@ def lines(run: "Run", scores: "Scores") -> list[str]:
     measured = scores.calibration
     text += [
         f"Brier score  {scores.brier:.4f}",
-        f"calibration  error {measured.error:.2%}; {measured.error_after:.2%} at the run's temperature "
-        f"{measured.temperature:.2f}, which predict uses",
+        f"calibration  error {measured.error:.2%} (bins of equal mass {measured.error_equal_mass:.2%}); "
+        f"{measured.error_after:.2%} ({measured.error_equal_mass_after:.2%}) at the run's temperature "
+        f"{measured.temperature:.2f}, which predict uses{fitted_here(run, scores)}",
     ]
     return text + class_lines(scores) + confused_lines(scores)
 
 
+def between(interval: tuple[float, float]) -> str:
+    """`95 % interval 88.26% to 92.89%`."""
+    return "95 % interval {:.2%} to {:.2%}".format(*interval)
+
+
+def fitted_here(run: "Run", scores: "Scores") -> str:
+    """Where the temperature was fitted to the images that are measured, so much in words."""
+    return " and which was fitted on these images" if run.calibrated and scores.split == "validation" else ""
+
+
 def class_lines(scores: "Scores") -> list[str]:
     """Precision, recall and F1 of each class; "-" where there is nothing to divide by."""
-    width = max(8, *(len(name) for name in scores.classes))
-    rows = zip(scores.classes, scores.precision, scores.per_class, scores.f1, scores.support, strict=True)
-    text = [f"{'by class':{width + 2}}  precision  recall      F1  images"]
-    for name, precision, recall, f1, images in rows:
+    width = max(8, *(len(shortened(name)) for name in scores.classes))
+    ends = (scores.per_class_interval95, scores.f1, scores.support)
+    rows = zip(scores.classes, scores.precision, scores.per_class, *ends, strict=True)
+    text = [f"{'by class':{width + 2}}  precision  recall  95 % interval         F1  images"]
+    for name, precision, recall, interval, f1, images in rows:
         cells = [f"{'-' if value is None else f'{value:.2%}':>7}" for value in (precision, recall)]
+        cells.append("{:6.2%} to {:.2%}".format(*interval).ljust(17) if interval else f"{'-':<17}")
         cells.append(f"{'-' if f1 is None else f'{f1:.4f}':>6}")
-        text.append(f"  {name:{width}}    {cells[0]} {cells[1]}  {cells[2]}  {images:>6,}")
+        text.append(f"  {shortened(name):{width}}    {cells[0]} {cells[1]}  {cells[2]}  {cells[3]}  {images:>6,}")
     if None in scores.precision:
         text.append("  - : no image was taken for this class, or it has none in this split")
     return text
@@ -158,7 +189,7 @@ def class_lines(scores: "Scores") -> list[str]:
 def confused_lines(scores: "Scores", limit: int = 5) -> list[str]:
     """The most frequent mistakes."""
     rows = [
-        f"  {name} taken for {other}: {count} of {name}'s images ({part:.1%})"
+        f"  {shortened(name)} taken for {shortened(other)}: {count} of {shortened(name)}'s images ({part:.1%})"
         for name, other, count, part in scores.most_confused(limit)
     ]
     return ["most confused", *rows] if rows else ["no mistakes"]
@@ -166,6 +197,8 @@ def confused_lines(scores: "Scores", limit: int = 5) -> list[str]:
 
 def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     """Accuracy by kind and level for people."""
+    from thumbnet.statistics import wilson_interval
+
     width = max(len(row.kind) for row in found.rows)
     text = [
         f"{run.recipe.name} on {counted(found.images, f'{found.split} image')} of {run.data['name']}, corrupted (one view)",
@@ -176,4 +209,6 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     ]
     for row in found.rows:
         text.append(f"  {row.kind:{width}}  " + "  ".join(f"{value:6.2%}" for value in row.accuracies))
-    return text + [f"note: {warning}" for warning in found.warnings]
+    low, high = wilson_interval(found.images // 2, found.images)
+    widest = f"a cell is known to {50 * (high - low):.1f} points or better (95 % interval, {found.images:,} images)"
+    return [*text, f"note: {widest}", *(f"note: {warning}" for warning in found.warnings)]

@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: E402
 from select import select  # noqa: E402
 from typing import Annotated, Any  # noqa: E402
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, config  # noqa: E402
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError  # noqa: E402
 
@@ -163,6 +163,9 @@ def in_our_words(error: CycloptsError) -> str:
         if missing.startswith("-"):
             return f"{missing} needs a value; see thumbnet {name} --help"
         return f"something is missing; type {usage_of(name, COMMANDS[name][0])}"
+    if isinstance(error, UnusedCliTokensError) and error.command_chain and error.unused_tokens:
+        name = error.command_chain[0]
+        return f"{error.unused_tokens[0]!r} is one too many; type {usage_of(name, COMMANDS[name][0])}"
     return " ".join(str(error).split())
 
 

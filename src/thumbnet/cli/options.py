@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, get_origin
 
 from cyclopts import Group, Parameter, Token
@@ -124,3 +125,24 @@ def check_positive(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name.replace('_', '-')} is {value}; give 1 or more")
+
+
+def check_ending(option: str, path: Path | None, *endings: str) -> None:
+    """Raise `UserError` for a file whose ending says nothing of how to write it, or the wrong thing."""
+    if path is not None and path.suffix.lower() not in endings:
+        raise UserError(f"--{option} {path}: give a name that ends in {' or '.join(endings)}")
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Raise `UserError` for a file that cannot be written, before work is done, or a test set opened, for it."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        try:
+            with TemporaryFile(dir=above):  # who may write where is more than modes and owners say
+                pass
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {above}: {error.strerror}; choose another place") from error

@@ -3,11 +3,23 @@
 import csv
 import io
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, as_json, check_positive, described, given
-from thumbnet.words import counted
+from thumbnet.cli.options import (
+    Json,
+    Measuring,
+    MeasuringFlags,
+    Whole,
+    as_json,
+    check_positive,
+    check_writable,
+    described,
+    given,
+)
+from thumbnet.errors import UserError
+from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
     from thumbnet.calibration import Threshold
@@ -26,7 +38,7 @@ def predict(
     sure: float | None = None,
     explain: Path | None = None,
     data_dir: Path | None = None,
-    format: Literal["table", "csv", "json"] = "table",
+    format: Literal["table", "csv", "json"] | None = None,
     output: Path | None = None,
     skip_broken: bool = False,
     machine: Measuring = MeasuringFlags(),  # noqa: B008
@@ -45,19 +57,23 @@ def predict(
     views
         average over the image (1), its mirror image (2), and both shifted by one pixel (6)
     sure
-        answer only where at least this part of such answers was right on the validation images, as in 0.99
+        mark as not sure what is below the probability that gave this part of right answers on the validation images, as in 0.99
     explain
         folder for a picture per image: where the network looked, beside the nearest training images
     data_dir
         for --explain: where the training images lie now, if not where they lay in training
     format
-        how to print: for people, as CSV, or as JSON (--json is the same)
+        how to print: for people, as CSV, or as JSON (--json is the same); by default as the ending of --output says
     output
         write there instead of to the screen
     skip_broken
         list files that cannot be read instead of stopping at the first
     """
     check_positive(top=top)
+    check_writable(output, explain and explain / "picture.png")
+    format = "json" if json else format or format_of(output)
+    if sure is not None and views != 1:
+        raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
     from thumbnet.data.images import FORMATS_IN_WORDS, image_files
     from thumbnet.machine import Machine
@@ -83,9 +99,12 @@ def predict(
         print(told_of(threshold), file=sys.stderr)
     if explain is not None:
         explain_files(opened, classifier, predictions, explain, data_dir)
-    if json or format == "json":
+    if format == "json":
         rows = [as_object(row, threshold) for row in predictions]
-        text = as_json({"run": str(run), "images": rows, "skipped": broken, "ignored": [str(file) for file in ignored]})
+        left_out = {"skipped": broken, "ignored": [str(file) for file in ignored]}
+        text = as_json(
+            {"run": str(run), "images": rows, **left_out} | ({"threshold": asdict(threshold)} if threshold else {})
+        )
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
     if output is None:
@@ -95,6 +114,17 @@ def predict(
 
         write_text(output, text)
         print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
+
+
+def format_of(output: Path | None) -> Literal["table", "csv", "json"]:
+    """What the ending of the file asks for; the table where it is .txt, or there is none."""
+    kinds: dict[str, Literal["table", "csv", "json"]] = {".csv": "csv", ".json": "json", ".txt": "table", "": "table"}
+    ending = output.suffix.lower() if output else ""
+    if ending not in kinds:
+        raise UserError(
+            f"--output {output}: give a name that ends in .csv, .json or .txt, or say what it is with --format"
+        )
+    return kinds[ending]
 
 
 def explain_files(
@@ -111,8 +141,8 @@ def told_of(threshold: "Threshold") -> str:
     """What `--sure` comes down to."""
     low, high = threshold.interval95
     return (
-        f"sure from {threshold.confidence:.2%} on: of the validation images {threshold.coverage:.1%} are answered, "
-        f"{threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
+        f"sure from {threshold.confidence:.2%} on, chosen on the validation images: of these {threshold.coverage:.1%} are that "
+        f"sure, {threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
     )
 
 
@@ -140,9 +170,9 @@ def as_csv(predictions: "list[Prediction]", threshold: "Threshold | None") -> st
 def as_table(predictions: "list[Prediction]") -> str:
     """One line per image, in columns."""
     width = max(len(row.file) for row in predictions)
-    label = max(len(name) for row in predictions for name, _ in row.ranking)
+    label = max(len(shortened(name)) for row in predictions for name, _ in row.ranking)
     rows = [
-        "  ".join([f"{row.file:{width}}", *(f"{name:{label}} {value:6.2%}" for name, value in row.ranking)])
+        "  ".join([f"{row.file:{width}}", *(f"{shortened(name):{label}} {value:6.2%}" for name, value in row.ranking)])
         + ("" if row.sure else "  not sure")
         for row in predictions
     ]

@@ -1,11 +1,12 @@
 """Write the page of a run, or of several compared."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from thumbnet.cli.options import Json, described, print_json
+from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json
 from thumbnet.errors import UserError
 
 
@@ -29,12 +30,14 @@ def report(
     """
     if not runs:
         raise UserError("name a run folder, for instance runs/latest")
+    check_ending("output", output, ".html")
+    check_writable(output)
 
     from thumbnet.comparison import compare
     from thumbnet.report import write_comparison_report, write_run_report
     from thumbnet.run_paths import find_runs
 
-    opened = find_runs(runs)
+    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
     if len(opened) == 1:
         path = write_run_report(opened[0], output)
     else:

@@ -57,19 +57,19 @@ def study(
         if json:
             print_json(chosen.plan() | {"seconds_of_a_run": seconds})
         else:
-            print("\n".join([*plan_lines(chosen), *cost_lines(chosen, folder, seconds)]))
+            print("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, folder, seconds, jobs)]))
         return
 
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.report import write_study_report
-    from thumbnet.study import judge_study, run_study, write_study
+    from thumbnet.study import judge_study, looks_before, run_study, write_study
 
     with reporter_for_terminal() as reporter:
         on = Machine(**given(machine))
         done = run_study(chosen, folder, jobs=jobs, machine=on, data_dir=data_dir, tell=reporter.say)
-        comparisons = judge_study(chosen, done)
-        write_study(chosen, folder, comparisons)
+        comparisons = judge_study(chosen, done, looks_before(folder))
+        write_study(chosen, folder, comparisons, done)
         page = write_study_report(chosen, comparisons, done, folder / "study.html")
     if json:
         found: dict[str, Any] = {"study": chosen.name, "folder": str(folder), "report": str(page)}
@@ -96,8 +96,8 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
     return read_study(Path(name))
 
 
-def plan_lines(study: "Study") -> list[str]:
-    """What would be trained, for people."""
+def plan_lines(study: "Study", seconds: dict[str, float | str]) -> list[str]:
+    """What would be trained and how long a run of each variant takes, for people."""
     cells = study.cells()
     width = max(len(variant.name) for variant in study.variants)
     parts = [counted(len(study.variants), "variant"), counted(len(study.seeds), "seed")]
@@ -105,7 +105,10 @@ def plan_lines(study: "Study") -> list[str]:
     text = [f"{study.name}: {' x '.join(parts)} = {counted(len(cells), 'run')}"]
     for variant in study.variants:
         about = f"{variant.recipe.name} on {variant.dataset}, {counted(variant.recipe.epochs, 'epoch')}"
-        text.append(f"  {variant.name:{width}}  {about}{f'; {variant.note}' if variant.note else ''}")
+        each = seconds[variant.name]
+        takes = f"time not known: {each}" if isinstance(each, str) else f"about {duration(each)} a run"
+        said = [f"{name} {words}" for name, words in variant.stated.items() if words != "-"]
+        text.append("; ".join([f"  {variant.name:{width}}  {about}, {takes}", *filter(None, [variant.note]), *said]))
     return text
 
 
@@ -120,21 +123,14 @@ def estimated(study: "Study", data_dir: Path | None, machine: dict[str, Any]) ->
         return estimated_seconds(study, machine=Machine(**machine), data_dir=data_dir)
 
 
-def cost_lines(study: "Study", folder: Path, seconds: dict[str, float | str]) -> list[str]:
-    """How long a run of each variant would take, and all that are not done yet in the study's folder."""
-    width = max(len(name) for name in seconds)
-    lines = [
-        f"  {name:{width}}  " + (f"not known: {each}" if isinstance(each, str) else f"about {duration(each)} a run")
-        for name, each in seconds.items()
-    ]
+def cost_line(study: "Study", folder: Path, seconds: dict[str, float | str], jobs: int) -> str:
+    """How long all runs that are not done yet in the study's folder would take."""
     left = study.unfinished(folder)
     known = [value for cell in left if not isinstance(value := seconds[cell.variant.name], str)]
     done = f", {len(study.cells()) - len(left)} are done" if len(left) < len(study.cells()) else ""
     unknown = f"; {len(left) - len(known)} not counted" if len(known) < len(left) else ""
-    whole = (
-        f"about {duration(sum(known))} on this machine for {counted(len(known), 'run')}, one at a time{done}{unknown}"
-    )
-    return [*lines, whole]
+    several = f", or somewhat less with --jobs {jobs}: they share the cores" if jobs > 1 else ""
+    return f"about {duration(sum(known))} on this machine for {counted(len(known), 'run')}, one at a time{several}{done}{unknown}"
 
 
 def outcome(comparisons: "list[Comparison]") -> list[str]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -104,6 +105,11 @@ class LockedSplit:
 
     def __repr__(self) -> str:
         return f"LockedSplit of {self._size} images; thumbnet.evaluate(run, split='test') opens and counts it"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"the test split is locked and has no {name!r}: thumbnet.evaluate(run, split='test') opens and counts it"
+        )
 
     def unlock(self) -> Split:
         """The images themselves. Training, previews and studies never call this."""

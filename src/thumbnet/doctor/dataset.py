@@ -69,18 +69,14 @@ def examine_dataset(data: "Dataset", checked: CheckedLabels | None = None) -> Di
     splits = stored_splits(data)
     images = {name: pixels for name, (pixels, _) in splits.items()}
     labels = {name: truth for name, (_, truth) in splits.items()}
-    exact = exact_duplicates(images, labels)
+    exact = exact_duplicates(images)
     near = near_duplicates(images, labels)
     truths = [{int(labels[place.split][place.row]) for place in group} for group in exact]
     sizes, modes = kinds_of_files(data)
     leaked_exact = {place.row for group in exact if leaks(group) for place in group if place.split == "test"}
-    leaked_near = {
-        place.row
-        for pair in near
-        if leaks((pair.first, pair.second))
-        for place in (pair.first, pair.second)
-        if place.split == "test"
-    }
+    copies = {group[0]: group for group in exact}  # of which one stands for all in `near`
+    alike = [[*copies.get(pair.first, [pair.first]), *copies.get(pair.second, [pair.second])] for pair in near]
+    leaked_near = {place.row for group in alike if leaks(group) for place in group if place.split == "test"}
     return Diagnosis(
         name=data.name,
         images={name: len(pixels) for name, pixels in images.items()},
@@ -172,7 +168,7 @@ def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
     if not (tests := found.images.get("test")):
         return []
     if not found.leaked:
-        return [("well", f"none of the {tests:,} test images is among the training images, or looks like one of them")]
+        return [("well", f"none of the {tests:,} test images was found among the training images, equal or nearly")]
     if found.leaked_exact:
         exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%})"
         told = f"{exact} are training images too"

@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 GRID = 8  # places of a descriptor along each side: enough to tell pictures apart, few enough to forgive noise
 CANDIDATE = 0.9  # cosine of descriptors from which on two images are looked at pixel by pixel
-NEIGHBOURS = 6  # of an image that are looked at: the nearest, and others to measure it by
+NEIGHBOURS = 6  # of an image that are looked at: the nearest, and others to measure it by,
+MOST_NEIGHBOURS = 24  # and so many where the first are alike, so that groups of up to twenty copies are found
 ALIKE = 0.7  # correlation of their details from which on two images may be duplicates, and
-APART = 0.5  # at most so far apart as the image is from its middle neighbour: trousers are all alike
+APART = 0.5  # at most so far apart as the image is from the third neighbour beyond them: trousers are all alike
+BEYOND = 3
 DETAIL = 5  # pixels of the square whose mean is taken off
 COLOUR = 0.1  # root mean square of the difference in colour, of 1, beyond which two images are of different things
 MOST_FADED = 2.0  # times as strong the colours of one may be as of the other
@@ -47,7 +49,7 @@ class DuplicatePair:
         return self.first.split != self.second.split
 
 
-def exact_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDArray[np.int64]]) -> list[list[Place]]:
+def exact_duplicates(images: dict[str, NDArray[np.uint8]]) -> list[list[Place]]:
     """Groups of two images or more with the same pixels, over all splits."""
     groups: dict[bytes, list[Place]] = defaultdict(list)
     for split, pixels in images.items():
@@ -61,28 +63,32 @@ def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDAr
 
     Every image is compared with all others, and with their mirror images, by a descriptor that ignores brightness and contrast;
     its nearest are then compared by their details, displaced by up to two pixels, and by their colours. A pair counts where the
-    details agree and are much nearer than those of the image's other neighbours, and the colours are the same. Flat images have
-    no likeness. docs/doctor.md says how it was tested, and what it misses.
+    details agree and are much nearer than those of neighbours beyond, and the colours are the same. Of equal images one stands
+    for all. Flat images have no likeness. docs/doctor.md says how it was tested, and what it misses.
     """
     places = [Place(split, row) for split, pixels in images.items() for row in range(len(pixels))]
     every = torch.from_numpy(np.concatenate(list(images.values())))  # uint8 N C H W
     truth = np.concatenate(list(labels.values()))
-    if len(every) < 3:
+    first_of = {place: group[0] for group in exact_duplicates(images) for place in group[1:]}
+    single = torch.tensor([number for number, place in enumerate(places) if place not in first_of])
+    if len(single) < 3:
         return []
-    plain = descriptors(every)
+    chosen = every[single]
+    plain = descriptors(chosen)
     found: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
-        rows, near = candidates(plain, descriptors(every, mirrored=True) if mirrored else plain)
-        likeness = correlations(every, rows, near, mirrored=mirrored)  # R k
+        rows, near = candidates(plain, descriptors(chosen, mirrored=True) if mirrored else plain)
+        likeness = likenesses(chosen, rows, near, mirrored=mirrored)  # R k
         for i, j, value in standing_out(rows, near, likeness):
             pair = (min(i, j), max(i, j))
-            other = every[j].flip(2) if mirrored else every[j]
-            if value > found.get(pair, (0.0, False))[0] and colour_distance(every[i], other) <= COLOUR:
+            other = chosen[j].flip(2) if mirrored else chosen[j]
+            if value > found.get(pair, (0.0, False))[0] and colour_distance(chosen[i], other) <= COLOUR:
                 found[pair] = (value, mirrored)
+    named = {pair: (int(single[pair[0]]), int(single[pair[1]])) for pair in found}
     return [
         DuplicatePair(places[i], places[j], value, mirrored, bool(truth[i] == truth[j]))
-        for (i, j), (value, mirrored) in sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
-        if mirrored or not torch.equal(every[i], every[j])
+        for pair, (value, mirrored) in sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
+        for i, j in [named[pair]]
     ]
 
 
@@ -110,7 +116,7 @@ def colour_distance(image: Tensor, other: Tensor) -> float:
 
 def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """int64 R, and R k: the images with a near enough neighbour by descriptors N D, and the k nearest of each."""
-    count = min(NEIGHBOURS, len(images) - 1)
+    count = min(MOST_NEIGHBOURS, len(images) - 1)
     rows, neighbours = [], []
     for start in range(0, len(images), BLOCK):
         cosines = images[start : start + BLOCK] @ others.T  # B N
@@ -122,13 +128,30 @@ def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rows), torch.cat(neighbours)
 
 
+def likenesses(images: Tensor, rows: Tensor, near: Tensor, *, mirrored: bool) -> Tensor:
+    """float32 R k: `correlations` of images rows[r] and near[r, k], the likest first; -1 where the ones before were not alike."""
+    likeness = torch.full(near.shape, -1.0)
+    likeness[:, :NEIGHBOURS] = correlations(images, rows, near[:, :NEIGHBOURS], mirrored=mirrored)
+    many = ((likeness >= ALIKE).sum(1) >= min(NEIGHBOURS, near.shape[1]) - BEYOND).nonzero().flatten()
+    if near.shape[1] > NEIGHBOURS and len(many):
+        likeness[many, NEIGHBOURS:] = correlations(images, rows[many], near[many, NEIGHBOURS:], mirrored=mirrored)
+    return likeness
+
+
 def standing_out(rows: Tensor, near: Tensor, likeness: Tensor) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) of the pairs whose details agree much better than those of image i and its middle neighbour."""
-    distance = (2 - 2 * likeness).clamp(min=0).sqrt()  # of details of length 1
-    middle = distance.sort(1).values[:, distance.shape[1] // 2, None]
-    fits = (likeness >= ALIKE) & (distance <= APART * middle)
+    """(i, j, correlation) of the pairs whose details agree much better than those of image i and the neighbours beyond j.
+
+    Neighbours are taken from the likest on: where one is `APART` as far as the third beyond it, it and all before it stand out.
+    """
+    ordered, places = likeness.sort(dim=1, descending=True, stable=True)
+    distance = (2 - 2 * ordered).clamp(min=0).sqrt()  # of details of length 1
+    last = distance.shape[1] - 1
+    beyond = distance[:, (torch.arange(last + 1) + BEYOND).clamp(max=last)]
+    jumps = (ordered >= ALIKE) & (distance <= APART * beyond)
+    stand_out = jumps.int().flip(1).cummax(1).values.flip(1)  # those before a jump, too
     return [
-        (int(rows[row]), int(near[row, place]), likeness[row, place].item()) for row, place in fits.nonzero().tolist()
+        (int(rows[row]), int(near[row, places[row, rank]]), ordered[row, rank].item())
+        for row, rank in stand_out.nonzero().tolist()
     ]
 
 

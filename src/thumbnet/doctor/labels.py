@@ -1,5 +1,6 @@
 """Suspect labels: images that networks which never saw them take for another class, and surely."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from thumbnet.doctor.duplicates import Place
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.statistics import wilson_interval
 from thumbnet.training import train
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -44,17 +46,29 @@ class CheckedLabels:
     suspects: tuple[SuspectLabel, ...]  # the most doubtful first; none where nothing can be concluded
 
 
-def check_labels(data: "Dataset", recipe: Recipe, folder: Path, *, folds: int = 4, **options: Any) -> CheckedLabels:
+def check_labels(
+    data: "Dataset",
+    recipe: Recipe,
+    folder: Path,
+    *,
+    folds: int = 4,
+    tell: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> CheckedLabels:
     """The training images whose label confident learning doubts.
 
     `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie in `folder`,
-    where a stopped call goes on. `options` are those of `train`.
+    where a stopped call goes on. `tell` gets a line for each; `options` are those of `train`.
     """
     data = replace(data, own_validation=None)  # the training images alone are cut
     parts = []
     for fold in range(folds):
         run = train(vary(recipe, folds=folds, fold=fold), data, folder / f"fold-{fold}", **options)
         parts.append(run.predictions("validation"))
+        tell(
+            f"fold {fold + 1} of {folds}: a network trained on {counted(run.data['train'], 'image')} is right on "
+            f"{run.summary['validation_accuracy']:.1%} of the {run.data['validation']:,} others"
+        )
     rows, labels, logits = (torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "labels", "logits"))
     probabilities = (logits.double() / fit_temperature(logits, labels)).softmax(1)
     hits, images = int((logits.argmax(1) == labels).sum()), len(labels)

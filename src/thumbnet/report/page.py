@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet import plots
 from thumbnet.claims import cells, metric_in_words
-from thumbnet.comparison import Comparison, in_words
+from thumbnet.comparison import Comparison, beside_table, in_words
 from thumbnet.files import write_text
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import differences
@@ -74,20 +74,25 @@ def write_comparison_report(comparison: Comparison, runs: Sequence[Run], path: P
 def write_study_report(
     study: "Study", comparisons: Sequence[Comparison], done: "Sequence[tuple[Cell, Run]]", path: Path
 ) -> Path:
-    """The page of a study: a comparison for each data set, and the classic figure of each variant's first run."""
+    """The page of a study: a comparison for each data set.
+
+    For variants that another report speaks of also ours beside it, and the classic figure of each one's first run.
+    """
     metrics = {str(run.path): run.metrics for _, run in done}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
-    parts = [comparison_part(comparison, metrics, notes) for comparison in comparisons]
+    parts = []
+    for comparison in comparisons:
+        stated = {row.name: row.stated for row in study.variants if row.stated and row.dataset == comparison.dataset}
+        runs = {name: [run for cell, run in done if cell.variant.name == name] for name in stated}
+        parts.append(comparison_part(comparison, metrics, notes) | {"beside": beside_table(comparison, stated, runs)})
     figures, seen = [], set()
     for cell, run in done:
-        if cell.variant.name not in seen and notes:
+        if cell.variant.name not in seen and cell.variant.stated:
             seen.add(cell.variant.name)
             top5 = len(run.classes) >= 100
             figure = plots.classic_figure(run.metrics, top5=top5)
             alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
-            figures.append(
-                {"name": cell.variant.name, "figure": as_svg(figure, alt), "note": notes.get(cell.variant.name, "")}
-            )
+            figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt)})
     page = render(
         "comparison.html",
         kind="study",
@@ -99,6 +104,7 @@ def write_study_report(
         seeds=in_words(study.seeds),
         folds=study.folds,
         machines=machines(done),
+        openings=sum(run.test_openings for _, run in done),
     )
     return written(path, page)
 
@@ -149,15 +155,16 @@ def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict
     ]
     means = "; ".join(f"{row['name']} {row['mean']}" for row in rows)
     effects = [pair for pair in comparison.pairs if pair.difference]
-    curves = plots.comparison_figure(comparison, metrics)
     return {
         "comparison": comparison,
         "metric": metric_in_words(comparison.metric),
         "rows": rows,
         "noted": bool(notes),
-        "curves": as_svg(
-            curves, f"Validation by epoch and final {metric_in_words(comparison.metric)} of each group: {means}."
+        "curves": as_svg(plots.epochs_figure(comparison, metrics), "Validation by epoch of each group."),
+        "ends": as_svg(
+            plots.ends_figure(comparison), f"Final {metric_in_words(comparison.metric)} of each group: {means}."
         ),
+        "beside": [],
         "effects": effects and as_svg(plots.effects_figure(effects, comparison.metric), effects_in_words(effects)),
     }
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-OVERLAY = 0.6  # opacity of a map over its image; less hides the map, more the image
+from thumbnet.plots import overlaid
+
 SVG: Any = {"svg.hashsalt": "thumbnet", "font.size": 10}  # the salt makes equal figures equal files
 
 
@@ -40,10 +41,7 @@ def as_thumbnail(image: NDArray[np.uint8], alt: str) -> Picture:
 
 def as_overlay(image: NDArray[np.uint8], values: Any, alt: str) -> Picture:
     """uint8 C H W in grey under a map H W in [0, 1], whose colours go from black over red to yellow."""
-    grey = image.mean(axis=0, keepdims=True).transpose(1, 2, 0) / 255  # H W 1
-    colours = colormaps["inferno"](np.asarray(values))[:, :, :3]  # H W 3
-    blended = (1 - OVERLAY) * grey + OVERLAY * colours
-    return Picture(png_uri(Image.fromarray((blended * 255).round().astype(np.uint8))), alt)
+    return Picture(png_uri(Image.fromarray(overlaid(image, values))), alt)
 
 
 def png_uri(image: Image.Image) -> str:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from thumbnet import plots
 from thumbnet.benchmark import training_flops
-from thumbnet.calibration import confidence_and_hits, reliability, risk_coverage, threshold_for
+from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.comparison import in_words
 from thumbnet.data.batches import Split
 from thumbnet.data.datasets import SPECS
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
-from thumbnet.explanation import Explanation, explain
+from thumbnet.explanation import SEARCHED, Explanation, explain
 from thumbnet.files import first_line
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
@@ -25,7 +26,8 @@ from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
 from thumbnet.runs import Run
-from thumbnet.words import counted
+from thumbnet.statistics import wilson_interval
+from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -67,13 +69,20 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
         "interval": f"95 % interval {low:.2%} to {high:.2%}",
         "about": f"accuracy on {counted(scores.images, f'{scores.split} image')}, one view each, n = 1 run",
         "cards": [
-            ("top-5", f"{scores.top5:.2%}") if len(scores.classes) > 5 else ("macro F1", f"{scores.macro_f1:.4f}"),
+            top5_or_f1(scores),
             ("loss", f"{scores.loss:.4f} nats"),
             (calibration_title(run), f"{scores.calibration.error_after:.2%}"),
             ("training time", in_seconds(run.summary["train_seconds"])),
             ("test set opened", f"{run.test_openings} x"),
         ],
     }
+
+
+def top5_or_f1(scores: Scores) -> tuple[str, str]:
+    """A tile: top-5 accuracy where it says something, else the mean F1."""
+    if len(scores.classes) > 5:
+        return "top-5 (95 % interval)", "{:.2%} ({:.2%} to {:.2%})".format(scores.top5, *scores.top5_interval95)
+    return "macro F1", f"{scores.macro_f1:.4f}"
 
 
 def calibration_title(run: Run) -> str:
@@ -92,15 +101,21 @@ def recipe_rows(recipe: Recipe) -> list[dict[str, Any]]:
     return rows
 
 
-def curves(run: Run) -> Picture:
-    """Accuracy, loss and learning rate by epoch."""
+def curves(run: Run) -> list[Picture]:
+    """Accuracy, loss and learning rate by epoch, a picture each."""
     rows = run.metrics
+    if not rows:
+        raise UserError(f"{run.path} has no row in its metrics.jsonl; it was emptied after training")
     last = rows[-1]
     measured = last["validation_accuracy"]
     ends = f"; validation ends at {measured:.2%}" if measured is not None else ""
     over = counted(len(rows), "epoch")
-    alt = f"Accuracy, loss and learning rate over {over}; training ends at {last['train_accuracy']:.2%}{ends}."
-    return as_svg(plots.curves(rows, run.recipe, title=""), alt)
+    alts = {
+        "accuracy": f"Accuracy over {over}; training ends at {last['train_accuracy']:.2%}{ends}.",
+        "loss": f"Loss over {over}; training ends at {last['train_loss']:.4f}.",
+        "learning rate": f"Learning rate over {over}.",
+    }
+    return [as_svg(plots.curve(what, rows, run.recipe), alt) for what, alt in alts.items()]
 
 
 def confusion(scores: Scores) -> dict[str, Any]:
@@ -108,7 +123,7 @@ def confusion(scores: Scores) -> dict[str, Any]:
     pairs = scores.most_confused(10)
     first = f" Most often {pairs[0][0]} is taken for {pairs[0][1]}, {pairs[0][2]} times." if pairs else ""
     alt = f"Confusion matrix of {len(scores.classes)} classes on {counted(scores.images, f'{scores.split} image')}.{first}"
-    rows = [(name, other, f"{count:,}", f"{part:.1%}") for name, other, count, part in pairs]
+    rows = [(shortened(name), shortened(other), f"{count:,}", f"{part:.1%}") for name, other, count, part in pairs]
     return {"figure": as_svg(plots.confusion_figure(scores), alt), "pairs": rows}
 
 
@@ -130,7 +145,7 @@ def class_rows(scores: Scores) -> list[dict[str, str]]:
     ordered = sorted(rows, key=lambda row: (row[2] is None, row[2] or 0))
     return [
         {
-            "name": name,
+            "name": shortened(name),
             "precision": cell(precision),
             "recall": cell(recall),
             "interval": "-" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}",
@@ -147,10 +162,6 @@ def calibration(found: Judged) -> dict[str, Any]:
     logits, labels = found.predictions.logits.double(), found.predictions.labels
     before = confidence_and_hits(logits, labels)
     after = confidence_and_hits(logits / measured.temperature, labels)
-    thresholds = []
-    for target in TARGETS:
-        threshold = threshold_for(*after, target)
-        thresholds.append((f"{target:.0%}", threshold))
     diagram = plots.reliability_figure(reliability(*before), reliability(*after), measured.temperature)
     risk = plots.risk_figure(*risk_coverage(*after))
     return {
@@ -162,8 +173,31 @@ def calibration(found: Judged) -> dict[str, Any]:
             f"{measured.error_after:.2%} at temperature {measured.temperature:.2f}.",
         ),
         "risk": as_svg(risk, f"Errors among the surest images; {1 - found.scores.accuracy:.2%} when all are answered."),
-        "thresholds": thresholds,
+        "thresholds": thresholds(found, after),
+        "held_out": run_images(found.run),
     }
+
+
+def thresholds(found: Judged, answers: tuple[Tensor, Tensor]) -> list[tuple[str, Threshold | None]]:
+    """For each of `TARGETS`: the confidence that reaches it on validation images, and what it gives on those judged.
+
+    Chosen on validation images as `predict --sure` does it, also where test images are judged; none where none are kept.
+    """
+    try:
+        kept = found.run.predictions("validation")
+    except UserError:
+        return []
+    chosen_on = confidence_and_hits(kept.logits.double() / found.run.temperature, kept.labels)
+    rows = []
+    for target in TARGETS:
+        chosen = threshold_for(*chosen_on, target)
+        rows.append((f"{target:.0%}", chosen and answers_from(*answers, chosen.confidence, target)))
+    return rows
+
+
+def run_images(run: Run) -> str:
+    """`5,000 validation images`: those that temperature and thresholds were chosen on."""
+    return counted(run.data["validation"], "validation image")
 
 
 def robustness(run: Run) -> dict[str, Any] | None:
@@ -175,7 +209,12 @@ def robustness(run: Run) -> dict[str, Any] | None:
         f"Accuracy on {len(measured['rows'])} kinds of corruption at 5 levels: {measured['corrupted']:.2%} on the mean, "
         f"{measured['clean']:.2%} on clean images."
     )
-    return {"measured": measured, "figure": as_svg(plots.robustness_figure(measured), alt)}
+    low, high = wilson_interval(measured["images"] // 2, measured["images"])  # the widest
+    return {
+        "measured": measured,
+        "width": f"{50 * (high - low):.1f}",
+        "figure": as_svg(plots.robustness_figure(measured), alt),
+    }
 
 
 def mistakes(found: Judged, data: "Dataset", split: Split) -> dict[str, Any]:
@@ -195,7 +234,7 @@ def mistakes(found: Judged, data: "Dataset", split: Split) -> dict[str, Any]:
         mistake(explanation, data.classes[label], data.classes, place)
         for explanation, label, place in zip(explained, labels.tolist(), chosen.tolist(), strict=True)
     ]
-    return {"rows": rows, "wrong": len(wrong)}
+    return {"rows": rows, "wrong": len(wrong), "searched": f"{min(SEARCHED, len(data.train)):,}"}
 
 
 def mistake(explanation: Explanation, truth: str, classes: tuple[str, ...], place: int) -> dict[str, Any]:
@@ -249,7 +288,9 @@ def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
         ("fingerprint", about["fingerprint"]),
     ]
     rows += [(what, counted(len(about[what]), "file")) for what in ("broken", "ignored") if about.get(what)]
-    return {"rows": rows, "samples": samples(data) if data is not None else []}
+    hidden = len(about["classes"]) - SAMPLED_CLASSES
+    more = f"{counted(hidden, 'more class', 'more classes')}" if hidden > 0 else ""
+    return {"rows": rows, "samples": samples(data) if data is not None else [], "more": more}
 
 
 def samples(data: "Dataset") -> list[dict[str, Any]]:
