@@ -57,6 +57,7 @@ def test_models_know_nothing_of_training():
         names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
         ours = {name for name in names if name and name.startswith("thumbnet")}
         assert ours <= {
+            "thumbnet.kernels.winograd",
             "thumbnet.kernels.dense_matrix",
             "thumbnet.kernels.pool_norm_activate",
             "thumbnet.kernels.weight_gradient",

@@ -18,6 +18,8 @@ from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
 from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
+from thumbnet.kernels.winograd import Winograd
+from thumbnet.models import convolution
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -248,6 +250,8 @@ def test_a_gradient_without_memory_is_an_error_and_not_a_wrong_number():
     code = """
 import resource, torch
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
+from thumbnet.kernels.winograd import Winograd
+from thumbnet.models import convolution
 assert tiles_allowed()
 x = torch.zeros(1, 16, 900, 900, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -285,3 +289,60 @@ def test_second_derivatives_are_refused_and_not_left_out():
     [gradient] = torch.autograd.grad(activate(x, "gelu").float().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@compiled
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 32, 48, 7, 7), (2, 33, 70, 4, 11), (40, 64, 32, 15, 15), (5, 40, 33, 3, 4), (1, 300, 32, 8, 8)],
+    ids=str,
+)
+def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding):
+    batch, channels, channels_out, height, width = shape
+    random = torch.Generator().manual_seed(3)
+    x = torch.randn(batch, channels, height, width, generator=random)
+    inputs = [x.contiguous(memory_format=torch.channels_last)]
+    inputs += [torch.randn(channels_out, channels, 3, 3, generator=random), torch.randn(channels_out, generator=random)]
+    exact = [tensor.double().requires_grad_() for tensor in inputs]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    y, expected = Winograd.apply(*inputs, padding), F.conv2d(*exact, padding=padding)
+    assert y.shape == expected.shape and y.is_contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(expected.shape, generator=random)
+    found = torch.autograd.grad(y, inputs, gradient)
+    for one, other in zip(
+        (y, *found), (expected, *torch.autograd.grad(expected, exact, gradient.double())), strict=True
+    ):
+        assert distance(one, other) < 1e-5
+    assert found[1].is_contiguous()
+
+
+@compiled
+def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_its_input():
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        x = maps((70, 64, 15, 15), number=torch.float32).requires_grad_()
+        kernel = torch.randn(96, 64, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = Winograd.apply(x if threads < 3 else x.contiguous(), kernel, None, 1)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
+    assert all(torch.equal(one, other) for result in results[1:] for one, other in zip(results[0], result, strict=True))
+
+
+@compiled
+def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolution.Winograd, "apply", lambda x, weight, bias, padding: taken.append(tuple(x.shape)))
+    wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(24, 64, 3, padding=1)
+    images = torch.zeros(2, 64, 15, 15)
+    wide(images)
+    assert taken == [(2, 64, 15, 15)]
+    wide(torch.zeros(2, 64, 5, 5)), narrow(torch.zeros(2, 24, 15, 15)), wide.double()(images.double())
+    (
+        convolution.Conv2d(64, 64, 3, padding=1, stride=2)(images),
+        convolution.Conv2d(64, 64, 3, padding=1, groups=2)(images),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        convolution.Conv2d(64, 64, 3, padding=1)(images)
+    assert len(taken) == 1

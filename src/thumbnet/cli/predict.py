@@ -80,11 +80,8 @@ def predict(
     from thumbnet.prediction import load, predict_files, sure_from
     from thumbnet.runs import Run
 
-    files, ignored = list[Path](), list[Path]()
-    for path in images:
-        found, others = image_files(path)
-        files += found
-        ignored += others
+    searched = [image_files(path) for path in images]
+    files, ignored = ([file for part in searched for file in part[kind]] for kind in (0, 1))
     opened = Run.open(run)
     threshold = None if sure is None else sure_from(opened, sure)
     classifier = load(opened, machine=Machine(**given(machine)))
@@ -100,11 +97,8 @@ def predict(
     if explain is not None:
         explain_files(opened, classifier, predictions, explain, data_dir)
     if format == "json":
-        rows = [as_object(row, threshold) for row in predictions]
         left_out = {"skipped": broken, "ignored": [str(file) for file in ignored]}
-        text = as_json(
-            {"run": str(run), "images": rows, **left_out} | ({"threshold": asdict(threshold)} if threshold else {})
-        )
+        text = as_json(as_objects(run, predictions, threshold) | left_out)
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
     if output is None:
@@ -144,6 +138,12 @@ def told_of(threshold: "Threshold") -> str:
         f"sure from {threshold.confidence:.2%} on, chosen on the validation images: of these {threshold.coverage:.1%} are that "
         f"sure, {threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
     )
+
+
+def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:
+    """All images, and what `--sure` came down to where it was asked for."""
+    found: dict[str, object] = {"run": str(run), "images": [as_object(row, threshold) for row in rows]}
+    return found | ({"threshold": asdict(threshold)} if threshold else {})
 
 
 def as_object(row: "Prediction", threshold: "Threshold | None") -> dict[str, object]:

@@ -3,7 +3,7 @@
 Two cases, both common in networks for small images, cost oneDNN far more than their arithmetic: 1x1 kernels, which are
 one matrix product over all pixels, and 3x3 kernels on maps of 1x1 or 2x2 pixels, where most taps meet only padding and
 which are one dense layer. Measured on the classic ResNet-50 (batch 64): about twice the training images per second. Where the
-processor has tile registers, `TileConvolution` takes the rest.
+processor has tile registers, `TileConvolution` takes the rest; in fp32 `Winograd` takes what it is faster at.
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width of the map, P pixels of the map (H W).
 
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from thumbnet.kernels.dense_matrix import dense_matrix
 from thumbnet.kernels.weight_gradient import has_tiles, tiles_allowed, weight_gradient
+from thumbnet.kernels.winograd import Winograd, pays
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution
 LARGEST_SHORT_MAP = 36  # pixels; with 49 a kernel is read seldom enough (docs/findings.md)
@@ -42,6 +43,10 @@ class Conv2d(nn.Conv2d):
         height, width = x.shape[2:]
         if self.kernel_size == (3, 3) and self.padding == (1, 1) and height == width <= LARGEST_DENSE_SIDE:
             return self.as_dense_layer(x)
+        if self.kernel_size == (3, 3) and compute_dtype(x) == torch.float32 and self.padding[0] < 2:  # type: ignore[operator]
+            padding = int(self.padding[0])
+            if pays(x, self.out_channels, padding):
+                return Winograd.apply(x, self.weight, self.bias, padding)  # type: ignore[no-any-return]
         same_or_valid = self.padding[0] in (0, (self.kernel_size[0] - 1) / 2)
         wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
         if same_or_valid and wide and compute_dtype(x) == torch.bfloat16 and has_tiles():

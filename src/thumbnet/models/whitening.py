@@ -34,7 +34,7 @@ class Whitening(nn.Module):
         """In fp32 also where the rest is bf16, whose rounding of the pixels the weakest directions would magnify 45 times."""
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
-            y = F.conv2d(x.float(), self.filters, self.bias)
+            y = F.conv2d(x.to(self.filters.dtype), self.filters, self.bias)
         return channels_last(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y)
 
 

@@ -1,0 +1,244 @@
+"""Everything that is to be measured on one GPU, in calls of so many minutes, each going on where the last one stopped.
+
+    python benchmarks/gpu.py --data-dir DIR --out DIR [--runs DIR] [--minutes 9] [--only PART ...] [--quick]
+
+Parts, in this order: `machine` (what it can do at best), `step` (what a step of the fast recipe is made of), `determinism` (one
+seed twice in fresh processes: the same bits?), `agreement` (one recipe on CPU and GPU: the same accuracy within noise?), then
+campaigns over many seeds in one process, as `bench --one-process` does, and the report's network at its full length, within
+the 3,072 MiB of its GPU. Each writes OUT/PART.json or OUT/RECIPE.json when it is done, and is not done again; a campaign that is
+cut short keeps its runs in RUNS and goes on. --quick does little of each, to try it out, also without a GPU.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from thumbnet.benchmark import convolution_ceiling, measured_campaign
+from thumbnet.errors import ThumbnetError
+from thumbnet.files import write_json
+from thumbnet.machine import Machine
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.statistics import welch
+
+SEEDS = {"cifar10-94": 200, "cifar10-96": 20, "cifar100-80": 10}  # as many as the claims about them ask for
+AGREEMENT, AGREEMENT_SEEDS = "cifar10-83", 5  # a minute on a CPU
+CLASSIC, REPORTS_GPU = "cifar10-classic", 3_072  # MiB, the cap that the report sets
+FIRST = 2  # seeds of a campaign whose time says how many fit into a call
+STEPS = 20  # that are profiled
+
+
+class Call:
+    """One call: where it reads and writes, on what, and when it has to end."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.data, self.out, self.runs, self.quick = arguments.data_dir, arguments.out, arguments.runs, arguments.quick
+        self.machine = Machine(device=arguments.device)
+        self.end = time.monotonic() + 60 * arguments.minutes
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.monotonic()
+
+    def campaign(
+        self, name: str, seeds: int, *, machine: Machine | None = None, folder: str = "", **changes: Any
+    ) -> Any:
+        """A recipe over as many of `seeds` as still fit; None where not all did. Runs of earlier calls are kept."""
+        changes |= {"epochs": 1.0} if self.quick else {}
+        options: dict[str, Any] = {
+            "folder": self.runs / (folder or name),
+            "data_dir": self.data,
+            "machine": machine or self.machine,
+            "changes": changes,
+            "resume": True,
+            "one_process": True,
+            "tell": lambda line: print(f"  {line}", flush=True),
+        }
+        dataset = name.split("-")[0]
+        done = sum(path.is_file() for path in options["folder"].glob("*/bench.json"))
+        began = time.monotonic()
+        if done < min(FIRST, seeds):
+            measured_campaign(name, dataset, range(min(FIRST, seeds)), **options)
+            each = (time.monotonic() - began) / (min(FIRST, seeds) + 1 - done)  # and one that warms up
+        else:
+            each = max(
+                json.loads(path.read_text())["row"]["train_clock"] for path in options["folder"].glob("*/bench.json")
+            )
+        fit = min(seeds, max(done, FIRST) + int(self.left / (1.2 * each)) - 1)
+        if fit < min(FIRST, seeds):
+            return None
+        record = measured_campaign(name, dataset, range(fit), **options)
+        return record if fit == seeds else None
+
+
+# ---------------------------------------------------------------- parts
+
+
+def machine(call: Call) -> dict[str, Any]:
+    """FLOP/s of a large convolution, bytes per second of a large copy, launches per second of an empty kernel."""
+    import torch
+
+    from thumbnet.backend import environment, prepare
+
+    backend = prepare(call.machine)
+    size = 2**20 if call.quick else 2**30
+    source = torch.zeros(size, dtype=torch.uint8, device=backend.device)
+    target, one = torch.empty_like(source), torch.zeros(1, device=backend.device)
+    return {
+        "environment": environment(backend),
+        "convolution_flops_per_second": convolution_ceiling(call.machine),
+        "copied_bytes_per_second": 2 * size / fastest(lambda: target.copy_(source), one),
+        "seconds_of_a_launch": fastest(lambda: [one.add_(1) for _ in range(1000)], one) / 1000,
+    }
+
+
+def fastest(work: Callable[[], Any], one: Any) -> float:
+    """Seconds of the fastest of ten; reading `one` waits for the device."""
+    seconds = []
+    for _ in range(10):
+        one.item()
+        began = time.perf_counter()
+        work()
+        one.item()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def agreement(call: Call) -> dict[str, Any] | None:
+    """The same recipe and seeds on the CPU and on the GPU; the difference of the mean accuracies with its interval."""
+    seeds = 2 if call.quick else AGREEMENT_SEEDS
+    records = {}
+    for device in ("cpu", call.machine.device):
+        records[device] = call.campaign(AGREEMENT, seeds, machine=Machine(device=device), folder=f"agreement-{device}")
+        if records[device] is None:
+            return None
+    accuracies = {device: [row["accuracy"] for row in record["runs"]] for device, record in records.items()}
+    first, second = records["cpu"], records[call.machine.device]
+    found = welch(*([row["accuracy"] for row in record["runs"]] for record in (first, second)))
+    return {"recipe": AGREEMENT, "accuracies": accuracies, "gpu_minus_cpu": found and vars(found)}
+
+
+def determinism(call: Call) -> dict[str, Any]:
+    """Two runs of one seed, each in a process of its own: are the weights the same bits?"""
+    weights = {}
+    for name in ("first", "second"):
+        out = call.runs / "determinism" / name
+        words = ["train", "cifar10", "--recipe", AGREEMENT, "--out", str(out), "--device", call.machine.device]
+        words += ["--no-report", *(["--data-dir", str(call.data)] if call.data else [])]
+        words += ["--epochs", "1"] if call.quick else []
+        if not (out / "model.safetensors").is_file():
+            subprocess.run([sys.executable, "-m", "thumbnet.cli.main", *words], check=True)
+        weights[name] = (out / "model.safetensors").read_bytes()
+    return {"recipe": AGREEMENT, "same_bits": weights["first"] == weights["second"]}
+
+
+def step(call: Call) -> dict[str, Any]:
+    """A step of `cifar10-94` at full resolution: seconds of it, of the kernels in it, and of the longest of these."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from thumbnet.backend import prepare
+    from thumbnet.data.datasets import load_dataset
+    from thumbnet.graphs import RecordedUpdate, Recordings
+    from thumbnet.optimize import build_optimizer
+    from thumbnet.timing import initial_model
+    from thumbnet.training import gradients
+
+    backend, made = prepare(call.machine), named_recipe("cifar10-94")
+    data = load_dataset("cifar10", data_dir=call.data, validation=0.1).to(backend.device)
+    model = initial_model(made, data, backend)
+    optimizer = build_optimizer(model, made, backend.dtype)
+    images, labels = data.train.take(torch.arange(made.batch_size, device=backend.device))
+    x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+    def update(x: Any, targets: Any) -> tuple[Any, Any]:
+        optimizer.zero_grad(set_to_none=True)
+        found = gradients(model, x, targets, made, backend)
+        optimizer.step()
+        return found
+
+    kinds: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {"plain": update}
+    if backend.device.type == "cuda":
+        kinds["replayed"] = RecordedUpdate(update, lambda: 1.0, Recordings())
+    found: dict[str, Any] = {}
+    activity = ProfilerActivity.CUDA if backend.device.type == "cuda" else ProfilerActivity.CPU
+    steps = 2 if call.quick else STEPS
+    for name, one_step in kinds.items():
+        for _ in range(5):  # algorithms are chosen, the recording is made
+            loss, _ = one_step(x, labels)
+        loss.item()
+        began = time.perf_counter()
+        for _ in range(steps):
+            loss, _ = one_step(x, labels)
+        loss.item()
+        seconds = (time.perf_counter() - began) / steps
+        with profile(activities=[activity]) as seen:
+            for _ in range(steps):
+                loss, _ = one_step(x, labels)
+            loss.item()
+        spent: Counter[str] = Counter()
+        for event in seen.key_averages():
+            time_of_it = event.self_device_time_total if backend.device.type == "cuda" else event.self_cpu_time_total
+            spent[event.key] += time_of_it / 1e6 / steps
+        found[name] = {
+            "seconds": seconds,
+            "seconds_in_kernels": sum(spent.values()),
+            "longest": {kernel[:90]: took for kernel, took in spent.most_common(15)},
+        }
+    return found
+
+
+def classic(call: Call) -> dict[str, Any] | None:
+    """The report's network, all its epochs, within the memory of its GPU."""
+    capped = Machine(device=call.machine.device, gpu_memory=REPORTS_GPU if call.machine.device == "cuda" else None)
+    return call.campaign(CLASSIC, 1, machine=capped)  # type: ignore[no-any-return]
+
+
+PARTS: dict[str, Callable[[Call], dict[str, Any] | None]] = {
+    "machine": machine,
+    "step": step,
+    "determinism": determinism,
+    "agreement": agreement,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *SEEDS, CLASSIC], default=[*PARTS, *SEEDS, CLASSIC])
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    call = Call(arguments)
+    call.out.mkdir(parents=True, exist_ok=True)
+    campaigns = {name: lambda call, name=name: call.campaign(name, 2 if call.quick else SEEDS[name]) for name in SEEDS}
+    for name, part in (PARTS | campaigns | {CLASSIC: classic}).items():
+        path = call.out / f"{name}.json"
+        if name not in arguments.only or path.is_file():
+            continue
+        if call.left < 20:
+            print(f"{name}: no time left; the same command goes on with it")
+            break
+        print(f"{name} ({call.left:.0f} s left)", flush=True)
+        try:
+            record = part(call)
+        except ThumbnetError as error:
+            print(f"  failed: {error}")
+            continue
+        if record is None:
+            print("  not all of it fitted; the same command goes on with it")
+        else:
+            write_json(path, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Seconds of judging a run on this machine: corrupted images, and the page; writes results/judging.json.
+
+    python benchmarks/judging.py [--data-dir DIR]
+
+Trains a twentieth of an epoch of the default recipes of CIFAR-10 and CIFAR-100, whose networks take as long as well trained ones,
+then times the commands as they are typed: `evaluate --robustness` (1,000 images, 15 kinds, 5 levels) and `report`.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from thumbnet.files import write_json
+from thumbnet.recipes import default_for, vary
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.runs import Run, as_toml, recipe_table
+
+RECORD = Path(__file__).parents[1] / "results" / "judging.json"
+EPOCHS, ROUNDS = 0.05, 3
+
+
+def seconds_of(*words: object) -> float:
+    """Of a command, from its start to its end."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "thumbnet.cli.main", *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def judged(dataset: str, folder: Path, data: list[object]) -> tuple[dict[str, Any], Run]:
+    """The commands' seconds for the default recipe's network, and the run."""
+    config, out = folder / f"{dataset}.toml", folder / dataset
+    made = vary(named_recipe(default_for(dataset)), epochs=EPOCHS)
+    config.write_text(as_toml(recipe_table(made), "as short as it can be"))
+    seconds_of("--config", config, "train", dataset, "--out", out, "--no-report", *data)
+    found = {
+        "recipe": made.name,
+        "robustness_seconds": [seconds_of("evaluate", out, "--robustness") for _ in range(ROUNDS)],
+        "report_seconds": [seconds_of("report", out) for _ in range(ROUNDS)],
+        "report_bytes": (out / "report.html").stat().st_size,
+    }
+    return found, Run.open(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path)
+    folder_of_data = parser.parse_args().data_dir
+    data: list[object] = ["--data-dir", folder_of_data] if folder_of_data else []
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [judged(dataset, Path(folder), data) for dataset in ("cifar10", "cifar100")]
+        about = rows[0][1].environment
+    record = {
+        "kind": "judging",
+        "command": ["python", "benchmarks/judging.py"],
+        "rows": [row for row, _ in rows],
+        **{key: about[key] for key in ("processor", "threads", "precision")},
+        "versions": {key: about[key] for key in ("thumbnet", "commit", "torch")},
+    }
+    write_json(RECORD, record)
+    print(record)
+
+
+if __name__ == "__main__":
+    main()
