@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 def published(folder: Path, words: str, *, timed: bool) -> dict[str, Any]:
     """What results/ says of a study: every comparison with its sentences and runs, and what it ran on."""
-    fields = {"study": str, "about": str, "seeds": list, "notes": dict, "comparisons": list}
+    fields = {"study": str, "about": str, "seeds": list, "notes": dict, "beside": dict, "comparisons": list}
     judged = read_json(folder / "study.json", fields)
     environments = []
     for comparison in judged["comparisons"]:
@@ -48,8 +48,16 @@ def about_machine(run: Run) -> dict[str, Any]:
 
 def outcome(run: Run) -> dict[str, Any]:
     """What else one run ended with."""
-    names = ("epochs", "train_accuracy", "train_loss", "validation_accuracy", "validation_top5", "validation_loss")
-    return {name: run.summary[name] for name in names} | {"l2_penalty": run.summary["l2_penalty"]}
+    names = (
+        "epochs",
+        "train_accuracy",
+        "train_loss",
+        "validation_accuracy",
+        "validation_top5",
+        "validation_loss",
+        "l2_penalty",
+    )
+    return {name: run.summary[name] for name in names} | {"train_top5": run.metrics[-1]["train_top5"]}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from thumbnet.claims import metric_in_words
 from thumbnet.results import campaign_table, recorded
 from thumbnet.words import duration
 
@@ -33,10 +34,15 @@ def accuracy_table() -> list[str]:
 
 
 def campaigns() -> list[str]:
-    """The table of every published campaign, and where they ran."""
-    records = [result for result in recorded() if result["kind"] == "campaign"]
-    machines = sorted({f"{r['processor']}, {r['threads']} threads, {r['precision']}" for r in records})
-    return [*campaign_table(records), "", f"Machine: {'; '.join(machines)}."] if records else []
+    """The tables of every published campaign, one for each machine."""
+    by_machine: dict[str, list[dict[str, Any]]] = {}
+    for record in recorded():
+        if record["kind"] == "campaign":
+            machine = f"{record['processor']}, {record['threads']} threads, {record['precision']}"
+            by_machine.setdefault(machine, []).append(record)
+    return [
+        line for machine, records in by_machine.items() for line in (f"On {machine}:", "", *campaign_table(records), "")
+    ]
 
 
 def throughput_table() -> list[str]:
@@ -106,8 +112,21 @@ def study_tables() -> list[str]:
             lines += [f"**{result['study']}.** {result['about']}", ""]
             for found in result["comparisons"]:
                 lines += [*comparison_table(found, result["notes"]), ""]
+                lines += as_table(result.get("beside", {}).get(found["dataset"], []))
                 lines += [f"- {pair['sentence']}" for pair in found["pairs"]] + [""]
     return lines or ["No study is recorded yet."]
+
+
+def as_table(rows: list[dict[str, str]]) -> list[str]:
+    """Rows with the same columns, nothing where there are none."""
+    if not rows:
+        return []
+    return [*in_columns([list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]), ""]
+
+
+def in_columns(rows: list[list[str]]) -> list[str]:
+    """Lines of a table."""
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def comparison_table(found: dict[str, Any], notes: dict[str, str]) -> list[str]:
@@ -117,15 +136,17 @@ def comparison_table(found: dict[str, Any], notes: dict[str, str]) -> list[str]:
         return "" if value is None else f"{value:.4f}" if found["metric"] == "loss" else f"{value:.2%}"
 
     noted = any(group["name"] in notes for group in found["groups"])
-    heads = [found["dataset"], "n", f"{found['split']} {found['metric']}", "sd", "95 % interval of the mean"]
-    rows = [[*heads, "training accuracy", *(["note"] if noted else [])]]
+    metric = metric_in_words(found["metric"])
+    heads = [found["dataset"], "n", f"{found['split']} {metric}", "sd", "95 % interval of the mean"]
+    rows = [[*heads, f"training {metric}", *(["note"] if noted else [])]]
     rows.append(["---"] * len(rows[0]))
     for group in found["groups"]:
         between = " to ".join(shown(end) for end in group["interval95"] or [])
-        fitted = statistics.fmean(member["train_accuracy"] for member in group["members"])
-        row = [group["name"], str(group["n"]), shown(group["mean"]), shown(group["sd"]), between, f"{fitted:.2%}"]
+        fitted = [member.get(f"train_{found['metric']}") for member in group["members"]]
+        training = "-" if None in fitted else shown(statistics.fmean(fitted))
+        row = [group["name"], str(group["n"]), shown(group["mean"]), shown(group["sd"]), between, training]
         rows.append([*row, *([notes.get(group["name"], "")] if noted else [])])
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return in_columns(rows)
 
 
 def updated(text: str, *tables: list[str]) -> str:

@@ -121,7 +121,7 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 
 def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
     words = (
-        "bench", "general", "--seeds", "1", "--epochs", "60", "--widths", "8", "16", "16", "--threads", "1",
+        "bench", "general", "--seeds", "1", "--epochs", "20", "--widths", "8", "16", "16", "--threads", "1",
         "--split", "validation",
     )  # fmt: skip
     began = time.monotonic()

@@ -431,7 +431,7 @@ def test_a_signal_ends_in_a_checkpoint_exit_75_and_a_resume_to_the_same_bits(num
     for line in process.stderr:
         if "epoch   1/2" in line:
             break
-    time.sleep(0.2)  # into the second epoch, which takes a second and more
+    time.sleep(0.02)  # into the second epoch
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75, told

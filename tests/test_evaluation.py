@@ -274,7 +274,10 @@ def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, run, tin
             ["--robustness", "--views", "6", "--uncertain", "0.2"],
             "--robustness measures one view and keeps a table of its own",
         ),
-        (["--split", "test", "--predictions", "/proc/no/said.csv"], "cannot write /proc/no/said.csv: /proc: "),
+        (
+            ["--split", "test", "--predictions", "/proc/no/said.csv"],
+            "cannot write /proc/no/said.csv: /proc: No such file or directory; choose another place",
+        ),
         (["--confusion", "folder.csv"], "cannot write folder.csv: it is a folder; give the name of a file"),
         (["elsewhere"], "'elsewhere' is one too many; type thumbnet evaluate RUN"),
     ],

@@ -1,4 +1,7 @@
-"""The published numbers: one JSON per result, written by the program, read by `list`, `bench` and the README's tables."""
+"""The published numbers: one JSON per result, written by the program, read by `list`, `bench` and the README's tables.
+
+Those of the machine that the recipes were made on lie in the folder itself, those of others in folders below it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +17,9 @@ def folder() -> Path:
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Every recorded result, by file name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder().glob("*.json"))]
+    """Every recorded result, by file name, those of the first machine first."""
+    paths = sorted(folder().rglob("*.json"), key=lambda path: (len(path.parts), path))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def recorded_for(recipe: str) -> list[str]:
