@@ -3,13 +3,21 @@
     thumbnet study FILE
     python benchmarks/publish_study.py studies/NAME "FILE" [--not-timed]
 
-Everything is read from the study's folder. --not-timed leaves the times out, for studies on a machine that was not idle.
+    python benchmarks/publish_study.py --judge-again results/study-NAME.json
+
+Everything is read from the study's folder. --not-timed leaves the times out, for studies on a machine that was not idle. Numbers
+that lie in results/ already can be judged again where the statistics have become better: the runs stay as they are, what is
+concluded of them over their seeds is made anew.
 """
 
 import argparse
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from thumbnet import claims
+from thumbnet.comparison import Group, Member, Pair, adjusted, paired_by_seed
 from thumbnet.files import read_json, write_json
 from thumbnet.runs import Run
 
@@ -60,12 +68,44 @@ def outcome(run: Run) -> dict[str, Any]:
     return {name: run.summary[name] for name in names} | {"train_top5": run.metrics[-1]["train_top5"]}
 
 
+def judged_again(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the conclusions over seeds made anew from its numbers; those over images stay."""
+    for found in record["comparisons"]:
+        metric, groups = found["metric"], []
+        for group in found["groups"]:
+            members = [
+                Member(row["path"], row["seed"], row["value"], row["test_openings"], row["train_seconds"] or 0.0)
+                for row in group["members"]
+            ]
+            groups.append(Group(group["name"], tuple(members), metric))
+        if any(group.n < 2 for group in groups):
+            continue
+        first, pairs = groups[0], []
+        for group in groups[1:]:  # of one study: the same seeds, which hold out the same images
+            pairs.append(Pair(first.name, group.name, paired_by_seed(first, group), by_seed=True))
+        by_name = {group.name: group for group in groups}
+        pairs = [
+            replace(pair, sentence=claims.on_pair(pair, first, by_name[pair.second], metric))
+            for pair in adjusted(pairs)
+        ]
+        found["pairs"] = [asdict(pair) | {"p": pair.p, "claimed": pair.claimed} for pair in pairs]
+        found["sentences"] = [pair.sentence for pair in pairs]
+        found["warnings"] = claims.warnings(groups, pairs, [], {}, [])
+    return record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("words", help="what was typed behind `thumbnet study`, as in 'classic --scale 0.05'")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("words", nargs="?", help="what was typed behind `thumbnet study`, as in 'classic --scale 0.05'")
+    parser.add_argument("--judge-again", type=Path, metavar="RECORD")
     parser.add_argument("--not-timed", action="store_true")
     arguments = parser.parse_args()
+    if arguments.judge_again:
+        write_json(arguments.judge_again, judged_again(json.loads(arguments.judge_again.read_text(encoding="utf-8"))))
+        return
+    if not (arguments.folder and arguments.words):
+        parser.error("name the study's folder and what was typed, or --judge-again a record")
     record = published(arguments.folder, arguments.words, timed=not arguments.not_timed)
     write_json(ROOT / "results" / f"study-{record['study']}.json", record)
 
