@@ -1,6 +1,7 @@
 """Train a classifier; the main job."""
 
 import shlex
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,8 @@ def train(
             path = begun.path if begun else out
             runs = [train_run(chosen, loaded, path, machine=asked, resume=resume, reporter=reporter, started=STARTED)]
             add_report(runs[0], reporter, wanted=report)
+            if seconds:
+                reporter.say(on_time(seconds, runs[0].summary["wall_seconds"], time.time() - STARTED))
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
@@ -189,6 +192,12 @@ def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:
     if "epochs" in changes:
         raise UserError(f"--time-budget chooses the epochs; leave out --epochs {changes['epochs']:g}")
     return parse_budget(budget)
+
+
+def on_time(budget: float, ended: float, now: float) -> str:
+    """How the run kept to its budget, and what came after it. All in seconds since the command began."""
+    page = f"; the page took {now - ended:.0f} s more" if now - ended >= 1 else ""
+    return f"budget {budget:g} s: the run ended after {ended:.1f} s{page}"
 
 
 def recipe_in_time(
