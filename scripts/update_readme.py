@@ -1,4 +1,4 @@
-"""Write the tables of results/ into the README, docs/reliability.md and docs/study.md, between their markers.
+"""Write the tables of results/ into the README and the pages of docs/ that have them, between their markers.
 
 `--check` only says whether they are up to date.
 """
@@ -15,6 +15,7 @@ from thumbnet.words import duration
 README = Path(__file__).parents[1] / "README.md"
 RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
 STUDIES = README.parent / "docs" / "study.md"
+DOCTOR = README.parent / "docs" / "doctor.md"
 MEASURED = 6  # sentences shown in a row; results/reliability.json has all
 BEGIN, END = "<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->"
 
@@ -117,6 +118,37 @@ def study_tables() -> list[str]:
     return lines or ["No study is recorded yet."]
 
 
+def duplicates_tables() -> list[str]:
+    """What the doctor finds of planted near duplicates, and in CIFAR's own."""
+    lines = []
+    for result in recorded():
+        if result["kind"] == "duplicates":
+            sets = result["planted"]
+            first = next(iter(sets.values()))
+            lines += [
+                f"Changed copies found of {first['of']}, among test images, made from {first['images']:,} training ones:",
+                "",
+            ]
+            rows = [["change", *sets], ["---"] * (1 + len(sets))]
+            rows += [[change, *(str(found["found"][change]) for found in sets.values())] for change in first["found"]]
+            lines += [*in_columns(rows), ""]
+            alone = " and ".join(f"{found['pairs_in_the_unchanged']} ({name})" for name, found in sets.items())
+            lines += [f"Pairs named among the unchanged images: {alone}.", ""]
+            heads = [
+                "as published",
+                "test images equal to training images",
+                "equal or alike",
+                "pairs alike within training and test",
+            ]
+            rows = [heads, ["---"] * len(heads)]
+            for name, found in result["published"].items():
+                within = " and ".join(f"{count:,}" for count in found["pairs_alike_within"].values())
+                alike = f"{found['test_images_equal_or_alike']:,} ({found['part_of_the_test_images']:.2%})"
+                rows.append([name, f"{found['test_images_equal_to_training_images']:,}", alike, within])
+            lines += in_columns(rows)
+    return lines or ["Not measured yet."]
+
+
 def as_table(rows: list[dict[str, str]]) -> list[str]:
     """Rows with the same columns, nothing where there are none."""
     if not rows:
@@ -161,6 +193,7 @@ def main() -> None:
         README: (campaigns(), accuracy_table(), throughput_table(), promises_in_short()),
         RELIABILITY: (promises_table(),),
         STUDIES: (study_tables(),),
+        DOCTOR: (duplicates_tables(),),
     }
     for page, tables in pages.items():
         text = page.read_text(encoding="utf-8")

@@ -2,11 +2,11 @@
 # Shapes: N images.
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thumbnet import claims
 from thumbnet.errors import UserError
@@ -25,6 +25,9 @@ from thumbnet.statistics import (
     spread,
     welch,
 )
+
+if TYPE_CHECKING:
+    from thumbnet.study import Cell, Variant
 
 Metric = Literal["accuracy", "top5", "loss"]
 SplitName = Literal["validation", "test"]
@@ -343,26 +346,28 @@ def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
 
 
 def beside_table(
-    comparison: Comparison, stated: Mapping[str, Mapping[str, str]], runs: Mapping[str, Sequence[Run]]
+    comparison: Comparison, variants: "Sequence[Variant]", done: "Sequence[tuple[Cell, Run]]"
 ) -> list[dict[str, str]]:
-    """One row per group that another report speaks of: what its runs ended with (means) beside what is `stated`, in words.
+    """One row per variant of a study that another report speaks of: what its runs ended with (means) beside what is stated.
 
     Gaps are in points, losses with the L2 penalty, as Keras has them.
     """
     rows, metric = [], comparison.metric
-    for name, columns in stated.items():
-        ends = [(run.summary, run.metrics[-1]) for run in runs[name]]
+    for variant in variants:
+        if not variant.stated or variant.dataset != comparison.dataset:
+            continue
+        ends = [(run.summary, run.metrics[-1]) for cell, run in done if cell.variant.name == variant.name]
         training = statistics.fmean(last[f"train_{metric}"] for _, last in ends)
         validation = statistics.fmean(summary[f"validation_{metric}"] for summary, _ in ends)
         loss = statistics.fmean(summary["validation_loss"] + summary["l2_penalty"] for summary, _ in ends)
         ours = {
-            "group": name,
+            "group": variant.name,
             f"training {claims.metric_in_words(metric)}": f"{training:.2%}",
             f"validation {claims.metric_in_words(metric)}": f"{validation:.2%}",
             "gap": f"{100 * (training - validation):.1f}",
             "loss with penalty": f"{loss:.4f}",
         }
-        rows.append(ours | dict(columns))
+        rows.append(ours | dict(variant.stated))
     return rows
 
 

@@ -457,20 +457,12 @@ def judge_study(study: Study, done: Sequence[tuple[Cell, Run]], looks: Sequence[
     ]
 
 
-def stated_and_done(
-    study: Study, dataset: str, done: Sequence[tuple[Cell, Run]]
-) -> tuple[dict[str, Mapping[str, str]], dict[str, list[Run]]]:
-    """What another report states of each variant on the data set, and its runs."""
-    stated = {row.name: row.stated for row in study.variants if row.stated and row.dataset == dataset}
-    return stated, {name: [run for cell, run in done if cell.variant.name == name] for name in stated}
-
-
 def write_study(
     study: Study, folder: Path, comparisons: Sequence[Comparison], done: Sequence[tuple[Cell, Run]]
 ) -> None:
     """study.json: the plan's outline, every comparison, and what else the variants ended with and are said to."""
     about = {"study": study.name, "about": study.about, "seeds": list(study.seeds), "folds": study.folds}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
-    beside = {found.dataset: beside_table(found, *stated_and_done(study, found.dataset, done)) for found in comparisons}
+    beside = {found.dataset: beside_table(found, study.variants, done) for found in comparisons}
     rows = [found.to_json() for found in comparisons]
     write_json(folder / "study.json", {**about, "notes": notes, "beside": beside, "comparisons": rows})

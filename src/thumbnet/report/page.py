@@ -80,11 +80,10 @@ def write_study_report(
     """
     metrics = {str(run.path): run.metrics for _, run in done}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
-    parts = []
-    for comparison in comparisons:
-        stated = {row.name: row.stated for row in study.variants if row.stated and row.dataset == comparison.dataset}
-        runs = {name: [run for cell, run in done if cell.variant.name == name] for name in stated}
-        parts.append(comparison_part(comparison, metrics, notes) | {"beside": beside_table(comparison, stated, runs)})
+    parts = [
+        comparison_part(comparison, metrics, notes) | {"beside": beside_table(comparison, study.variants, done)}
+        for comparison in comparisons
+    ]
     figures, seen = [], set()
     for cell, run in done:
         if cell.variant.name not in seen and cell.variant.stated:
