@@ -140,7 +140,7 @@ def main() -> None:
         print(name, found["published"][name], flush=True)
     about = environment(prepare(Machine(device="cpu")))
     versions = {key: about[key] for key in ("thumbnet", "commit", "torch")}
-    found |= {"command": ["python", "benchmarks/duplicates.py"], "versions": versions}
+    found |= {"command": ["python", "benchmarks/duplicates.py"], "processor": about["processor"], "versions": versions}
     write_json(RECORD, found)
 
 
