@@ -1,6 +1,7 @@
 """Data and helpers that several test files share. Small, real, seeded."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ from thumbnet.recipes import Recipe, recipe
 
 settings.register_profile("no deadline", deadline=None)  # time is measured in benchmarks, not in tests
 settings.load_profile("no deadline")
+
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # as shells start what runs in the background; children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CPU = Machine(device="cpu", threads=1, precision="fp32")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two threads wait for each other at every step
