@@ -53,6 +53,8 @@ def test_corruptions_are_a_function_of_kind_level_and_seed(kind, coloured):
     before = torch.get_rng_state()
     corrupt(coloured, kind, 3)
     assert torch.equal(before, torch.get_rng_state())
+    drawn = kind not in ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
+    assert torch.equal(corrupt(coloured, kind, 3), corrupt(coloured, kind, 3, seed=1)) is not drawn
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - UP_AND_DOWN))
