@@ -70,8 +70,9 @@ class Call:
             each = max(
                 json.loads(path.read_text())["row"]["train_clock"] for path in options["folder"].glob("*/bench.json")
             )
-        fit = min(seeds, max(done, FIRST) + int(self.left / (1.2 * each)) - 1)
-        if fit < min(FIRST, seeds):
+        done = sum(path.is_file() for path in options["folder"].glob("*/bench.json"))
+        fit = min(seeds, done + max(0, int(self.left / (1.2 * each)) - 1))  # less one that warms up
+        if fit == 0:
             return None
         record = measured_campaign(name, dataset, range(fit), **options)
         return record if fit == seeds else None
