@@ -250,8 +250,6 @@ def test_a_gradient_without_memory_is_an_error_and_not_a_wrong_number():
     code = """
 import resource, torch
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
-from thumbnet.kernels.winograd import Winograd
-from thumbnet.models import convolution
 assert tiles_allowed()
 x = torch.zeros(1, 16, 900, 900, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -334,15 +332,17 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
 def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
     taken = []
     monkeypatch.setattr(convolution.Winograd, "apply", lambda x, weight, bias, padding: taken.append(tuple(x.shape)))
-    wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(24, 64, 3, padding=1)
+    wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(16, 64, 3, padding=1)
     images = torch.zeros(2, 64, 15, 15)
-    wide(images)
-    assert taken == [(2, 64, 15, 15)]
-    wide(torch.zeros(2, 64, 5, 5)), narrow(torch.zeros(2, 24, 15, 15)), wide.double()(images.double())
+    wide(images), wide(torch.zeros(2, 64, 5, 5))
+    assert taken == [(2, 64, 15, 15), (2, 64, 5, 5)]
+    small = convolution.Conv2d(64, 64, 3)(torch.zeros(2, 64, 4, 4))
+    assert small.shape == (2, 64, 2, 2)
+    narrow(torch.zeros(2, 16, 15, 15)), wide.double()(images.double())
     (
         convolution.Conv2d(64, 64, 3, padding=1, stride=2)(images),
         convolution.Conv2d(64, 64, 3, padding=1, groups=2)(images),
     )
     with torch.autocast("cpu", torch.bfloat16):
         convolution.Conv2d(64, 64, 3, padding=1)(images)
-    assert len(taken) == 1
+    assert len(taken) == 2

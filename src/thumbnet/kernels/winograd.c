@@ -19,7 +19,7 @@ typedef float lanes[LANES];
 #ifdef __AVX512F__
 enum { WIDTH = 16, ROWS = 8 };
 #else
-enum { WIDTH = 8, ROWS = 4 };
+enum { WIDTH = 8, ROWS = 6 };
 #endif
 enum { PARTS = LANES / WIDTH };
 
@@ -121,67 +121,78 @@ INLINE void read_square(const float *image, lanes *to, long side, long top, long
 
 INLINE long panels(long channels) { return (channels + LANES - 1) / LANES; }
 
+// What was changed lies in 36 streams, more than a processor watches: each is told of its lines AHEAD tiles before they are needed.
+// So panels are gone through one after the other, not the tiles.
+enum { AHEAD = 4 };
+
 INLINE void write_places(const lanes *from, float *to, long tile, long tiles, long panel, long count) {
-  for (long place = 0; place < PLACES; place++)
-    memcpy(to + ((place * count + panel) * tiles + tile) * LANES, from[place], sizeof(lanes));
+  for (long place = 0; place < PLACES; place++) {
+    float *line = to + ((place * count + panel) * tiles + tile) * LANES;
+    __builtin_prefetch(line + AHEAD * LANES, 1);
+    memcpy(line, from[place], sizeof(lanes));
+  }
+}
+
+INLINE void read_places(const float *from, lanes *to, long tile, long tiles, long panel, long count) {
+  for (long place = 0; place < PLACES; place++) {
+    const float *line = from + ((place * count + panel) * tiles + tile) * LANES;
+    __builtin_prefetch(line + AHEAD * LANES);
+    memcpy(to[place], line, sizeof(lanes));
+  }
 }
 
 // x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels and, here and below, `tiles` tiles, those
 // of all images and some more to fill up.
 void winograd_input(const float *x, float *to, long images, long height, long width, long channels, long rows, long columns,
                     long padding, long tiles, long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP;
+  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long tile = 0; tile < images * down * across; tile++) {
+  for (long work = 0; work < panels(channels) * count; work++) {
+    long panel = work / count, tile = work % count;
     const float *image = x + tile / (down * across) * height * width * channels;
     long top = tile / across % down * STEP - padding, left = tile % across * STEP - padding;
     lanes d[PLACES], half[PLACES], whole[PLACES];
-    for (long c = 0; c < channels; c += LANES) {
-      read_square(image, d, REACH, top, left, height, width, channels, c);
-      for (long j = 0; j < REACH; j++) of_input(d + j, half + j, REACH);
-      for (long i = 0; i < REACH; i++) of_input(half + i * REACH, whole + i * REACH, 1);
-      write_places(whole, to, tile, tiles, c / LANES, panels(channels));
-    }
+    read_square(image, d, REACH, top, left, height, width, channels, panel * LANES);
+    for (long j = 0; j < REACH; j++) of_input(d + j, half + j, REACH);
+    for (long i = 0; i < REACH; i++) of_input(half + i * REACH, whole + i * REACH, 1);
+    write_places(whole, to, tile, tiles, panel, panels(channels));
   }
 }
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D.
 void winograd_output(const float *products, float *y, long images, long rows, long columns, long channels, long tiles,
                      long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP;
+  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long tile = 0; tile < images * down * across; tile++) {
+  for (long work = 0; work < panels(channels) * count; work++) {
+    long panel = work / count, tile = work % count, first = panel * LANES;
     float *image = y + tile / (down * across) * rows * columns * channels;
     long top = tile / across % down * STEP, left = tile % across * STEP;
+    size_t size = (size_t)least(LANES, channels - first) * sizeof(float);
     lanes m[PLACES], half[PLACES], whole[PLACES];
-    for (long c = 0; c < channels; c += LANES) {
-      long count = least(LANES, channels - c);
-      for (long place = 0; place < PLACES; place++)
-        memcpy(m[place], products + ((place * panels(channels) + c / LANES) * tiles + tile) * LANES, sizeof(lanes));
-      for (long j = 0; j < REACH; j++) of_products(m + j, half + j, REACH);
-      for (long i = 0; i < STEP; i++) of_products(half + i * REACH, whole + i * REACH, 1);
-      for (long i = 0; i < STEP && top + i < rows; i++)
-        for (long j = 0; j < STEP && left + j < columns; j++)
-          memcpy(image + ((top + i) * columns + left + j) * channels + c, whole[i * REACH + j], (size_t)count * sizeof(float));
-    }
+    read_places(products, m, tile, tiles, panel, panels(channels));
+    for (long j = 0; j < REACH; j++) of_products(m + j, half + j, REACH);
+    for (long i = 0; i < STEP; i++) of_products(half + i * REACH, whole + i * REACH, 1);
+    for (long i = 0; i < STEP && top + i < rows; i++)
+      for (long j = 0; j < STEP && left + j < columns; j++)
+        memcpy(image + ((top + i) * columns + left + j) * channels + first, whole[i * REACH + j], size);
   }
 }
 
 // The gradient of the output, N H' W' D -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
 void winograd_gradient(const float *gradient, float *to, long images, long rows, long columns, long channels, long tiles,
                      long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP;
+  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long tile = 0; tile < images * down * across; tile++) {
+  for (long work = 0; work < panels(channels) * count; work++) {
+    long panel = work / count, tile = work % count;
     const float *image = gradient + tile / (down * across) * rows * columns * channels;
     long top = tile / across % down * STEP, left = tile % across * STEP;
     lanes g[PLACES], half[PLACES], whole[PLACES];
-    for (long c = 0; c < channels; c += LANES) {
-      read_square(image, g, STEP, top, left, rows, columns, channels, c);
-      for (long j = 0; j < STEP; j++) of_gradient(g + j, half + j, REACH);
-      for (long i = 0; i < REACH; i++) of_gradient(half + i * REACH, whole + i * REACH, 1);
-      write_places(whole, to, tile, tiles, c / LANES, panels(channels));
-    }
+    read_square(image, g, STEP, top, left, rows, columns, channels, panel * LANES);
+    for (long j = 0; j < STEP; j++) of_gradient(g + j, half + j, REACH);
+    for (long i = 0; i < REACH; i++) of_gradient(half + i * REACH, whole + i * REACH, 1);
+    write_places(whole, to, tile, tiles, panel, panels(channels));
   }
 }
 
@@ -223,9 +234,21 @@ void winograd_kernel_back(const float *changed, float *kernel, long channels_out
     }
 }
 
-// ROWS sums of LANES numbers: each adds up `count` numbers of a row, `stride` apart, times as many lines of `other`.
-INLINE void add_products(const float *rows, long row, const float *other, long count, long stride, vector sums[ROWS][PARTS]) {
-  for (long k = 0; k < count; k++) {
+// `count` rows of 16 sums from where they are kept into registers, and back. (memcpy would go through memory.)
+INLINE void load_sums(const float *from, long count, vector sums[ROWS][PARTS]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < count * PARTS; i++) sums[i / PARTS][i % PARTS] = ((const vector *)from)[i];
+}
+
+INLINE void store_sums(vector sums[ROWS][PARTS], long count, float *to) {
+#pragma GCC unroll 16
+  for (int i = 0; i < count * PARTS; i++) ((vector *)to)[i] = sums[i / PARTS][i % PARTS];
+}
+
+// Adds to `count` rows of sums, at most ROWS: to each, `length` numbers of a row, `stride` apart, times as many lines of `other`.
+INLINE void add_products(const float *rows, long row, long count, const float *other, long length, long stride,
+                         vector sums[ROWS][PARTS]) {
+  for (long k = 0; k < length; k++) {
     vector line[PARTS];
 #pragma GCC unroll 2
     for (int part = 0; part < PARTS; part++) {
@@ -233,7 +256,7 @@ INLINE void add_products(const float *rows, long row, const float *other, long c
       IN_REGISTER(line[part]);
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < count; r++) {
       float factor = rows[r * row + k * stride];
 #pragma GCC unroll 2
       for (int part = 0; part < PARTS; part++) sums[r][part] += factor * line[part];
@@ -241,38 +264,50 @@ INLINE void add_products(const float *rows, long row, const float *other, long c
   }
 }
 
+// `count` changed tiles, of C numbers in panels that lie `tiles` lines apart, by C lines of a kernel.
+INLINE void multiply_tiles(const float *changed, long tiles, long count, const float *lines, long channels, float *products) {
+  vector sums[ROWS][PARTS] = {0};
+  for (long c = 0; c < channels; c += LANES)
+    add_products(changed + c * tiles, LANES, count, lines + c * LANES, least(LANES, channels - c), 1, sums);
+  store_sums(sums, count, products);
+}
+
 // Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16.
-// `tiles` is a multiple of 8, what is beyond the last one is not looked at.
 void winograd_multiply(const float *changed, const float *kernel, float *products, long tiles, long channels, long channels_out,
                        long threads) {
   long in = panels(channels), out = panels(channels_out);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < PLACES * out; work++) {
     const float *lines = kernel + work * channels * LANES, *from = changed + work / out * in * tiles * LANES;
-    for (long tile = 0; tile < tiles; tile += ROWS) {
-      vector sums[ROWS][PARTS] = {0};
-      for (long panel = 0; panel < in; panel++)
-        add_products(from + (panel * tiles + tile) * LANES, LANES, lines + panel * LANES * LANES,
-                     least(LANES, channels - panel * LANES), 1, sums);
-      memcpy(products + (work * tiles + tile) * LANES, sums, sizeof(sums));
-    }
+    float *to = products + work * tiles * LANES;
+    long tile = 0;
+    for (; tile + ROWS <= tiles; tile += ROWS)
+      multiply_tiles(from + tile * LANES, tiles, ROWS, lines, channels, to + tile * LANES);
+    for (; tile < tiles; tile++) multiply_tiles(from + tile * LANES, tiles, 1, lines, channels, to + tile * LANES);
   }
 }
 
-// Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C a multiple of 16, the sums over tiles of the changed
-// input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
+// Adds to `count` lines of the gradient of a changed kernel the sums over all tiles.
+INLINE void add_gradient(const float *changed, long count, const float *lines, long tiles, float *to) {
+  vector sums[ROWS][PARTS];
+  load_sums(to, count, sums);
+  add_products(changed, 1, count, lines, tiles, LANES, sums);
+  store_sums(sums, count, to);
+}
+
+// Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles of the
+// changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
 void winograd_add_gradient(const float *changed, const float *gradient, float *of_kernel, long tiles, long channels,
                            long channels_out, long threads) {
+  enum { REST = LANES % ROWS };
   long in = panels(channels), out = panels(channels_out);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < PLACES * out; work++) {
     const float *lines = gradient + work * tiles * LANES, *from = changed + work / out * in * tiles * LANES;
-    for (long c = 0; c < in * LANES; c += ROWS) {
-      float *to = of_kernel + (work * in * LANES + c) * LANES;
-      vector sums[ROWS][PARTS];
-      memcpy(sums, to, sizeof(sums));
-      add_products(from + c / LANES * tiles * LANES + c % LANES, 1, lines, tiles, LANES, sums);
-      memcpy(to, sums, sizeof(sums));
+    for (long panel = 0; panel < in; panel++, from += tiles * LANES) {
+      float *to = of_kernel + (work * in + panel) * LANES * LANES;
+      for (long c = 0; c + ROWS <= LANES; c += ROWS) add_gradient(from + c, ROWS, lines, tiles, to + c * LANES);
+      if (REST) add_gradient(from + LANES - REST, REST, lines, tiles, to + (LANES - REST) * LANES);
     }
   }
 }

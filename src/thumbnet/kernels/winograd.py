@@ -1,6 +1,6 @@
 """3 x 3 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
 
-In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured up to twice as fast as oneDNN, which multiplies
+In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.4 times as fast as oneDNN, which multiplies
 all, on maps and widths of the networks here (docs/findings.md).
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output, T tiles of a part of the batch.
@@ -17,11 +17,9 @@ from thumbnet.kernels.library import library
 STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
 PANEL = 16  # channels that lie together; the C's LANES
 ROWS = 8  # tiles of a part of the batch are a multiple of it
-PART = (
-    2**19
-)  # numbers that a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
-LEAST_SAVING = 2.0  # times as many multiplications as here; with less (maps of 5 x 5) changing the tiles costs more
-FEWEST_CHANNELS = 32  # with fewer there is too little to multiply for what is changed
+PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
+LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of 2 x 2) changing the tiles costs more
+FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
 def pays(x: Tensor, channels_out: int, padding: int) -> bool:
