@@ -272,7 +272,8 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
   store_sums(sums, count, products);
 }
 
-// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16.
+// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. The
+// number of tiles is even.
 void winograd_multiply(const float *changed, const float *kernel, float *products, long tiles, long channels, long channels_out,
                        long threads) {
   long in = panels(channels), out = panels(channels_out);
@@ -283,7 +284,7 @@ void winograd_multiply(const float *changed, const float *kernel, float *product
     long tile = 0;
     for (; tile + ROWS <= tiles; tile += ROWS)
       multiply_tiles(from + tile * LANES, tiles, ROWS, lines, channels, to + tile * LANES);
-    for (; tile < tiles; tile++) multiply_tiles(from + tile * LANES, tiles, 1, lines, channels, to + tile * LANES);
+    for (; tile < tiles; tile += 2) multiply_tiles(from + tile * LANES, tiles, 2, lines, channels, to + tile * LANES);
   }
 }
 

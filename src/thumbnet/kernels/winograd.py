@@ -1,7 +1,7 @@
 """3 x 3 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
 
-In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.4 times as fast as oneDNN, which multiplies
-all, on maps and widths of the networks here (docs/findings.md).
+In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.4 times as fast as oneDNN, which
+multiplies all, on maps and widths of the networks here (docs/findings.md).
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output, T tiles of a part of the batch.
 
@@ -16,7 +16,6 @@ from thumbnet.kernels.library import library
 
 STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
 PANEL = 16  # channels that lie together; the C's LANES
-ROWS = 8  # tiles of a part of the batch are a multiple of it
 PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of 2 x 2) changing the tiles costs more
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
@@ -78,7 +77,7 @@ def convolve(x: Tensor, kernel: Tensor, padding: int, *, turned: bool = False) -
         int(turned),
     )
     for x_part, y_part in parts(x, y, tiles):
-        count, places = len(x_part), filled_up(len(x_part) * tiles, ROWS)
+        count, places = len(x_part), filled_up(len(x_part) * tiles, 2)  # the C multiplies no tile alone
         changed, products = torch.empty(numbers(places, channels)), torch.empty(numbers(places, channels_out))
         call("winograd_input", x.dtype, x_part, changed, count, height, width, channels, rows, columns, padding, places)
         call("winograd_multiply", x.dtype, changed, changed_kernel, products, places, channels, channels_out)
@@ -91,7 +90,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
     (_, channels, height, width), (_, channels_out, rows, columns) = x.shape, gradient.shape
     total, tiles = torch.zeros(numbers(filled_up(channels, PANEL), channels_out)), tiles_of(rows, columns)
     for x_part, g_part in parts(x, gradient, tiles):
-        count, places = len(x_part), filled_up(len(x_part) * tiles, ROWS)
+        count, places = len(x_part), filled_up(len(x_part) * tiles, 2)
         changed, of_output = torch.zeros(numbers(places, channels)), torch.zeros(numbers(places, channels_out))
         call("winograd_input", x.dtype, x_part, changed, count, height, width, channels, rows, columns, padding, places)
         call("winograd_gradient", x.dtype, g_part, of_output, count, rows, columns, channels_out, places)
