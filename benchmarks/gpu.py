@@ -19,10 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from thumbnet.benchmark import convolution_ceiling, measured_campaign
+from thumbnet.benchmark import measured_campaign
 from thumbnet.errors import ThumbnetError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
+from thumbnet.operations import convolution_ceiling
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.statistics import welch
 

@@ -16,9 +16,8 @@ ORDER = [
     "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "optimize", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
-    "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget", "benchmark",
-    "report", "study",
-    "classic_study", "doctor", "cli",
+    "operations", "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
+    "benchmark", "report", "study", "classic_study", "doctor", "cli",
 ]  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Campaigns: a recipe trained over seeds in fresh processes and measured inside one clock, as results/ records it."""
 
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -22,12 +21,10 @@ from thumbnet.statistics import accuracy_interval
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
-    from thumbnet.data.datasets import Dataset
     from thumbnet.workshop import Workshop
 
 ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
 SECONDS_BETWEEN_LOOKS = 0.5
-CEILING_SECONDS = 2.0  # of trying how fast a convolution can be
 WARM_UP_SEED = 1_000_000  # added to the first seed: no campaign has as many
 
 
@@ -88,6 +85,7 @@ def measured_campaign(
 ) -> dict[str, Any]:
     """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given."""
     from thumbnet.data.datasets import load_dataset
+    from thumbnet.operations import convolution_ceiling, training_flops
 
     record = run_campaign(name, dataset, seeds, **options)
     recipe = vary(named_recipe(name), **record["changes"], validation=record["validation"])
@@ -294,50 +292,6 @@ def command_of(recipe: Recipe, split: str, seeds: Sequence[int], changes: dict[s
     ]
     numbers = ["--seeds", str(len(seeds)), "--first-seed", str(seeds[0]), "--split", split]
     return ["thumbnet", "bench", recipe.name, *numbers, *fields]
-
-
-def training_flops(recipe: Recipe, data: "Dataset") -> int:
-    """Floating-point operations of the convolutions and matrix products of a whole run, forward and backward.
-
-    Counted by torch on two images at each resolution; a multiplication and an addition are two operations. In float64, which
-    no faster way of ours takes: what a convolution is counts, not how it is computed here.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from thumbnet.runs import build_model
-    from thumbnet.schedule import steps_per_epoch, total_steps
-
-    model = build_model(recipe, channels=data.channels, classes=len(data.classes)).double().train()
-    images = total_steps(recipe, steps_per_epoch(recipe, len(data.train))) * recipe.batch_size
-    total = 0.0
-    for part in recipe.resolution:
-        model.resize.part = part
-        with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(2, data.channels, *data.image_size, dtype=torch.float64)).sum().backward()
-        total += counter.get_total_flops() / 2 * images / len(recipe.resolution)
-    return round(total)
-
-
-def convolution_ceiling(machine: Machine) -> float:
-    """FLOP/s of a large 3x3 convolution, forward, in the run's precision: what this machine can do at best for a network."""
-    import torch
-    from torch.nn import functional as F
-
-    from thumbnet.backend import prepare
-
-    backend = prepare(machine)
-    images, channels, side, kernel = 128, 256, 16, 3
-    like: dict[str, Any] = {"device": backend.device, "dtype": backend.dtype}
-    x = torch.full((images, channels, side, side), 0.5, **like).contiguous(memory_format=torch.channels_last)
-    weight = torch.full((channels, channels, kernel, kernel), 0.5, **like)
-    fastest, started = math.inf, time.perf_counter()
-    with torch.no_grad():
-        while fastest == math.inf or time.perf_counter() < started + CEILING_SECONDS:
-            began = time.perf_counter()
-            F.conv2d(x, weight, padding=1)[0, 0, 0, 0].item()  # waits for the device
-            fastest = min(fastest, time.perf_counter() - began)
-    return 2 * images * (channels * kernel * side) ** 2 / fastest
 
 
 def dataset_of(name: str) -> str:

@@ -209,7 +209,7 @@ def recipe_in_time(
     reporter: "Reporter",
 ) -> "Recipe":
     """The recipe that ends on time, and a line on it with the accuracy to expect where that is known."""
-    from thumbnet.benchmark import training_flops
+    from thumbnet.operations import training_flops
 
     reporter.say(f"{seconds:g} s: measuring this machine")
     chosen = recipe_for_budget(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from thumbnet import plots
-from thumbnet.benchmark import training_flops
 from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.comparison import in_words
 from thumbnet.data.batches import Split
@@ -19,6 +18,7 @@ from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
 from thumbnet.explanation import SEARCHED, Explanation, explain
 from thumbnet.files import first_line
+from thumbnet.operations import training_flops
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
 from thumbnet.predictions import Predictions
