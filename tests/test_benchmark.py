@@ -75,14 +75,25 @@ def test_recipes_know_their_data_set_by_name():
     ]  # fmt: skip
 
 
-def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_look_at_the_test_set(tmp_path):
-    result = thumbnet(
-        "bench", "general", "--seeds", "2", "--first-seed", "5", "--epochs", "1", "--threads", "1",
-        "--widths", "8", "16", "16", "--runs", "here", "--out", "results", "--json", cwd=tmp_path,
-    )  # fmt: skip
+SMALL = (
+    "bench", "general", "--seeds", "2", "--first-seed", "5", "--epochs", "1", "--threads", "1", "--widths", "8", "16", "16",
+    "--json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Where two seeds were trained in processes of their own, and their record."""
+    folder = tmp_path_factory.mktemp("fresh")
+    result = thumbnet(*SMALL, "--runs", "here", "--out", "results", cwd=folder)
     assert result.returncode == 0, result.stderr
     [made] = json.loads(result.stdout)["campaigns"]
-    assert json.loads((tmp_path / "results" / "general.json").read_text()) == made
+    return folder, made
+
+
+def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_look_at_the_test_set(fresh):
+    folder, made = fresh
+    assert json.loads((folder / "results" / "general.json").read_text()) == made
     assert (
         made["seeds"] == [5, 6] and made["changes"] == {"epochs": 1, "widths": [8, 16, 16]} and made["validation"] == 0
     )
@@ -91,7 +102,7 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
     assert made["runs"][0]["images"] == 1_000
     assert made["training_flops"] > 0 and made["part_of_ceiling"] > 0
     for seed in (5, 6):
-        summary = json.loads((tmp_path / "here" / f"general-s{seed}" / "summary.json").read_text())
+        summary = json.loads((folder / "here" / f"general-s{seed}" / "summary.json").read_text())
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
 
 
@@ -138,31 +149,15 @@ def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):
     assert "seed 0 failed (crop 40 is not smaller than the images of 28 x 28 pixels); --resume keeps the others" in last
 
 
-def test_seeds_in_one_process_have_the_networks_of_fresh_ones(tmp_path):
-    words = (
-        "bench",
-        "general",
-        "--seeds",
-        "2",
-        "--epochs",
-        "1",
-        "--widths",
-        "8",
-        "16",
-        "16",
-        "--threads",
-        "1",
-        "--json",
-    )
-    fresh = thumbnet(*words, "--runs", "fresh", cwd=tmp_path)
-    together = thumbnet(*words, "--runs", "together", "--one-process", cwd=tmp_path)
+def test_seeds_in_one_process_have_the_networks_of_fresh_ones(fresh, tmp_path):
+    folder, other = fresh
+    together = thumbnet(*SMALL, "--runs", "together", "--one-process", cwd=tmp_path)
     assert together.returncode == 0, together.stderr
-    for seed in (0, 1):
-        weights = [
-            (tmp_path / runs / f"general-s{seed}" / "model.safetensors").read_bytes() for runs in ("fresh", "together")
-        ]
+    for seed in (5, 6):
+        runs = (folder / "here", tmp_path / "together")
+        weights = [(run / f"general-s{seed}" / "model.safetensors").read_bytes() for run in runs]
         assert weights[0] == weights[1]
-    made, other = (json.loads(result.stdout)["campaigns"][0] for result in (together, fresh))
+    [made] = json.loads(together.stdout)["campaigns"]
     assert made["cold_wall"] is None and made["accuracy"] == other["accuracy"] and made["n"] == 2
     assert [run["test_openings"] for run in made["runs"]] == [1, 1]
     assert "| - |" in campaign_table([made])[-1]
