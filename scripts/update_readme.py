@@ -94,14 +94,20 @@ def promises_in_short() -> list[str]:
     lines = []
     for result in recorded():
         if result["kind"] == "reliability":
-            lines += [
-                "What holds when things go wrong ([how it is tested, and what is not promised](docs/reliability.md)):",
-                "",
-            ]
-            lines += ["| promise | cases |", "|---|---|"]
-            lines += [f"| {row['promise']} | {row['cases']:,} |" for row in result["promises"]]
             caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
-            lines += [f"| a planted defect makes the test named for it fail (`make mutants`) | {caught} |"]
+            lines += [
+                f"What holds when things go wrong: {len(result['promises'])} promises, each tried as often as told, and {caught} "
+                "planted defects caught by the tests named for them ([how it is tested, and what is not "
+                "promised](docs/reliability.md)).",
+                "",
+                "<details><summary>The promises</summary>",
+                "",
+                "| promise | cases |",
+                "|---|---|",
+                *(f"| {row['promise']} | {row['cases']:,} |" for row in result["promises"]),
+                "",
+                "</details>",
+            ]
     return lines
 
 
