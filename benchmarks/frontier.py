@@ -1,7 +1,9 @@
 """Accuracy against seconds: CIFAR-10 under one time budget after the other, written to results/cifar10-frontier.json and drawn.
 
-    python benchmarks/frontier.py [--budgets 10 15 30 60 120 240] [--seed 0] [--peer NAME SECONDS ACCURACY]...
+    python benchmarks/frontier.py [--budgets 10 15 30 60 120 240] [--seed 0] [--out FOLDER] [--peer NAME SECONDS ACCURACY]...
     python benchmarks/frontier.py --draw        # the picture only, from the recorded points
+
+--out is another folder for another machine, results/without-bf16 say; the picture has a line for every machine recorded.
 
 Every point is one run of `thumbnet train cifar10 --time-budget` on all training images, and one opening of the test set with
 the six views that the fast recipes state. --peer adds points of other programs, measured by whoever gives them, in seconds of
@@ -20,15 +22,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from thumbnet.benchmark import training_flops
 from thumbnet.data.datasets import load_dataset
 from thumbnet.files import write_json
+from thumbnet.operations import training_flops
 from thumbnet.plots import TRAINING, VALIDATION, save
+from thumbnet.results import recorded
 from thumbnet.runs import Run
 
 ROOT = Path(__file__).parents[1]
-RECORD = ROOT / "results" / "cifar10-frontier.json"
+NAME = "cifar10-frontier.json"
 PICTURE = ROOT / "docs" / "images" / "cifar10-frontier.png"
+SECONDS = (5, 10, 20, 60, 120, 300, 600)  # of the picture
 VIEWS, UNCERTAIN = "6", "0.25"
 
 
@@ -60,31 +64,49 @@ def point(budget: float, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def draw(record: dict[str, Any]) -> Figure:
-    """Accuracy on a scale of odds, so that 83 to 84 and 94 to 94.5 are comparable steps; seconds on a logarithmic one."""
+def machine_of(record: dict[str, Any]) -> str:
+    """Where a result was measured, in short."""
+    return f"{record['processor']}, {record['precision']}"
+
+
+def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str) -> None:
+    """A point with its name above it."""
+    axes.plot(seconds, accuracy, marker, color=color)
+    axes.annotate(name, (seconds, accuracy), xytext=(0, 7), textcoords="offset points", fontsize=8, ha="center")
+
+
+def draw(records: list[dict[str, Any]]) -> Figure:
+    """Accuracy on a scale of odds, so that 83 to 84 and 94 to 94.5 are comparable steps; seconds on a logarithmic one.
+
+    A line of time budgets for every machine, and beside it the means of the named recipes' campaigns.
+    """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    seconds = [row["seconds"] for row in record["points"]]
-    accuracies = [row["accuracy"] for row in record["points"]]
-    axes.plot(seconds, accuracies, "o-", color=TRAINING, label="thumbnet train cifar10 --time-budget")
-    for peer in record["peers"]:
-        axes.plot(peer["seconds"], peer["accuracy"], "s", color=VALIDATION)
-        axes.annotate(
-            peer["name"], (peer["seconds"], peer["accuracy"]), xytext=(6, -12), textcoords="offset points", fontsize=8
-        )
+    frontiers = [record for record in records if record["kind"] == "frontier"]
+    accuracies = [row["accuracy"] for record in frontiers for row in record["points"]]
+    for record, style in zip(frontiers, ("-", "--", ":"), strict=False):
+        seconds, reached = zip(*((row["seconds"], row["accuracy"]) for row in record["points"]), strict=True)
+        axes.plot(seconds, reached, "o" + style, color=TRAINING, label=f"time budgets, {machine_of(record)}")
+        for peer in record["peers"]:
+            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION)
+        campaigns = [row for row in records if row["kind"] == "campaign" and row["dataset"] == "cifar10"]
+        for row in campaigns:
+            if machine_of(row) == machine_of(record) and row["cold_wall"] < SECONDS[-1]:
+                name_point(axes, f"{row['recipe']}, n = {row['n']}", row["cold_wall"], row["accuracy"], "D", TRAINING)
+                accuracies.append(row["accuracy"])
     axes.set_xscale("log")
     axes.set_yscale("logit")
     low = np.floor(min(accuracies) * 20) / 20
     ticks = [tick for tick in (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96) if tick >= low]
     axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
     axes.set_yticks([], minor=True)
-    marks = [5, 10, 20, 60, 120, 300, 600]
-    axes.set_xticks(marks, [f"{mark} s" for mark in marks])
+    axes.set_xlim(SECONDS[0], SECONDS[-1])
+    axes.set_xticks(SECONDS, [f"{mark} s" for mark in SECONDS])
     axes.set_xticks([], minor=True)
     axes.set(
         xlabel="seconds, from the start of the command to its end", ylabel="test accuracy, 6 views of the least certain"
     )
-    axes.set_title(f"CIFAR-10 on {record['threads']} threads of {record['processor']}, one run a point", fontsize=10)
+    axes.set_title("CIFAR-10: time budgets (one run a point) and named recipes (mean of n)", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -95,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", type=float, nargs="+", default=[10, 15, 30, 60, 120, 240])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "results")
     parser.add_argument("--peer", nargs=3, action="append", default=[], metavar=("NAME", "SECONDS", "ACCURACY"))
     parser.add_argument("--draw", action="store_true")
     arguments = parser.parse_args()
@@ -117,8 +140,8 @@ def main() -> None:
             **{key: about[key] for key in ("processor", "threads", "precision")},
             "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
         }
-        write_json(RECORD, record)
-    save(draw(json.loads(RECORD.read_text(encoding="utf-8"))), PICTURE)
+        write_json(arguments.out / NAME, record)
+    save(draw(recorded()), PICTURE)
 
 
 if __name__ == "__main__":
