@@ -12,6 +12,7 @@ wall time.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -91,7 +92,7 @@ def draw(records: list[dict[str, Any]]) -> Figure:
             name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION)
         campaigns = [row for row in records if row["kind"] == "campaign" and row["dataset"] == "cifar10"]
         for row in campaigns:
-            if machine_of(row) == machine_of(record) and row["cold_wall"] < SECONDS[-1]:
+            if machine_of(row) == machine_of(record) and (row["cold_wall"] or math.inf) < SECONDS[-1]:
                 name_point(axes, f"{row['recipe']}, n = {row['n']}", row["cold_wall"], row["accuracy"], "D", TRAINING)
                 accuracies.append(row["accuracy"])
     axes.set_xscale("log")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.benchmark import measured_campaign
-from thumbnet.errors import ThumbnetError
+from thumbnet.errors import Interrupted, ThumbnetError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
 from thumbnet.operations import convolution_ceiling
@@ -147,10 +147,10 @@ def step(call: Call) -> dict[str, Any]:
 
     from thumbnet.backend import prepare
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.graphs import RecordedUpdate, Recordings
+    from thumbnet.graphs import Recordings
     from thumbnet.optimize import build_optimizer
     from thumbnet.timing import initial_model
-    from thumbnet.training import gradients
+    from thumbnet.training import gradients, updating
 
     backend, made = prepare(call.machine), named_recipe("cifar10-94")
     data = load_dataset("cifar10", data_dir=call.data, validation=0.1).to(backend.device)
@@ -167,7 +167,7 @@ def step(call: Call) -> dict[str, Any]:
 
     kinds: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {"plain": update}
     if backend.device.type == "cuda":
-        kinds["replayed"] = RecordedUpdate(update, lambda: 1.0, Recordings())
+        kinds["replayed"] = updating(model, optimizer, made, backend, lambda loss: None, Recordings())
     found: dict[str, Any] = {}
     activity = ProfilerActivity.CUDA if backend.device.type == "cuda" else ProfilerActivity.CPU
     steps = 2 if call.quick else STEPS
@@ -233,6 +233,8 @@ def main() -> None:
         print(f"{name} ({call.left:.0f} s left)", flush=True)
         try:
             record = part(call)
+        except Interrupted:
+            raise
         except ThumbnetError as error:
             print(f"  failed: {error}")
             continue

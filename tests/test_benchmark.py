@@ -1,18 +1,28 @@
 """Campaigns: what they record, that runs are fresh and count their look at the test set."""
 
 import json
+import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
 from conftest import thumbnet
-from thumbnet.benchmark import dataset_of, summary_of_campaign
+from thumbnet import benchmark
+from thumbnet.benchmark import WARM_UP_STEPS, command_of, dataset_of, summary_of_campaign, warming_up
+from thumbnet.comparison import compare
+from thumbnet.errors import Interrupted
+from thumbnet.machine import Machine
 from thumbnet.recipes import recipe
+from thumbnet.report import write_run_report
 from thumbnet.results import campaign_table, compared_with_published, in_words
+from thumbnet.runs import Run
 from thumbnet.statistics import mean_interval
 
 ENVIRONMENT = {
@@ -106,6 +116,73 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
 
 
+def test_measured_runs_can_be_compared_and_reported_without_another_look_at_the_test_set(fresh):
+    folder, made = fresh
+    paths = [folder / "here" / f"general-s{seed}" for seed in (5, 6)]
+    found = compare(paths, split="test")
+    [group] = found.groups
+    assert [member.value for member in group.members] == [run["accuracy_1_view"] for run in made["runs"]]
+    assert [Run.open(path).test_openings for path in paths] == [1, 1]
+    assert Run.open(paths[0]).predictions("test").logits.shape == (1_000, 10)
+    page = write_run_report(Run.open(paths[0])).read_text()
+    assert "was not measured on test images" not in page and f"{made['runs'][0]['accuracy_1_view']:.2%}" in page
+
+
+def test_the_command_of_a_record_repeats_it():
+    chosen = recipe("cifar10-83", alternate_flip=False, widths=(8, 16, 16))
+    changes, machine = {"alternate_flip": False, "widths": (8, 16, 16)}, Machine(threads=1, precision="fp32")
+    words = command_of(chosen, "cifar100", "validation", [3, 4], changes, machine, one_process=True)
+    expected = "thumbnet bench cifar10-83 --seeds 2 --first-seed 3 --split validation --dataset cifar100 --one-process "
+    assert " ".join(words) == expected + "--no-alternate-flip --widths 8 16 16 --threads 1 --precision fp32"
+    assert command_of(chosen, "cifar10", "test", [0], {}, Machine(), one_process=False)[-2:] == ["--split", "test"]
+
+
+def test_seeds_that_later_versions_added_are_told():
+    rows = [
+        row(seed, 0.83, 9.0) | {"environment": {**ENVIRONMENT, "torch": torch}} for seed, torch in enumerate("2232")
+    ]
+    made = record(rows)
+    assert made["versions"]["torch"] == "2"
+    assert [one["torch"] for one in made["other_versions"]] == ["3"]
+
+
+@pytest.mark.parametrize("field", ["--validation 0.2", "--folds 5"])
+def test_what_keeps_images_from_training_is_refused_where_all_are_trained_on(tmp_path, field):
+    result = thumbnet("bench", "general", *field.split(), cwd=tmp_path)
+    said = "holds images out, and on the test split all are trained on; use --split validation"
+    assert result.returncode == 2 and said in result.stderr.splitlines()[-1]
+
+
+def test_the_run_that_warms_up_is_short_whatever_the_recipe(tmp_path):
+    order = {
+        "recipe": "cifar10-classic",
+        "changes": {"seed": 3},
+        "dataset": "fashion-mini",
+        "data_dir": None,
+        "out": "x",
+    }
+    short = warming_up(order | {"split": "test", "resume": True}, str(tmp_path))
+    assert short["split"] == "validation" and short["resume"] is False and short["changes"]["seed"] != 3
+    assert short["changes"]["epochs"] * (5_400 // 64) == pytest.approx(WARM_UP_STEPS)
+
+
+def test_a_signal_while_a_seed_is_measured_in_this_process_keeps_it_and_ends_the_campaign(tmp_path, monkeypatch):
+    measured = []
+
+    def one_run(order, workshop):
+        measured.append(order["split"])
+        if order["split"] == "test":
+            os.kill(os.getpid(), signal.SIGTERM)
+        Path(order["out"]).mkdir(parents=True)
+        return {"seed": 0, "accuracy": 0.5}
+
+    monkeypatch.setattr(benchmark, "one_run", one_run)
+    options = {"folder": tmp_path, "one_process": True, "changes": {"epochs": 1}}
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command with --resume goes on"):
+        benchmark.run_campaign("general", "fashion-mini", [0, 1], **options)
+    assert measured == ["validation", "test"] and (tmp_path / "general-s0" / "bench.json").is_file()
+
+
 def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
     words = (
         "bench", "general", "--seeds", "1", "--epochs", "5", "--widths", "8", "16", "16", "--threads", "1",
@@ -136,6 +213,12 @@ def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_bot
     assert other.returncode == 2 and "was measured with other changes" in other.stderr
     other = thumbnet(*words[:-4], "--threads", "2", *words[-2:], "--resume", cwd=tmp_path)
     assert other.returncode == 2 and "was measured with other machine" in other.stderr
+    kept_row = run / "bench.json"
+    written = kept_row.read_text()
+    kept_row.write_text(re.sub(r'"processor": "[^"]*"', '"processor": "another"', written))
+    other = thumbnet(*words, "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with processor another, and this machine has" in other.stderr
+    kept_row.write_text(written)
     recipe_file = run / "recipe.toml"  # as where the named recipe changed between two versions
     recipe_file.write_text(recipe_file.read_text().replace("crop = 1", "crop = 2"))
     other = thumbnet(*words, "--resume", cwd=tmp_path)
@@ -166,12 +249,12 @@ def test_seeds_in_one_process_have_the_networks_of_fresh_ones(fresh, tmp_path):
 def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
     words = (
         "bench", "general", "--seeds", "1", "--epochs", "1", "--widths", "8", "16", "16", "--threads", "1",
-        "--split", "validation", "--json",
+        "--split", "validation", "--validation", "0.2", "--json",
     )  # fmt: skip
     result = thumbnet(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     [made] = json.loads(result.stdout)["campaigns"]
-    assert made["runs"][0]["test_openings"] == 0 and made["runs"][0]["images"] == 600
+    assert made["runs"][0]["test_openings"] == 0 and made["runs"][0]["images"] == 1_200
     assert not (tmp_path / "runs" / "bench" / "general-s0" / "test-openings.jsonl").exists()
 
 

@@ -12,6 +12,7 @@ from thumbnet import timing
 from thumbnet.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, recipe_for_budget
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
+from thumbnet.recipes import recipe, vary
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,23 @@ def machine_of(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [20, 100, 1000])
-def test_the_epochs_fill_the_budget_less_reserve_and_finish(data, machine_of, seconds):
+def test_the_epochs_fill_the_budget_less_reserve_and_finish(data, machine_of, seconds, monkeypatch):
     machine_of(1e-3)
-    chosen = recipe_for_budget(data, seconds, started=time.time())
-    checks = len(data.validation) / chosen.batch_size * timing.VALIDATION_COST
-    per_epoch = (len(data.train) // chosen.batch_size + checks) * chosen.batch_size * 1e-3
-    assert chosen.epochs * per_epoch == pytest.approx(seconds * (1 - RESERVE) - FINISH, abs=0.5)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    chosen = recipe_for_budget(data, seconds)
+    planned = timing.training_seconds(chosen, data, chosen.batch_size * 1e-3)
+    assert planned == pytest.approx(seconds * (1 - RESERVE) - FINISH, abs=0.1)
+
+
+@pytest.mark.parametrize("left", [0.4, 1.0, 5.9, 6.1, 6.6, 12.0, 100.3])
+def test_no_plan_takes_longer_than_there_is_and_none_leaves_time_for_a_step(data, left):
+    chosen = recipe("general", batch_size=100)
+    step = 0.1  # 54 of them an epoch, 5.4 s, and a validation of 0.2 s after every epoch that was begun
+    epochs = timing.epochs_in(left, chosen, data, step)
+    planned = timing.training_seconds(vary(chosen, epochs=epochs), data, step) if epochs else 0
+    assert planned <= left + 1e-9
+    more = vary(chosen, epochs=epochs + 1 / 54)
+    assert timing.training_seconds(more, data, step) > left
 
 
 def test_more_time_climbs_to_wider_networks_and_sharper_images(data, machine_of):
@@ -83,6 +95,9 @@ def test_a_budget_that_is_over_before_the_first_step_is_refused(data, machine_of
     machine_of(1.0)
     with pytest.raises(UserError, match="give more time"):
         recipe_for_budget(data, 10, started=time.time() - 8)
+    machine_of(0.1)  # some steps would fit, fewer than the shortest run has
+    with pytest.raises(UserError, match="give more time"):
+        recipe_for_budget(data, 26, recipe="general", changes={"batch_size": 2})
 
 
 def test_the_expected_accuracy_lies_between_those_of_cheaper_and_dearer_records(monkeypatch):

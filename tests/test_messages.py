@@ -98,6 +98,7 @@ def finished(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("words_", "told"), [
+    ("train fashion-mini --seeds 2 --resume", "--resume with --seeds needs the --out of the first call, which holds its runs"),
     ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores; give that or less"),
     ("doctor --labels", "name a data set or folder to examine; without one, doctor examines this machine"),
     ("doctor --resuming", "name a data set or folder to examine; without one, doctor examines this machine"),

@@ -16,7 +16,7 @@ from conftest import CPU, thumbnet
 from thumbnet.classic_study import CHANGES, REPORTED, classic_study
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
-from thumbnet.study import judge_study, read_study, run_study, study_of
+from thumbnet.study import judge_study, looks_before, read_study, run_study, study_of, write_plan
 
 TINY = """
 seeds = {seeds}
@@ -179,6 +179,14 @@ def test_seeds_may_be_added_and_that_it_was_judged_before_is_told(finished, tmp_
     assert [group["n"] for group in comparison["groups"]] == [3, 3]
     said = "seeds were added after it had been judged with n = 2: p values are for one look, not for several"
     assert said in comparison["warnings"]
+
+
+def test_with_folds_it_is_told_with_how_many_seeds_it_was_judged_and_not_with_how_many_runs(tmp_path):
+    for seeds in (2, 3):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        write_plan(study_of({"variant": [{"name": "a"}], "folds": 5, "seeds": seeds}, default_name="s"), tmp_path)
+        (tmp_path / "study.json").write_text("{}")
+    assert looks_before(tmp_path) == [2]
 
 
 def test_a_study_whose_runs_hold_nothing_out_is_refused_before_it_trains():

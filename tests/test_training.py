@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from conftest import CPU
 from thumbnet import checkpoints, runs, signals, training
-from thumbnet.backend import has_fast_bf16
+from thumbnet.backend import has_fast_bf16, prepare
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
@@ -21,6 +22,7 @@ from thumbnet.progress import Reporter
 from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run, build_model
 from thumbnet.training import normalization, train
+from thumbnet.workshop import Workshop
 
 OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
@@ -346,6 +348,37 @@ def test_bf16_and_fp32_learn_alike(tiny, tmp_path):
         torch.float32,
         torch.int64,
     }
+
+
+def test_threads_asked_for_once_do_not_stay_when_nobody_asks():
+    torch.set_num_threads(3)  # by the process, for all it does
+    assert prepare(replace(CPU, threads=1)).threads == 1
+    assert prepare(replace(CPU, threads=None)).threads == 3
+    assert prepare(replace(CPU, threads=2)).threads == 2
+    torch.set_num_threads(1)  # by the process again
+    assert prepare(replace(CPU, threads=None)).threads == 1
+
+
+def test_the_training_clock_stops_before_plots_are_drawn(tiny, quick, tmp_path, monkeypatch):
+    from thumbnet import plots
+
+    monkeypatch.setattr(plots, "save_run_plots", lambda run: time.sleep(3))
+    run = train(quick, tiny, tmp_path / "run", machine=CPU)
+    assert run.summary["train_seconds"] < run.summary["wall_seconds"] - 3
+
+
+def test_a_state_is_restored_in_the_memory_that_the_optimiser_has(tiny, quick, tmp_path, monkeypatch):
+    chosen = vary(quick, optimizer="sgd", learning_rate=0.02)
+    workshop = Workshop()
+    train(chosen, tiny, tmp_path / "before", machine=CPU, workshop=workshop)
+    places = {state["momentum_buffer"].data_ptr() for state in workshop.optimizer.state.values() if state}
+    with monkeypatch.context() as patched:
+        stop_at(patched, 9)
+        with pytest.raises(Interrupted):
+            train(chosen, tiny, tmp_path / "run", machine=CPU)
+    resumed = train(chosen, tiny, tmp_path / "run", machine=CPU, workshop=workshop)
+    assert {state["momentum_buffer"].data_ptr() for state in workshop.optimizer.state.values() if state} == places
+    assert_identical(resumed, train(chosen, tiny, tmp_path / "whole", machine=CPU))
 
 
 def test_a_resumed_run_keeps_the_precision_and_threads_it_began_with(tiny, quick, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""thumbnet trains, judges and ships classifiers of small images.
+"""thumbnet trains, judges and uses classifiers of small images.
 
     data = thumbnet.load_dataset("fashion-mini")
     run = thumbnet.train(thumbnet.recipe("general"), data, out="runs/first")
@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thumbnet.comparison import Comparison as Comparison
+    from thumbnet.comparison import compare as compare
     from thumbnet.data.datasets import Dataset as Dataset
     from thumbnet.data.datasets import list_datasets as list_datasets
     from thumbnet.data.datasets import load_dataset as load_dataset
@@ -27,20 +29,26 @@ if TYPE_CHECKING:
     from thumbnet.recipes import Recipe as Recipe
     from thumbnet.recipes import list_recipes as list_recipes
     from thumbnet.recipes import recipe as recipe
+    from thumbnet.robustness import Robustness as Robustness
+    from thumbnet.robustness import evaluate_robustness as evaluate_robustness
     from thumbnet.runs import Run as Run
     from thumbnet.training import train as train
 
 HOME_OF = {
     "Classifier": "thumbnet.prediction",
+    "Comparison": "thumbnet.comparison",
     "Dataset": "thumbnet.data.datasets",
     "Machine": "thumbnet.machine",
     "Recipe": "thumbnet.recipes",
+    "Robustness": "thumbnet.robustness",
     "Run": "thumbnet.runs",
     "Scores": "thumbnet.evaluation",
     "ThumbnetError": "thumbnet.errors",
     "UserError": "thumbnet.errors",
+    "compare": "thumbnet.comparison",
     "create_model": "thumbnet.models.registry",
     "evaluate": "thumbnet.evaluation",
+    "evaluate_robustness": "thumbnet.robustness",
     "list_datasets": "thumbnet.data.datasets",
     "list_models": "thumbnet.models.registry",
     "list_recipes": "thumbnet.recipes",

@@ -61,13 +61,30 @@ def prepare(machine: Machine) -> Backend:
         raise UserError(f"threads is {machine.threads}, and this machine has {os.cpu_count()} cores; give that or less")
     device = choose_device(machine.device)
     precision = choose_precision(machine.precision, device)
-    if machine.threads is not None:
-        torch.set_num_threads(machine.threads)
+    THREADS.use(machine.threads)
     if device.type == "cpu":
         keep_freed_memory()
     if machine.gpu_memory is not None:
         limit_gpu_memory(machine.gpu_memory, device)
     return Backend(device, precision, torch.get_num_threads())
+
+
+@dataclass
+class Threads:
+    """How many threads this process computes with when nobody asks for a number, and the number last set here."""
+
+    of_process: int
+    set_here: int
+
+    def use(self, wanted: int | None) -> None:
+        """Compute with `wanted` threads, or as many as before any were wanted."""
+        if torch.get_num_threads() != self.set_here:
+            self.of_process = torch.get_num_threads()  # somebody else's choice, which stands
+        self.set_here = wanted or self.of_process
+        torch.set_num_threads(self.set_here)
+
+
+THREADS = Threads(torch.get_num_threads(), torch.get_num_threads())
 
 
 def place(model: Model, device: torch.device) -> Model:

@@ -14,7 +14,7 @@ from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserErro
 from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe, vary
 from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
 from thumbnet.statistics import accuracy_interval
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
 SECONDS_BETWEEN_LOOKS = 0.5
 WARM_UP_SEED = 1_000_000  # added to the first seed: no campaign has as many
+WARM_UP_STEPS = (
+    100  # of a run that is thrown away: some of every kind (resolution, stem trained or not), as recordings need
+)
+MACHINE = ("processor", "gpu", "threads", "precision", "kernels")  # what the runs of a campaign must share
+VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")
+HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
 
 
 def run_campaign(
@@ -52,9 +58,12 @@ def run_campaign(
     campaign in `folder` are kept or continued. Raises `UserError` for bad arguments, `TrainingFailed` where a run fails,
     `Interrupted` after a signal to stop.
     """
-    recipe = vary(named_recipe(name), **(changes or {}))
+    changes, machine = changes or {}, machine or Machine()
+    if split == "test" and (held := [field for field in HOLDING_OUT if field in changes]):
+        raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
+    recipe = vary(named_recipe(name), **changes)
     recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
-    rows = []
+    rows: list[dict[str, Any]] = []
     places = {seed: folder / f"{name}-s{seed}" for seed in seeds}
     if not resume and (there := [path for path in places.values() if path.exists()]):
         raise UserError(f"{there[0]} is there already; give another --runs, or --resume to go on with its campaign")
@@ -62,12 +71,12 @@ def run_campaign(
     for seed in seeds:
         order = {
             "recipe": name,
-            "changes": {**(changes or {}), "validation": recipe.validation, "seed": seed},
+            "changes": {**changes, "validation": recipe.validation, "seed": seed},
             "dataset": dataset,
             "data_dir": str(data_dir) if data_dir else None,
             "split": split,
             "out": str(places[seed]),
-            "machine": vars(machine or Machine()),
+            "machine": vars(machine),
             "resume": resume,
         }
         row = (measured_before(order) if resume else None) or measure(order)
@@ -77,7 +86,8 @@ def run_campaign(
             f"seed {seed}: {row['accuracy']:.2%} with {counted(row['views'], 'view')}, "
             f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s{cold}"
         )
-    return summary_of_campaign(recipe, dataset, split, rows, changes or {})
+    command = command_of(recipe, dataset, split, seeds, changes, machine, one_process=one_process)
+    return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}
 
 
 def measured_campaign(
@@ -88,7 +98,7 @@ def measured_campaign(
     from thumbnet.operations import convolution_ceiling, training_flops
 
     record = run_campaign(name, dataset, seeds, **options)
-    recipe = vary(named_recipe(name), **record["changes"], validation=record["validation"])
+    recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
     flops = training_flops(recipe, data)
     ceiling = convolution_ceiling(options.get("machine") or Machine())
@@ -108,8 +118,10 @@ def measured_campaign(
 def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
     """The row of a seed that a stopped campaign had measured already, or None.
 
-    Raises `UserError` where it was another campaign's: other data, recipe or machine.
+    Raises `UserError` where it was another campaign's: other data, recipe or machine, the one asked for or the one it ran on.
     """
+    from thumbnet.backend import environment, prepare
+
     path = Path(order["out"]) / ROW
     if not path.is_file():
         return None
@@ -119,6 +131,12 @@ def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
         differing.append("fields of the recipe")
     if differing:
         raise UserError(f"{order['out']} was measured with other {differing[0]}; give another --runs")
+    there, here = kept["row"]["environment"], environment(prepare(Machine(**order["machine"])))
+    if elsewhere := [key for key in MACHINE if there.get(key) != here[key]]:
+        key = elsewhere[0]
+        raise UserError(
+            f"{order['out']} was measured with {key} {there.get(key)}, and this machine has {here[key]}; give another --runs"
+        )
     return dict(kept["row"])
 
 
@@ -144,7 +162,7 @@ def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
         row["cold_wall"] = round(wall + row["seconds_before"], 3)
         write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
     if stop.received:
-        raise Interrupted(f"stopped by {stop.received}; the same command with --resume goes on with the campaign")
+        raise stopped(stop)
     if process.returncode:
         reason = row.get("error", f"exit code {process.returncode}")
         kind = UserError if process.returncode == UserError.exit_code else TrainingFailed
@@ -162,19 +180,33 @@ class InThisProcess:
         self.warm = False
 
     def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
-        with StopSignals():
+        with StopSignals() as stop:
             if not self.warm:
                 with tempfile.TemporaryDirectory() as folder:
                     one_run(warming_up(order, folder), self.workshop)
                 self.warm = True
             row = one_run(order, self.workshop) | {"cold_wall": None}
             write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
+        if stop.received:  # while it was measured, which is ended: the test set is open
+            raise stopped(stop)
         return row
 
 
+def stopped(stop: StopSignals) -> Interrupted:
+    """What to raise when a seed is kept and no other is to follow."""
+    return Interrupted(f"stopped by {stop.received}; the same command with --resume goes on with the campaign")
+
+
 def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The same with another seed, measured on images held out from training."""
+    """The same with another seed and few steps, measured on images held out from training."""
+    from thumbnet.data.datasets import load_dataset
+    from thumbnet.schedule import steps_per_epoch
+
     changes = {**order["changes"], "seed": order["changes"]["seed"] + WARM_UP_SEED, "validation": 0.1}
+    recipe = named_recipe(order["recipe"], **changes)
+    data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0.1)
+    enough = WARM_UP_STEPS / steps_per_epoch(recipe, len(data.train))
+    changes["epochs"] = min(recipe.epochs, max(enough, FEWEST_EPOCHS))
     return {**order, "changes": changes, "split": "validation", "out": str(Path(folder) / "run"), "resume": False}
 
 
@@ -199,11 +231,12 @@ def answer_of(process: subprocess.Popen[str], question: str, stop: StopSignals) 
 def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[str, Any]:
     """Train and measure one seed. The train clock runs from images in memory to the last accuracy.
 
-    For a run that was interrupted it is the sum over its processes.
+    For a run that was interrupted it is the sum over its processes. What one view gives is measured off the clock, and kept in
+    the run folder as `evaluate` keeps it: the test set is open once.
     """
-    from thumbnet.backend import peak_memory_mb, place, prepare
+    from thumbnet.backend import peak_memory_mb
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.evaluation import open_split, predict_logits, score
+    from thumbnet.evaluation import opened, predict_logits, predictions_of, remember, score
     from thumbnet.training import train
 
     recipe = named_recipe(order["recipe"], **order["changes"])
@@ -215,13 +248,13 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False, workshop=workshop)
     trained = time.perf_counter()
     seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
-    backend = prepare(run.machine_to_measure(machine))
-    model, chosen = place(run.model(), backend.device), open_split(run, data, order["split"]).to(backend.device)
+    model, chosen, backend = opened(run, data, order["split"], machine)
     labels = chosen.labels[chosen.rows]
     logits = predict_logits(model, chosen, backend, views=recipe.views, uncertain=recipe.uncertain)
     scores = score(logits, labels, data.classes, split=order["split"], views=recipe.views)
     clock = seconds_before + time.perf_counter() - began
-    single = score(predict_logits(model, chosen, backend), labels, data.classes, split=order["split"])  # off the clock
+    said = predictions_of(chosen, predict_logits(model, chosen, backend), data, split=order["split"])
+    single = remember(run, said, backend)
     return {
         "seed": recipe.seed,
         "accuracy": scores.accuracy,
@@ -246,6 +279,7 @@ def summary_of_campaign(
 ) -> dict[str, Any]:
     """The record: every seed, means with spread and interval, clocks, what it ran on and what it computed."""
     about = rows[0]["environment"]
+    versions = [{key: row["environment"][key] for key in VERSIONS} for row in rows]
     accuracies = [row["accuracy"] for row in rows]
     return {
         "kind": "campaign",
@@ -254,7 +288,6 @@ def summary_of_campaign(
         "split": split,
         "changes": changes,
         "validation": recipe.validation,
-        "command": command_of(recipe, split, [row["seed"] for row in rows], changes),
         "n": len(rows),
         "seeds": [row["seed"] for row in rows],
         "epochs": recipe.epochs,
@@ -273,7 +306,10 @@ def summary_of_campaign(
         "processor": about["gpu"] or about["processor"],
         "threads": about["threads"],
         "precision": about["precision"],
-        "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
+        "versions": versions[0],
+        "other_versions": [one for i, one in enumerate(versions) if one not in versions[:i]][
+            1:
+        ],  # of seeds added later
         "runs": [{key: value for key, value in row.items() if key != "environment"} for row in rows],
     }
 
@@ -283,15 +319,40 @@ def known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def command_of(recipe: Recipe, split: str, seeds: Sequence[int], changes: dict[str, Any]) -> list[str]:
+def command_of(
+    recipe: Recipe,
+    dataset: str,
+    split: str,
+    seeds: Sequence[int],
+    changes: dict[str, Any],
+    machine: Machine,
+    *,
+    one_process: bool,
+) -> list[str]:
     """The command that repeats a campaign, without where its files lay."""
-    fields = [
-        word
-        for name, value in changes.items()
-        for word in (f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,)))
+    words = [
+        "thumbnet",
+        "bench",
+        recipe.name,
+        "--seeds",
+        str(len(seeds)),
+        "--first-seed",
+        str(seeds[0]),
+        "--split",
+        split,
     ]
-    numbers = ["--seeds", str(len(seeds)), "--first-seed", str(seeds[0]), "--split", split]
-    return ["thumbnet", "bench", recipe.name, *numbers, *fields]
+    if dataset != dataset_of(recipe.name):
+        words += ["--dataset", dataset]
+    if one_process:
+        words.append("--one-process")
+    asked = {name: value for name, value in vars(machine).items() if value != getattr(Machine(), name)}
+    for name, value in {**changes, **asked}.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
 
 
 def dataset_of(name: str) -> str:

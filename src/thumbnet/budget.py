@@ -10,7 +10,7 @@ from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes import fitted_to, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -74,7 +74,7 @@ def recipe_for_budget(
     chosen too. `changes` to other fields are kept. Raises `UserError` where the budget is over before anything is learned.
     """
     from thumbnet.backend import prepare
-    from thumbnet.timing import step_seconds, training_seconds
+    from thumbnet.timing import epochs_in, step_seconds
     from thumbnet.training import check_fits
 
     started, changes = started or time.time(), changes or {}
@@ -85,10 +85,10 @@ def recipe_for_budget(
         check_fits(chosen, data)
         step = step_seconds(chosen, data, backend, steps=3)
         left = seconds * (1 - RESERVE) - FINISH - (time.time() - started)
-        epochs = left / training_seconds(vary(chosen, epochs=1), data, step)
+        epochs = epochs_in(left, chosen, data, step)
         if epochs * len(data.train) <= place.until:
             break
-    fewest = 1 / (len(data.train) // chosen.batch_size)
+    fewest = max(FEWEST_EPOCHS, 1 / (len(data.train) // chosen.batch_size))
     if epochs < fewest:
         raise UserError(
             f"time-budget is {seconds:g} s, and {time.time() - started:.0f} s are over before the first step, which takes "

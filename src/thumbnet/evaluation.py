@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import to_float
-from thumbnet.backend import Backend
+from thumbnet.backend import Backend, place, prepare
 from thumbnet.calibration import Calibration, calibration, fit_temperature
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
+from thumbnet.machine import Machine
 from thumbnet.predictions import Predictions
+from thumbnet.runs import Run
 from thumbnet.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
-    from thumbnet.machine import Machine
-    from thumbnet.runs import Run
 
 VIEWS = (1, 2, 6)  # what `average_over_views` knows
 BATCH_SIZE = 500  # large enough to fill two cores, small enough to stay in their caches; no result depends on it
@@ -91,8 +91,6 @@ def evaluate(
     The predictions are kept in the run folder; probabilities are scaled by the run's temperature where `Scores` says "after".
     Raises `UserError` where the run is unfinished, the data has changed since, or the split does not exist.
     """
-    from thumbnet.runs import Run
-
     run = run if isinstance(run, Run) else Run.open(run)
     options: dict[str, Any] = {"machine": machine, "data": data, "data_dir": data_dir}
     return measure(run, split=split, views=views, uncertain=uncertain, **options)[0]
@@ -109,29 +107,29 @@ def measure(
     data_dir: str | Path | None = None,
 ) -> tuple[Scores, Predictions]:
     """What `evaluate` does, with what the network said of every image."""
-    from thumbnet.backend import place, prepare
-    from thumbnet.machine import Machine
-
     check_views(views)
     check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
-    chosen = open_split(run, data, split)
-    backend = prepare(run.machine_to_measure(machine or Machine()))
-    model = place(run.model(), backend.device)
-    logits = predict_logits(model, chosen.to(backend.device), backend, views=views, uncertain=uncertain)
+    model, chosen, backend = opened(run, data, split, machine)
+    logits = predict_logits(model, chosen, backend, views=views, uncertain=uncertain)
     predictions = predictions_of(chosen, logits, data, split=split, views=views)
     if split == "validation" and views == 1 and not run.calibrated:
         with suppress(UserError):
             keep_validation(run, predictions)
+    return remember(run, predictions, backend, uncertain=uncertain), predictions
+
+
+def remember(run: "Run", predictions: Predictions, backend: Backend, *, uncertain: float = 1.0) -> Scores:
+    """The scores of what was predicted, kept in the run folder with the predictions."""
     scores = score_predictions(predictions, temperature=run.temperature)
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
         about = {"device": str(backend.device), "precision": backend.precision, "uncertain": uncertain}
-        about["fingerprint"] = data.fingerprint
+        about["fingerprint"] = predictions.fingerprint
         run.record_evaluation({**scores.to_json(), **about})
         if uncertain == 1:
             run.save_predictions(predictions)
-    return scores, predictions
+    return scores
 
 
 def keep_validation(run: "Run", predictions: Predictions) -> None:
@@ -146,6 +144,13 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
     """Logits N K of the images `chosen`, with what tells which images they were."""
     rows = chosen.rows.cpu()
     return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits)
+
+
+def opened(run: "Run", data: "Dataset", split: str, machine: Machine | None) -> tuple[nn.Module, Split, Backend]:
+    """A finished run's network and the images to measure it on, both on the device; opening the test split is counted."""
+    chosen = open_split(run, data, split)
+    backend = prepare(run.machine_to_measure(machine or Machine()))
+    return place(run.model(), backend.device), chosen.to(backend.device), backend
 
 
 def open_split(run: "Run", data: "Dataset", split: str) -> Split:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written beside their place, synced, then renamed."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -126,12 +127,15 @@ def umask() -> int:
 def append_line(path: Path, line: str) -> None:
     """Add one line and sync it. A reader may meet a torn last line after a power cut, never a torn earlier one.
 
-    A torn line that is there, from a power cut or a full disk, is removed first. A link is not followed.
+    A torn line that is there, from a power cut or a full disk, is removed first. A link is not followed. Processes that add lines
+    to one file wait for each other.
     """
     try:
         is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with open(descriptor, "r+b") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from thumbnet.augment import to_float
-from thumbnet.backend import Backend, place, prepare
+from thumbnet.backend import Backend
 from thumbnet.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.data.batches import Split, whole
-from thumbnet.evaluation import open_split, predict_logits
+from thumbnet.evaluation import opened, predict_logits
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
@@ -74,9 +74,7 @@ def evaluate_robustness(
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
-    chosen = open_split(run, data, split)
-    backend = prepare(run.machine_to_measure(machine or Machine()))
-    model = place(run.model(), backend.device)
+    model, chosen, backend = opened(run, data, split, machine)
     found = measure_robustness(model, spread(chosen, images), backend, split=split, recipe=run.recipe)
     run.save_robustness(found.to_json())
     return found
@@ -84,7 +82,7 @@ def evaluate_robustness(
 
 def spread(split: Split, images: int) -> Split:
     """`images` of a split at even distances, in a tensor of their own."""
-    places = torch.linspace(0, len(split) - 1, min(images, len(split))).long()
+    places = torch.linspace(0, len(split) - 1, min(images, len(split))).long().to(split.rows.device)
     return whole(*split.take(places))
 
 

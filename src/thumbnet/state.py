@@ -46,6 +46,7 @@ class Position:
 
     def end_training(self) -> None:
         """The epoch's steps are done; what follows is validation."""
+        self.totals.tolist()  # waits for a GPU, where they may be queued only
         self.training_seconds, self.running_since = self.seconds_in_epoch(), None
 
     def next_epoch(self) -> None:
@@ -153,9 +154,11 @@ def restore(
     parameters = dict(model.named_parameters())
     for name, tensor in part_of(tensors, "optimizer").items():
         key, parameter = name.split(".", 1)
-        like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
-        empty = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
-        optimizer.state[parameters[parameter]][key] = empty.copy_(tensor)
+        state = optimizer.state[parameters[parameter]]
+        if key not in state:
+            like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
+            state[key] = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
+        state[key].copy_(tensor)  # in place: a recording of an earlier run's steps is of this very memory
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),

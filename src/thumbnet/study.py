@@ -340,7 +340,7 @@ def write_plan(study: Study, folder: Path) -> None:
         if before != plan and not has_more_seeds(before, plan):
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
         if before != plan and (folder / "study.json").is_file():  # it was judged with the seeds of then
-            looks = [*looks, len(before["cells"]) // len(before["order"])]
+            looks = [*looks, len(before["cells"]) // len(before["order"]) // max(1, study.folds)]
     write_json(path, plan | ({"looks": looks} if looks else {}))
     for cell in study.cells():
         recipe = folder / "cells" / f"{cell.name}.toml"
@@ -355,7 +355,7 @@ def has_more_seeds(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def looks_before(folder: Path) -> list[int]:
-    """With how many runs of a variant the study was judged before seeds were added."""
+    """With how many seeds of a variant the study was judged before more were added."""
     return list(read_json(folder / "plan.json").get("looks", []))
 
 

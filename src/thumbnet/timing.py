@@ -1,24 +1,29 @@
 """How long a recipe would take on this machine: a few of its steps, timed and thrown away."""
 
+import math
 import time
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
 
+from thumbnet import graphs
 from thumbnet.augment import augment, mix
 from thumbnet.backend import Backend, place
+from thumbnet.graphs import Recordings, Update
 from thumbnet.optimize import build_optimizer
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import build_model
-from thumbnet.training import gradients, normalization
+from thumbnet.training import normalization, updating
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
     from thumbnet.models.preprocessed import Preprocessed
 
-WARM_UP = 2  # steps before those that count: memory is laid out, kernels are made
+WARM_UP = (
+    2  # steps before those that count: memory is laid out, kernels are made, on a GPU after others the step is recorded
+)
 VALIDATION_COST = 1 / 3  # of an image's training step: the forward pass alone
 
 
@@ -32,17 +37,19 @@ def step_seconds(recipe: Recipe, data: "Dataset", backend: Backend, *, steps: in
     """Seconds of a training step: the median of `steps` at each of the recipe's resolutions, averaged over them."""
     model = initial_model(recipe, data, backend)
     optimizer = build_optimizer(model, recipe, backend.dtype)
+    update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings())
+    warm_up = WARM_UP + (graphs.WARM_UP if backend.device.type == "cuda" else 0)
     medians = {}
     for part in sorted(set(recipe.resolution)):
         model.resize.part = part
-        seconds = [timed_step(model, optimizer, recipe, data, backend, step) for step in range(WARM_UP + steps)]
-        medians[part] = sorted(seconds[WARM_UP:])[steps // 2]
+        seconds = [timed_step(model, update, recipe, data, backend, step) for step in range(warm_up + steps)]
+        medians[part] = sorted(seconds[warm_up:])[steps // 2]
     return fmean(medians[part] for part in recipe.resolution)
 
 
 def timed_step(
     model: "Preprocessed",
-    optimizer: torch.optim.Optimizer,
+    update: Update,
     recipe: Recipe,
     data: "Dataset",
     backend: Backend,
@@ -55,16 +62,28 @@ def timed_step(
     random = generator(backend.device, recipe.seed, "augment", 0, step)
     x = augment(images, recipe, random, labels % 2 == 0)  # which ones are mirrored does not matter to the time
     x, targets = mix(x, labels, len(data.classes), recipe, generator("cpu", recipe.seed, "mix", 0, step), at=0.0)
-    optimizer.zero_grad(set_to_none=True)
     with global_draws(backend.device, recipe.seed, "dropout", 0, step):
-        loss, _ = gradients(model, x.contiguous(memory_format=torch.channels_last), targets, recipe, backend)
-    optimizer.step()
+        loss, _ = update(x.contiguous(memory_format=torch.channels_last), targets)
     loss.item()  # waits for the device
     return time.perf_counter() - start
 
 
+def epoch_seconds(recipe: Recipe, data: "Dataset", seconds: float) -> tuple[float, float]:
+    """What an epoch takes, its steps and the validation after it, where a step takes `seconds`."""
+    steps = len(data.train) // recipe.batch_size
+    checks = len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
+    return seconds * steps, seconds * checks
+
+
 def training_seconds(recipe: Recipe, data: "Dataset", seconds: float) -> float:
-    """What a whole run takes, validation after every epoch included, where a step takes `seconds`."""
-    steps = len(data.train) // recipe.batch_size * recipe.epochs
-    checks = recipe.epochs * len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
-    return seconds * (steps + checks)
+    """What a whole run takes, where a step takes `seconds`. An epoch that ends early is validated, too."""
+    steps, checks = epoch_seconds(recipe, data, seconds)
+    return steps * recipe.epochs + checks * math.ceil(recipe.epochs)
+
+
+def epochs_in(left: float, recipe: Recipe, data: "Dataset", seconds: float) -> float:
+    """The longest run that `training_seconds` says takes no more than `left` seconds, in epochs; 0 where there is none."""
+    steps, checks = epoch_seconds(recipe, data, seconds)
+    whole = max(0, math.floor(left / (steps + checks)))
+    begun = (left - whole * (steps + checks) - checks) / steps
+    return whole + min(max(begun, 0.0), 1.0)

@@ -3,8 +3,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def train(
             model, logits, validation, position = fit(
                 run, data, backend, reporter, stop, machine.checkpoint_seconds, workshop or Workshop()
             )
+            summary = summarize(run, data, backend, model, validation, position)  # before anything else takes time
             run.save_model(model)
             if logits is not None:
                 assert data.validation is not None
@@ -98,7 +100,6 @@ def train(
                 from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
 
                 save_run_plots(run)
-            summary = summarize(run, data, backend, model, validation, position)
             run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
             point_latest(run.path)
     if stop.received:  # after the last step, when nothing asked any more
@@ -125,7 +126,8 @@ def fit(
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
-    update = updating(model, optimizer, run, position, backend, workshop.recordings)
+    check = partial(refuse_step_that_diverged, run, position)
+    update = updating(model, optimizer, recipe, backend, check, workshop.recordings)
     steps = steps_per_epoch(recipe, len(data.train))
     total = total_steps(recipe, steps)
     logits_of_validation = scores = None
@@ -228,21 +230,21 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
 def updating(
     model: "Preprocessed",
     optimizer: torch.optim.Optimizer,
-    run: Run,
-    position: Position,
+    recipe: Recipe,
     backend: Backend,
+    check: Callable[[Tensor], None],
     recordings: Recordings,
 ) -> Update:
     """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
 
-    On a GPU it is recorded and replayed. On a CPU a loss that is not finite never reaches the weights.
+    On a GPU it is recorded and replayed. On a CPU `check` sees the loss before the weights do, and may refuse it.
     """
 
     def update(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
-        loss, logits = gradients(model, x, targets, run.recipe, backend)
+        loss, logits = gradients(model, x, targets, recipe, backend)
         if backend.device.type == "cpu":
-            refuse_non_finite_loss(loss, run, position.epoch, position.step)
+            check(loss)
         optimizer.step()
         return loss, logits
 
@@ -268,6 +270,11 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
 def sample(split: Split, images: int = 1_000) -> Tensor:
     """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
     return to_float(split.take(torch.linspace(0, len(split) - 1, min(images, len(split))).long())[0])
+
+
+def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:
+    """The check of a step's loss, where training stands."""
+    refuse_non_finite_loss(loss, run, position.epoch, position.step)
 
 
 def refuse_non_finite_loss(loss: Tensor, run: Run, epoch: int, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind for the next one of the same recipe with another seed, in one process.
+"""What a run leaves behind for the next one of the same recipe with another seed or length, in one process.
 
 For statistics over many short runs: on a GPU the recordings of graphs.py may cost more than a run of a second does, and they are
 of these very tensors. So network and optimiser are kept, and take the next run's initial numbers in place.
@@ -33,7 +33,7 @@ class Workshop:
     ) -> "tuple[Preprocessed, torch.optim.Optimizer]":
         """The network to train, as `model` is now, and its optimiser, which has made no step: those kept, where they fit."""
         shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
-        purpose = (vary(recipe, seed=0, validation=0.0, folds=0, fold=0), shapes, backend)
+        purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0), shapes, backend)
         if self.made_for != purpose or self.model is None or self.optimizer is None:
             self.made_for, self.recordings = purpose, Recordings()
             self.model, self.optimizer = model, build_optimizer(model, recipe, backend.dtype)

@@ -231,6 +231,15 @@ def test_a_row_after_a_torn_one_takes_its_place(tmp_path):
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
+def test_no_line_is_lost_where_processes_add_to_one_file_at_once(tmp_path):
+    path, lines = tmp_path / "rows.jsonl", 150
+    code = "import sys; from thumbnet.files import append_line; from pathlib import Path\n"
+    code += "for i in range(int(sys.argv[2])): append_line(Path(sys.argv[1]), sys.argv[3] + str(i))"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(lines), name]) for name in "abc"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    assert sorted(path.read_text().split()) == sorted(f"{name}{i}" for name in "abc" for i in range(lines))
+
+
 def test_a_power_cut_may_tear_the_last_line_of_the_metrics_and_no_other(tmp_path):
     from thumbnet.files import read_json_lines
 

@@ -128,6 +128,8 @@ def train_seeds(
     """One run per seed, in OUT/sSEED or folders of their own; finished ones are kept where `resume`."""
     from thumbnet.training import train as train_run
 
+    if resume and out is None:
+        raise UserError("--resume with --seeds needs the --out of the first call, which holds its runs")
     runs = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         path = out and out / f"s{seed}"

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import OPEN_MODELS, check_model
 
+FEWEST_EPOCHS = 0.01  # less is no training of any data set here
+
 
 def setting(
     default: Any,
@@ -46,7 +48,7 @@ class Recipe:
     epochs: float = setting(
         20,
         "passes over the training images; a recipe's 1.5 ends in the middle of the second",
-        low=0.01,
+        low=FEWEST_EPOCHS,
         high=1_000_000,
         typed_whole=True,
     )
