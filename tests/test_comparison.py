@@ -327,8 +327,13 @@ def test_a_group_is_named_by_its_recipe_and_changes():
 
 def test_runs_on_other_data_are_refused(runs):
     a, b = runs.made("a", 0, 0.8), runs.made("b", 1, 0.8)
+    with_test_images_added = {**b.data, "fingerprint": "0" * 16}
+    assert compare([a, Run(b.path, b.recipe, with_test_images_added)]).groups[0].n == 2
     with pytest.raises(UserError, match="only runs on the same data compare"):
-        compare([a, Run(b.path, b.recipe, {**b.data, "fingerprint": "0" * 16})])
+        compare([a, Run(b.path, b.recipe, {**with_test_images_added, "fingerprint_of_training": "0" * 16})])
+    del with_test_images_added["fingerprint_of_training"]  # as in runs of versions that did not note it
+    with pytest.raises(UserError, match="only runs on the same data compare"):
+        compare([a, Run(b.path, b.recipe, with_test_images_added)])
     with pytest.raises(UserError, match="different classes"):
         compare([a, Run(b.path, b.recipe, {**b.data, "classes": ["cat", "dog"]})])
 

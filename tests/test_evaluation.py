@@ -204,6 +204,14 @@ def test_data_that_changed_since_training_are_refused_for_validation(run, tiny):
         evaluate(run, data=changed, machine=CPU)
 
 
+def test_test_images_that_were_added_or_changed_do_not_touch_what_was_held_out(run, tiny):
+    pack = read_fashion_mini()
+    arrays = {name: array[: 240 if name.startswith("train") else 50].copy() for name, array in pack.arrays.items()}
+    fewer = assemble("tiny", Pack(arrays, pack.description), {})
+    assert fewer.fingerprint != tiny.fingerprint
+    assert evaluate(run, data=fewer, machine=CPU).accuracy == evaluate(run, data=tiny, machine=CPU).accuracy
+
+
 def test_other_classes_are_refused(run, tiny):
     pack = read_fashion_mini()
     arrays = {name: array[:240] for name, array in pack.arrays.items()}

@@ -108,6 +108,17 @@ def test_a_train_folder_needs_no_other_split(split_pets, beside):
     assert set(pack.arrays) == {"train_images", "train_labels"}
 
 
+@pytest.mark.parametrize(("name", "split"), [("test", "test"), ("Val", "validation")])
+def test_a_split_may_lie_beside_class_folders_where_it_holds_their_names(pets, name, split):
+    before = read_folder(pets, image_size=4)
+    build(pets, **{f"{name}__dog__7": 40, f"{name}__cat__8": 50})
+    pack = read_folder(pets, image_size=4)
+    assert pack.description["classes"] == ["cat", "dog"] and values(pack, split) == [50, 40]
+    assert (pack.arrays["train_images"] == before.arrays["train_images"]).all()
+    build(pets, **{f"{name}__cow__1": 60})  # none of the classes: so this is no split
+    assert read_folder(pets, image_size=4).description["classes"] == sorted(["cat", "dog", name], key=str.casefold)
+
+
 def test_images_directly_in_a_lone_train_folder_are_refused(tmp_path):
     assert f"lie directly in {tmp_path / 'train'}, without class folders" in refusal(build(tmp_path, train__1=1))
 

@@ -235,12 +235,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def check_same_data(runs: Sequence[Run]) -> None:
-    """Raise `UserError` unless all runs are of the same images and classes."""
+    """Raise `UserError` unless all runs are of the same classes and training images."""
     first = runs[0]
     for run in runs[1:]:
         if run.classes != first.classes:
             raise UserError(f"{first.path} and {run.path} have different classes; only runs on the same data compare")
-        if run.data["fingerprint"] != first.data["fingerprint"]:
+        if not run.same_training_images(first):
             raise UserError(
                 f"{first.path} was trained on {first.data['name']} {first.data['fingerprint']}, {run.path} on "
                 f"{run.data['name']} {run.data['fingerprint']}; only runs on the same data compare"

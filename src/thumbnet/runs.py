@@ -271,17 +271,25 @@ class Run:
         return data.with_validation(**self.recipe.cut)
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
-        """`data` cut as this run's recipe says, if its classes (and, where `strict`, its every pixel) are the run's."""
+        """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""
         if data.classes != self.classes:
             raise UserError(
                 f"{data.name} has the classes {listed(data.classes)}, the run {self.path} {listed(self.classes)}"
             )
-        if strict and data.fingerprint != self.data["fingerprint"]:
+        key = "fingerprint_of_training" if "fingerprint_of_training" in self.data else "fingerprint"  # of older runs
+        if strict and getattr(data, key) != self.data[key]:
             raise UserError(
-                f"{data.name} has changed since the run {self.path} (fingerprint {data.fingerprint}, then "
-                f"{self.data['fingerprint']}), so its held-out images are not known; train again"
+                f"{data.name} has changed since the run {self.path} (fingerprint {getattr(data, key)}, then "
+                f"{self.data[key]}), so its held-out images are not known; train again"
             )
         return data.with_validation(**self.recipe.cut)
+
+    def same_training_images(self, other: "Run") -> bool:
+        """Whether both were cut from the same images; test images may have been added in between."""
+        key = "fingerprint_of_training"
+        return self.data["fingerprint"] == other.data["fingerprint"] or (
+            key in self.data and self.data[key] == other.data.get(key)
+        )
 
     # ---------------------------------------------------------------- writing
 
@@ -432,6 +440,7 @@ def describe_data(data: "Dataset") -> dict[str, Any]:
         "channels": data.channels,
         "image_size": list(data.image_size),
         "fingerprint": data.fingerprint,
+        "fingerprint_of_training": data.fingerprint_of_training,
         "classes": list(data.classes),
         "train": len(data.train),
         "validation": len(data.validation or ()),

@@ -72,6 +72,7 @@ class Dataset:
     validation: "Split | None"
     test: "LockedSplit | None"
     fingerprint: str  # 16 hex digits that change when any pixel or label does
+    fingerprint_of_training: str  # the same of all but the test images
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
     development: "Split"  # all images that are not test images, before validation was held out
     own_validation: "Split | None"  # the validation split that the set brought along
@@ -233,6 +234,7 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
         validation=None,
         test=LockedSplit(len(pack.arrays["test_labels"]), lambda: split("test")) if has_test else None,
         fingerprint=fingerprint(sums),
+        fingerprint_of_training=fingerprint({key: value for key, value in sums.items() if not key.startswith("test_")}),
         facts=about | described | facts,
         development=split("train"),
         own_validation=split("validation") if "validation_images" in pack.arrays else None,

@@ -1,4 +1,4 @@
-"""A folder of images as a pack: FOLDER/<class>/*, or FOLDER/{train,val,test}/<class>/*.
+"""A folder of images as a pack: FOLDER/<class>/*, or FOLDER/{train,val,test}/<class>/*, or the first with test/ or val/ beside.
 
 Letters in shapes: N images, S the side of the square images.
 """
@@ -6,7 +6,7 @@ Letters in shapes: N images, S the side of the square images.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ def list_folder(folder: Path) -> Listing:
     splits, passed_over = find_splits(folder)
     by_class = {}
     for split, path in splits.items():
-        by_class[split], others = find_classes(path)
+        by_class[split], others = find_classes(path, {other for other in splits.values() if other != path})
         passed_over += others
     classes = check_classes(splits, by_class)
     images = {
@@ -145,7 +145,8 @@ def list_folder(folder: Path) -> Listing:
 def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
     """The folder of each split, and what lies beside them. Without a train folder, `folder` itself is the train split.
 
-    A folder named `train` beside classes, and with images directly in it, is a class: trains among cars and planes.
+    A folder named `train` beside classes, and with images directly in it, is a class: trains among cars and planes. One named `test`
+    beside them is a split where it holds folders of these classes, and nothing else.
     """
     inside = entries(folder)
     folders = [entry for entry in inside if is_folder(entry)]
@@ -156,14 +157,26 @@ def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
     if "train" not in holders:
         if only_splits:
             raise UserError(f"{folder} has {', '.join(entry.name for entry in named)} but no train folder; {EXPECTED}")
-        return {"train": folder}, []
+        classes = {entry.name for entry in folders if entry not in named}
+        return {"train": folder, **one_each({s: f for s, f in holders.items() if hold_classes(f, classes)})}, []
     train_has_folders = any(is_folder(entry) for entry in entries(holders["train"][0].path))
     if not (only_splits or len(holders) > 1 or train_has_folders):
         return {"train": folder}, []
+    return one_each(holders), [entry for entry in inside if entry not in named]
+
+
+def one_each(holders: dict[str, list[os.DirEntry[str]]]) -> dict[str, Path]:
+    """The one folder of each split. Raises `UserError` where there are two."""
     for split, found in holders.items():
         if len(found) > 1:
             raise UserError(f"both {found[0].path} and {found[1].path} hold the {split} split; remove one of them")
-    return {split: Path(found[0].path) for split, found in holders.items()}, [e for e in inside if e not in named]
+    return {split: Path(found[0].path) for split, found in holders.items()}
+
+
+def hold_classes(holders: list[os.DirEntry[str]], classes: set[str]) -> bool:
+    """Whether these folders hold folders of classes, and nothing else."""
+    inside = [entry for holder in holders for entry in entries(holder.path)]
+    return bool(inside) and all(is_folder(entry) and entry.name in classes for entry in inside)
 
 
 def split_of(entry: os.DirEntry[str]) -> str | None:
@@ -171,9 +184,11 @@ def split_of(entry: os.DirEntry[str]) -> str | None:
     return SPLIT_OF_NAME.get(entry.name.casefold())
 
 
-def find_classes(folder: Path) -> tuple[dict[str, list[os.DirEntry[str]]], list[os.DirEntry[str]]]:
-    """The images of each class folder, by class in natural order, and what is passed over."""
-    inside = entries(folder)
+def find_classes(
+    folder: Path, splits: Set[Path] = frozenset()
+) -> tuple[dict[str, list[os.DirEntry[str]]], list[os.DirEntry[str]]]:
+    """The images of each class folder, by class in natural order, and what is passed over; `splits` beside them are neither."""
+    inside = [entry for entry in entries(folder) if Path(entry.path) not in splits]
     found: dict[str, list[os.DirEntry[str]]] = {}
     passed_over = [entry for entry in inside if not is_folder(entry)]
     for entry in inside:
