@@ -213,14 +213,25 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("train cifar-10", ["unknown data set 'cifar-10'", "did you mean 'cifar10'"]),
+        ("train cifar-10", ["no folder 'cifar-10' here", "unknown data set 'cifar-10'", "did you mean 'cifar10'"]),
+        ("train CIFAR10", ["unknown data set 'CIFAR10'", "did you mean 'cifar10'"]),
         ("trian cifar10", ['Unknown command "trian"', 'Did you mean "train"']),
         ("train fashion-mini --recipe generel", ["unknown recipe 'generel'", "did you mean 'general'"]),
         ("train fashion-mini --model resnet81", ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
-        ("train fashion-mini --epoch 3", ["Unknown option: --epoch", "Did you mean --epochs"]),
+        ("train fashion-mini --epoch 3", ["unknown option --epoch", "did you mean --epochs"]),
+        ("train fashion-mini --lr 0.1", ["unknown option --lr", "did you mean --learning-rate"]),
+        ("train fashion-mini --zzz 0.1", ["unknown option --zzz; thumbnet train --help has all"]),
+        ("train fashion-mini --flip no", ["--flip takes no value, and 'no' follows it; type --flip or --no-flip"]),
+        ("train fashion-mini --widths 16,32", ["--widths 16,32: give the values apart, --widths 16 32"]),
+        ("train --widths 16 32 fashion-mini --epochs 1", [
+            "NAME|FOLDER is missing: 'fashion-mini' was read as a value of --widths; type thumbnet train fashion-mini --widths"]),
+        ("train fashion-mini --config table.toml", ["the table [train] is not read; write its options at the top of the file"]),
+        ("predict taken x.png --json --output o.csv", ["--json, and --output for csv: leave one of them out"]),
+        ("predict taken x.png --json --format table", ["--json, and --format for table: leave one of them out"]),
         ("train fashion-mini --epochs 0", ["epochs is 0", "1 or more"]),
         ("train fashion-mini --batch-size 1.5", ["--batch-size", "'1.5' is not a whole number"]),
-        ("train fashion-mini --epochs 1.5", ["--epochs", "'1.5' is not a whole number"]),
+        ("train fashion-mini --epochs 1.5", [
+            "--epochs", "'1.5' is not a whole number; fractions may stand in a file for --config"]),
         ("train fashion-mini --epochs ten", ["--epochs", "'ten' is not a whole number"]),
         ("train fashion-mini --learning-rate fast", ["--learning-rate", '"fast"']),
         ("train fashion-mini --optimizer adamm", ["--optimizer", '"adamm"', '"adam"']),
@@ -231,13 +242,15 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --dropout 0.1 0.2", ["dropout has 2 rates for model 'speednet_slim', which takes 1"]),
         ("train fashion-mini --config absent.toml", ["cannot read the config file absent.toml"]),
         ("train fashion-mini --config broken.toml", ["broken.toml is not TOML"]),
-        ("train fashion-mini --config unknown.toml", ["epohs", "unknown.toml", "Did you mean --epochs"]),
+        ("train fashion-mini --config unknown.toml", ["unknown option epohs in", "unknown.toml", "did you mean epochs?"]),
         ("train fashion-mini --config fraction.toml", ["batch_size", "'1.5' is not a whole number"]),
         ("train fashion-mini --out taken", ["taken is taken; choose another --out"]),
         ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
         ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
         ("train fashion-mini --resume", ["nothing to resume", "--out"]),
-        ("train", ["something is missing; type thumbnet train NAME|FOLDER"]),
+        ("train", ["NAME|FOLDER is missing; type thumbnet train NAME|FOLDER"]),
+        ("list", ["recipes|models|datasets|augmentations is missing; type thumbnet list"]),
+        ("evaluate", ["RUN is missing; type thumbnet evaluate RUN"]),
         ("train ./nowhere", ["there is no folder ./nowhere"]),
         ("train empty/", ["empty"]),
         ("train one/", ["one", "class"]),
@@ -249,7 +262,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("evaluate taken --views 3", ["--views", '"3"']),
         ("evaluate taken --split train", ['"train"', '"validation"', '"test"']),
         ("predict taken absent.png", ["absent.png"]),
-        ("predict taken", ["type thumbnet predict RUN IMAGE|FOLDER"]),
+        ("predict taken", ["IMAGE|FOLDER is missing; type thumbnet predict RUN IMAGE|FOLDER"]),
         ("preview fashion-mini --rows 0", ["rows is 0"]),
         ("preview fashion-mini --device cuda", ["device cuda is not available here"]),
         ("train fashion-mini --crop 40", ["crop 40 is not smaller than the images of 28 x 28 pixels"]),
@@ -276,6 +289,7 @@ def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(
     (here / "broken.toml").write_text("epochs = = 3\n")
     (here / "unknown.toml").write_text("epohs = 3\n")
     (here / "fraction.toml").write_text("batch_size = 1.5\n")
+    (here / "table.toml").write_text("[train]\nepochs = 1\n")
     before = sorted(here.rglob("*"))
 
     code = command_line(words.split())

@@ -14,13 +14,14 @@ import torch
 
 from conftest import CPU, thumbnet
 from thumbnet.claims import p_in_words
-from thumbnet.comparison import compare, compare_groups, name_of_group, paired_bootstrap
+from thumbnet.comparison import compare, compare_groups, paired_bootstrap
 from thumbnet.errors import UserError
 from thumbnet.predictions import Predictions
-from thumbnet.recipes import recipe, vary
+from thumbnet.recipes import name_of_group, recipe, title_of, vary
 from thumbnet.run_paths import find_runs
 from thumbnet.runs import Run
 from thumbnet.training import train
+from thumbnet.words import told_apart
 
 BASE = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32)
 
@@ -319,7 +320,17 @@ def test_the_same_seed_twice_is_no_second_draw(runs):
 
 def test_a_group_is_named_by_its_recipe_and_changes():
     changed = recipe("cifar10-94", seed=7, epochs=2, flip=False)
-    assert name_of_group(changed) == "cifar10-94, epochs 2, flip no"
+    assert name_of_group(changed) == title_of(changed) == "cifar10-94, epochs 2, flip no"
+    much = vary(changed, crop=3, jitter=0.0)
+    assert title_of(much) == "cifar10-94 with 4 fields changed" and name_of_group(much).endswith("crop 3, jitter 0.0")
+
+
+def test_names_of_a_legend_keep_what_tells_them_apart():
+    names = ["general, widths 16 32 64, epochs 1", "general, widths 16 32 64, epochs 1, learning_rate 0.01"]
+    assert told_apart(names) == ["general", "learning_rate 0.01"]
+    assert told_apart(names[:1]) == names[:1]
+    long = [f"{'x' * 60}{end}" for end in "ab"]
+    assert len(set(told_apart(long))) == 2 and all(len(name) <= 44 for name in told_apart(long))
 
 
 # ---------------------------------------------------------------- what cannot be compared

@@ -78,7 +78,7 @@ def test_fashion_mini_is_balanced_real_and_small():
 
 def test_an_unknown_set_is_refused_with_the_nearest_name():
     with pytest.raises(
-        UserError, match=r"unknown data set 'cifar-10'; did you mean 'cifar10'\? \(nor is there a folder"
+        UserError, match=r"no folder 'cifar-10' here, and unknown data set 'cifar-10'; did you mean 'cifar10'\?"
     ):
         load_dataset("cifar-10")
     with pytest.raises(UserError, match=r"there is no folder \./nowhere"):

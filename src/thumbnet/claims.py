@@ -93,7 +93,9 @@ def warnings(
             f"{tested} comparisons were made: their p values are adjusted by Holm's method, their intervals are not"
         )
     if small := [f'"{group.name}"' for group in groups if 1 < group.n < FEW_SEEDS]:
-        found.append(f"fewer than {FEW_SEEDS} seeds for {', '.join(small)}: intervals over seeds are wide")
+        found.append(
+            f"fewer than {FEW_SEEDS} seeds for {', '.join(small)}: their spread, and so the interval, is hardly known"
+        )
     if looks:
         before = ", then ".join(map(str, looks))
         found.append(

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thumbnet import claims
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
-from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes import name_of_group
 from thumbnet.runs import Run
 from thumbnet.statistics import (
     CLAIM_BELOW,
@@ -285,20 +284,6 @@ def unlike(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What the runs' machines and versions differ in, of `ALIKE`: the values of each."""
     values = {name: sorted({str(run.environment.get(name)) for run in runs}) for name in ALIKE}
     return {name: found for name, found in values.items() if len(found) > 1}
-
-
-def name_of_group(recipe: Recipe) -> str:
-    """The recipe's name and what was changed in it but the seed: `general, epochs 4`."""
-    changed = differences(recipe, named_recipe(recipe.name))
-    words = [f"{name} {in_words(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
-    return ", ".join([recipe.name, *words])
-
-
-def in_words(value: Any) -> str:
-    """A field's value as it is typed: `0.75 1`, `yes`."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(in_words, value)) if isinstance(value, tuple | list) else f"{value}"
 
 
 def members_of(runs: Sequence[Run], split: str, metric: str) -> tuple[Member, ...]:

@@ -34,6 +34,7 @@ def unknown_name(kind: str, received: str, known: Iterable[str]) -> UserError:
     `kind` is a singular noun such as "recipe".
     """
     known = list(known)
-    near = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    by_small_letters = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(received.casefold(), by_small_letters, n=1, cutoff=0.5)
+    hint = f"did you mean {by_small_letters[near[0]]!r}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {received!r}; {hint}")

@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from thumbnet.claims import metric_in_words
 from thumbnet.files import replacing
+from thumbnet.recipes import title_of
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.schedule import learning_rate
-from thumbnet.words import shortened
+from thumbnet.words import shortened, told_apart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ def save_run_plots(run: "Run") -> list[Path]:
     top5 = len(run.classes) >= 100  # the report shows accuracy for CIFAR-10 and top-5 accuracy for CIFAR-100
     figures = {
         folder / "curves.png": curves(
-            rows, run.recipe, title=f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"
+            rows, run.recipe, title=f"{title_of(run.recipe)} on {run.data['name']}, seed {run.recipe.seed}"
         ),
         folder / "classic.png": classic_figure(rows, top5=top5),
     }
@@ -87,11 +88,19 @@ def draw_curve(axes: Axes, what: str, rows: Sequence[dict[str, Any]], recipe: Re
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     else:
         axes.set_ylim(bottom=0)
-    axes.set(title="loss (cross-entropy)" if what == "loss" else what, xlabel="epoch")
+    axes.set(title=title_of_curve(what, recipe), xlabel="epoch")
     axes.set_xlim(*((0, 2) if len(rows) == 1 else (None, None)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def title_of_curve(what: str, recipe: Recipe) -> str:
+    """What is drawn; of losses, that smoothed labels keep those of training from zero."""
+    if what != "loss":
+        return what
+    smoothed = f", training's with labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
+    return f"cross-entropy{smoothed}" if smoothed else "loss (cross-entropy)"
 
 
 def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> None:
@@ -338,9 +347,10 @@ def ends_figure(comparison: "Comparison") -> Figure:
 
 def draw_epochs(axes: Axes, comparison: "Comparison", metrics: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     """Validation by epoch: the mean over seeds as a line, their range as a band."""
+    names = told_apart([group.name for group in comparison.groups])
     for place, group in enumerate(comparison.groups):
         runs = [metrics[member.path] for member in group.members]
-        draw_band(axes, runs, comparison.metric, *look_of(place), shortened(group.name, 44))
+        draw_band(axes, runs, comparison.metric, *look_of(place), names[place])
     axes.set(title=f"validation {metric_in_words(comparison.metric)}", xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if all(len(rows) == 1 for rows in metrics.values()):
@@ -362,7 +372,8 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
         interval = group.interval95 or (group.mean, group.mean)
         axes.plot(interval, [place, place], color=colour, lw=2, ls=style)
         axes.plot(group.mean, place, "D", color=colour, ms=6, zorder=3)
-    names = [f"{shortened(group.name, 44)}  (n = {group.n})" for group in groups]
+    short = told_apart([group.name for group in groups])
+    names = [f"{name}  (n = {group.n})" for name, group in zip(short, groups, strict=True)]
     axes.set_yticks(range(len(groups)), names, parse_math=False)
     axes.yaxis.tick_right()
     axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -404,7 +415,9 @@ def effects_figure(pairs: "Sequence[Pair]", metric: str) -> Figure:
         assert found is not None
         axes.plot([scale * found.low, scale * found.high], [place, place], color=TRAINING, lw=2)
         axes.plot(scale * found.estimate, place, "o", color=TRAINING, mfc=TRAINING if pair.claimed else "white", ms=8)
-    names = [f"{shortened(pair.second, 44)}  against  {shortened(pair.first, 44)}" for pair in pairs]
+    all_names = sorted({name for pair in pairs for name in (pair.first, pair.second)})
+    short = dict(zip(all_names, told_apart(all_names), strict=True))
+    names = [f"{short[pair.second]}  against  {short[pair.first]}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), names, parse_math=False)
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     axes.set_xlabel("difference in nats" if metric == "loss" else "difference in points")

@@ -125,7 +125,9 @@ class Run:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} points at {path.readlink()}, which is gone; name another run folder")
         if not path.is_dir():
-            raise UserError(f"there is no run folder {path}; `thumbnet train` makes one and prints where it lies")
+            is_below = (Path("runs") / path).is_dir()
+            hint = f"did you mean runs/{path}?" if is_below else "`thumbnet train` makes one and prints where it lies"
+            raise UserError(f"there is no run folder {path}; {hint}")
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():
                 raise UserError(f"{path} is not a run folder: it has no {name}{hint_below(path)}")

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.comparison import Comparison, Metric, beside_table, compare_groups, in_words
+from thumbnet.comparison import Comparison, Metric, beside_table, compare_groups
 from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
 from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
-from thumbnet.recipes import default_for, vary
+from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run, as_toml, recipe_table
@@ -207,7 +207,7 @@ def grid_rows(grid: Any) -> list[dict[str, Any]]:
     rows = []
     for values in itertools.product(*grid.values()):
         row = dict(zip(grid, values, strict=True))
-        rows.append({"name": ", ".join(f"{name} {in_words(value)}" for name, value in row.items()), **row})
+        rows.append({"name": ", ".join(f"{name} {as_typed(value)}" for name, value in row.items()), **row})
     return rows
 
 
@@ -225,7 +225,7 @@ def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any
         made = named_recipe(recipe, **(shared | fields_))
     except UserError as error:
         raise UserError(f"variant {name!r}: {error}") from error
-    changed = ", ".join(f"{key} {in_words(value)}" for key, value in fields_.items())
+    changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())
     return Variant(name or changed or recipe, dataset, made, note)
 
 

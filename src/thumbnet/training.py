@@ -24,7 +24,7 @@ from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
-from thumbnet.recipes import fitted_to
+from thumbnet.recipes import fitted_to, title_of
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.run_paths import new_run_path, point_latest
 from thumbnet.runs import Run, build_model
@@ -82,7 +82,7 @@ def train(
                 return run
             if begun and (changed := run.note_process(about)):
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
-            what = f"{recipe.name} on {data.name}: {counted(len(data.train), 'training image')}"
+            what = f"{title_of(recipe)} on {data.name}: {counted(len(data.train), 'training image')}"
             reporter.say(f"{what}, {backend.describe()}, into {run.path}")
             if backend.precision == "bf16" and not has_fast_bf16(backend.device):
                 reporter.say(

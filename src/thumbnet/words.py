@@ -17,6 +17,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def told_apart(names: list[str], limit: int = 44) -> list[str]:
+    """Names of a picture's legend: without the parts between commas that all share, else cut in the middle."""
+    parts = [name.split(", ") for name in names]
+    shared = set.intersection(*map(set, parts)) if len(names) > 1 else set()
+    own = [", ".join(part for part in row if part not in shared) or row[0] for row in parts]
+    half = limit // 2
+    return [name if len(name) <= limit else f"{name[: half - 1]}\u2026{name[-half:]}" for name in own]
+
+
 def shortened(name: str, limit: int = 40) -> str:
     """A name cut to so many letters, so that a table with it can be read."""
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"

@@ -63,7 +63,8 @@ def compare(
     if json:
         print_json(found.to_json())
     else:
-        print("\n".join(lines(found)))
+        written = [f"{what:6}  {path}" for what, path in (("csv", csv), ("plot", plot), ("report", report)) if path]
+        print("\n".join([*lines(found), *written]))
 
 
 def lines(found: "Comparison") -> list[str]:

@@ -58,7 +58,7 @@ def doctor(
     if dataset is None:
         if labels or output or resuming:
             raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
-        report_computer(as_json=json)
+        report_computer(given(machine), as_json=json)
         return
 
     from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
@@ -155,13 +155,14 @@ def as_words(name: str, value: Any) -> list[str]:
     return ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
 
 
-def report_computer(*, as_json: bool) -> None:
+def report_computer(machine: dict[str, Any], *, as_json: bool) -> None:
     """The machine's findings; a fault ends with exit code 1."""
     from thumbnet.doctor import examine_computer
     from thumbnet.errors import ThumbnetError
+    from thumbnet.machine import Machine
     from thumbnet.words import counted
 
-    found = examine_computer()
+    found = examine_computer(Machine(**machine))
     faults = sum(grave == "fault" for grave, _ in found)
     if as_json:
         print_json({"findings": found, "faults": faults})

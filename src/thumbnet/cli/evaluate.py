@@ -16,6 +16,7 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.errors import UserError
+from thumbnet.recipes import title_of
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
@@ -102,7 +103,10 @@ def evaluate(
         measured = {"run": str(run), "uncertain": uncertain, **scores.to_json()}
         print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)
     else:
-        print("\n".join(lines(opened, scores, uncertain)))
+        written = [
+            f"{what:11}  {path}" for what, path in (("predictions", predictions), ("confusion", confusion)) if path
+        ]
+        print("\n".join([*lines(opened, scores, uncertain), *written]))
 
 
 def write_predictions(predictions: "Predictions", path: Path, run: "Run") -> None:
@@ -142,7 +146,7 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
 
     openings = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
     text = [
-        f"{run.recipe.name} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
+        f"{title_of(run.recipe)} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
         f"run          {run.path.resolve()}",
         f"accuracy     {scores.accuracy:.2%}  ({between(scores.interval95)}; {views_in_words(scores.views, uncertain)})",
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
@@ -201,7 +205,7 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
 
     width = max(len(row.kind) for row in found.rows)
     text = [
-        f"{run.recipe.name} on {counted(found.images, f'{found.split} image')} of {run.data['name']}, corrupted (one view)",
+        f"{title_of(run.recipe)} on {counted(found.images, f'{found.split} image')} of {run.data['name']}, corrupted (one view)",
         f"run        {run.path.resolve()}",
         f"clean      {found.clean:.2%}",
         f"corrupted  {found.corrupted:.2%}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",

@@ -13,9 +13,9 @@ from pathlib import Path  # noqa: E402
 from select import select  # noqa: E402
 from typing import Annotated, Any  # noqa: E402
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError, config  # noqa: E402
+from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
-from thumbnet.errors import ThumbnetError  # noqa: E402
+from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 
 USER_ERROR, KILLED_BY_SIGINT = 2, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
@@ -139,7 +139,11 @@ def make_app() -> App:
         if config_file:
             from thumbnet.files import read_toml
 
-            read_toml(config_file, "the config file")  # so that its faults are told with its name
+            options = read_toml(config_file, "the config file")  # so that its faults are told with its name
+            if tables := [name for name, value in options.items() if isinstance(value, dict)]:
+                raise UserError(
+                    f"{config_file}: the table [{tables[0]}] is not read; write its options at the top of the file"
+                )
             app.config = (config.Toml(config_file, must_exist=True, use_commands_as_keys=False),)
         return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
@@ -156,19 +160,6 @@ def in_paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-def in_our_words(error: CycloptsError) -> str:
-    """What is wrong with the line that was typed; for a missing argument, how the command is typed."""
-    if isinstance(error, MissingArgumentError) and error.command_chain and error.argument:
-        name, missing = error.command_chain[0], error.argument.name
-        if missing.startswith("-"):
-            return f"{missing} needs a value; see thumbnet {name} --help"
-        return f"something is missing; type {usage_of(name, COMMANDS[name][0])}"
-    if isinstance(error, UnusedCliTokensError) and error.command_chain and error.unused_tokens:
-        name = error.command_chain[0]
-        return f"{error.unused_tokens[0]!r} is one too many; type {usage_of(name, COMMANDS[name][0])}"
-    return " ".join(str(error).split())
-
-
 def main() -> None:
     """Entry point of the console script."""
     code = run(sys.argv[1:])
@@ -182,7 +173,10 @@ def run(arguments: list[str]) -> int:
     try:
         make_app().meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return complain(in_our_words(error), USER_ERROR)
+        from thumbnet.cli.complaints import in_our_words
+
+        usages = {name: arguments for name, (arguments, _) in COMMANDS.items()}
+        return complain(in_our_words(error, usages), USER_ERROR)
     except ThumbnetError as error:
         return complain(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -29,7 +29,10 @@ def typed_whole_number(kind: Any, tokens: Sequence[Token]) -> float:
     """Whole where it is typed; a file, such as a run's recipe.toml, may hold a fraction."""
     [token] = tokens
     if token.source in ("", "cli"):
-        return whole_number(kind, tokens)
+        try:
+            return whole_number(kind, tokens)
+        except ValueError as error:
+            raise ValueError(f"{error}; fractions may stand in a file for --config") from None
     try:
         return float(token.value)
     except ValueError:

@@ -5,7 +5,7 @@ import io
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from thumbnet.cli.options import (
     Json,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from thumbnet.prediction import Classifier, Prediction
     from thumbnet.runs import Run
 
+Format: TypeAlias = Literal["table", "csv", "json"]
+
 
 @described
 def predict(
@@ -38,7 +40,7 @@ def predict(
     sure: float | None = None,
     explain: Path | None = None,
     data_dir: Path | None = None,
-    format: Literal["table", "csv", "json"] | None = None,
+    format: Format | None = None,
     output: Path | None = None,
     skip_broken: bool = False,
     machine: Measuring = MeasuringFlags(),  # noqa: B008
@@ -71,7 +73,7 @@ def predict(
     """
     check_positive(top=top)
     check_writable(output, explain and explain / "picture.png")
-    format = "json" if json else format or format_of(output)
+    format = chosen_format(json, format, output)
     if sure is not None and views != 1:
         raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
@@ -110,9 +112,17 @@ def predict(
         print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
 
 
-def format_of(output: Path | None) -> Literal["table", "csv", "json"]:
+def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:
+    """What to print. Raises `UserError` where two things are asked for."""
+    asked = format or (format_of(output) if output else None)
+    if json and asked not in (None, "json"):
+        raise UserError(f"--json, and {'--format' if format else '--output'} for {asked}: leave one of them out")
+    return "json" if json else asked or "table"
+
+
+def format_of(output: Path | None) -> Format:
     """What the ending of the file asks for; the table where it is .txt, or there is none."""
-    kinds: dict[str, Literal["table", "csv", "json"]] = {".csv": "csv", ".json": "json", ".txt": "table", "": "table"}
+    kinds: dict[str, Format] = {".csv": "csv", ".json": "json", ".txt": "table", "": "table"}
     ending = output.suffix.lower() if output else ""
     if ending not in kinds:
         raise UserError(

@@ -170,7 +170,7 @@ def check_dataset_name(name: str) -> None:
         raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a folder of images")
     if not is_folder_name(name):
         error = unknown_name("data set", name, SPECS)
-        raise UserError(f"{error} (nor is there a folder of that name)")
+        raise UserError(f"no folder {name!r} here, and {error}")
     if not is_folder(name):
         raise UserError(f"there is no folder {name}; give a folder with one folder of images per class")
 

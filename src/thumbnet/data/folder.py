@@ -145,8 +145,8 @@ def list_folder(folder: Path) -> Listing:
 def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
     """The folder of each split, and what lies beside them. Without a train folder, `folder` itself is the train split.
 
-    A folder named `train` beside classes, and with images directly in it, is a class: trains among cars and planes. One named `test`
-    beside them is a split where it holds folders of these classes, and nothing else.
+    A folder named `train` beside classes, and with images directly in it, is a class: trains among cars and planes. One named
+    `test` beside them is a split where it holds folders of these classes, and nothing else.
     """
     inside = entries(folder)
     folders = [entry for entry in inside if is_folder(entry)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from thumbnet.machine import Machine
 from thumbnet.words import counted
 
 LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
@@ -16,23 +17,23 @@ LEAST_DISK = 1  # GiB in the cache: two published sets with their archives
 Finding = tuple[str, str]  # "well", "note" or "fault", and a sentence
 
 
-def examine_computer() -> list[Finding]:
+def examine_computer(machine: Machine | None = None) -> list[Finding]:
     """Every check, in words. One that fails in an unforeseen way is itself a fault, with the error's name."""
     found: list[Finding] = []
     for check in (python_and_packages, processor, device, memory_and_disk, cache, data_folder, arithmetic):
-        found += guarded(check)
+        found += guarded(check, machine or Machine())
     return found
 
 
-def guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def guarded(check: Callable[[Machine], Iterator[Finding]], machine: Machine) -> list[Finding]:
     """What a check finds, or that it broke."""
     try:
-        return list(check())
+        return list(check(machine))
     except Exception as error:  # whatever is broken here is what the user wants to hear of
         return [("fault", f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")]
 
 
-def python_and_packages() -> Iterator[Finding]:
+def python_and_packages(machine: Machine) -> Iterator[Finding]:
     """Versions, held against what the package asks for."""
     yield "well", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     from packaging.requirements import Requirement
@@ -55,14 +56,14 @@ def python_and_packages() -> Iterator[Finding]:
         yield ("well" if fits else "fault"), f"{wanted.name} {installed}{hint}"
 
 
-def processor() -> Iterator[Finding]:
+def processor(machine: Machine) -> Iterator[Finding]:
     """Cores, whether bf16 is multiplied natively, and whether the C is used."""
     import torch
 
     from thumbnet.backend import has_fast_bf16, processor_name
     from thumbnet.kernels.library import library
 
-    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    cores, threads = os.cpu_count() or 1, machine.threads or torch.get_num_threads()
     yield "well", f"{processor_name()}, {counted(cores, 'core')}, {counted(threads, 'thread')}"
     if os.environ.get("OMP_NUM_THREADS") and threads < cores:
         yield (
@@ -86,7 +87,7 @@ def processor() -> Iterator[Finding]:
         )
 
 
-def device() -> Iterator[Finding]:
+def device(machine: Machine) -> Iterator[Finding]:
     """A GPU that could be used, or could not."""
     import torch
 
@@ -105,7 +106,7 @@ def device() -> Iterator[Finding]:
         yield "well", "no GPU, none needed"
 
 
-def memory_and_disk() -> Iterator[Finding]:
+def memory_and_disk(machine: Machine) -> Iterator[Finding]:
     """What is free."""
     from thumbnet.data.datasets import cache_folder
 
@@ -125,7 +126,7 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
-def cache() -> Iterator[Finding]:
+def cache(machine: Machine) -> Iterator[Finding]:
     """Whether converted sets can be kept."""
     from thumbnet.data.datasets import cache_folder
 
@@ -141,7 +142,7 @@ def cache() -> Iterator[Finding]:
         )
 
 
-def data_folder() -> Iterator[Finding]:
+def data_folder(machine: Machine) -> Iterator[Finding]:
     """Whether THUMBNET_DATA points somewhere."""
     named = os.environ.get("THUMBNET_DATA")
     if named is None:
@@ -152,18 +153,17 @@ def data_folder() -> Iterator[Finding]:
         yield "well", f"THUMBNET_DATA is {named}"
 
 
-def arithmetic() -> Iterator[Finding]:
+def arithmetic(machine: Machine) -> Iterator[Finding]:
     """One training step of the fast network on made-up images: forward, backward and update give finite numbers."""
     import torch
 
     from thumbnet.backend import place, prepare
-    from thumbnet.machine import Machine
     from thumbnet.optimize import build_optimizer
     from thumbnet.recipes import recipe
     from thumbnet.runs import build_model
 
     chosen = recipe("general", widths=(8, 16, 16))
-    backend = prepare(Machine())
+    backend = prepare(machine)
     model = place(build_model(chosen, channels=3, classes=10), backend.device).train()
     optimizer = build_optimizer(model, chosen, backend.dtype)
     images = torch.linspace(0, 1, 32 * 3 * 32 * 32, device=backend.device).view(32, 3, 32, 32)

@@ -20,6 +20,7 @@ from thumbnet.words import counted
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
+NAMED = 3  # images in a sentence
 FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 
@@ -31,7 +32,7 @@ class Diagnosis:
     name: str
     images: dict[str, int]  # by split
     exact: tuple[tuple[Place, ...], ...]  # groups with the same pixels
-    conflicting: int  # of those groups whose members have different labels
+    conflicting: tuple[tuple[Place, ...], ...]  # those of these groups whose members have different labels
     near: tuple[DuplicatePair, ...]
     leaked_exact: int  # test images whose pixels are in the training or validation images
     leaked: int  # test images with an exact or near duplicate there
@@ -81,7 +82,7 @@ def examine_dataset(data: "Dataset", checked: CheckedLabels | None = None) -> Di
         name=data.name,
         images={name: len(pixels) for name, pixels in images.items()},
         exact=tuple(map(tuple, exact)),
-        conflicting=sum(len(kinds) > 1 for kinds in truths),
+        conflicting=tuple(tuple(group) for group, kinds in zip(exact, truths, strict=True) if len(kinds) > 1),
         near=tuple(near),
         leaked_exact=len(leaked_exact),
         leaked=len(leaked_exact | leaked_near),
@@ -142,7 +143,8 @@ def findings(found: Diagnosis) -> list[tuple[str, str]]:
     """What a person should know, as (how grave, sentence): "fault", "note" or "well"."""
     lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
-        lines.append(("fault", f"{counted(len(found.constant), 'image')} of one colour throughout"))
+        told = counted(len(found.constant), "image")
+        lines.append(("fault", f"{told} of one colour throughout: {named(found.constant, found.files)}"))
     if found.labels is not None:
         lines.append(label_finding(found.labels))
     return lines or [("well", "nothing found")]
@@ -195,12 +197,21 @@ def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
         if told := " and ".join(counted(*row) for row in counts if row[0]):
             lines.append(("note", f"{told} within the {split} images"))
     if found.conflicting:
-        groups = counted(found.conflicting, "group of equal images has", "groups of equal images have")
-        lines.append(("fault", f"{groups} different labels"))
+        groups = counted(len(found.conflicting), "group of equal images has", "groups of equal images have")
+        first = named(found.conflicting[0], found.files, " = ")
+        lines.append(("fault", f"{groups} different labels: {first}{', ...' if len(found.conflicting) > 1 else ''}"))
     if doubtful := sum(not pair.same_label for pair in found.near):
         pairs = counted(doubtful, "pair that looks alike has", "pairs that look alike have")
         lines.append(("note", f"{pairs} different labels"))
     return lines
+
+
+def named(places: Sequence[Place], files: Mapping[str, Sequence[str]], between: str = ", ") -> str:
+    """The first of these images by their files, or where there are none, by split and row."""
+    shown = [
+        files[place.split][place.row] if place.split in files else f"{place.split} {place.row}" for place in places
+    ]
+    return between.join(shown[:NAMED]) + (f"{between}..." if len(shown) > NAMED else "")
 
 
 def class_findings(found: Diagnosis) -> list[tuple[str, str]]:

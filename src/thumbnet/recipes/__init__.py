@@ -8,6 +8,7 @@ from thumbnet.errors import unknown_name
 from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.recipes import cifar10, cifar100, general
 from thumbnet.recipes.recipe import Recipe as Recipe
+from thumbnet.recipes.recipe import differences
 from thumbnet.recipes.recipe import vary as vary
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -40,6 +41,35 @@ def recipe(name: str, **changes: Any) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     return vary(RECIPES[name](), **changes)
+
+
+MOST_CHANGES = 3  # that a title names
+
+
+def name_of_group(recipe: Recipe) -> str:
+    """The recipe's name and what was changed in it but the seed: `general, epochs 4`."""
+    return ", ".join([recipe.name, *changes_of(recipe)])
+
+
+def title_of(recipe: Recipe) -> str:
+    """The same for a headline: where much was changed, how much."""
+    changed = changes_of(recipe)
+    return (
+        name_of_group(recipe) if len(changed) <= MOST_CHANGES else f"{recipe.name} with {len(changed)} fields changed"
+    )
+
+
+def changes_of(recipe: Recipe) -> list[str]:
+    """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold."""
+    changed = differences(recipe, RECIPES[recipe.name]())
+    return [f"{name} {as_typed(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
+
+
+def as_typed(value: Any) -> str:
+    """A field's value as it is typed: `0.75 1`, `yes`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(as_typed, value)) if isinstance(value, tuple | list) else f"{value}"
 
 
 # For few images; docs/findings.md has what was tried.

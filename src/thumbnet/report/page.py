@@ -10,10 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet import plots
 from thumbnet.claims import cells, metric_in_words
-from thumbnet.comparison import Comparison, beside_table, in_words
+from thumbnet.comparison import Comparison, beside_table
 from thumbnet.files import write_text
-from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import differences
+from thumbnet.recipes import as_typed, changes_of, title_of
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
 from thumbnet.runs import Run
@@ -40,7 +39,7 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
             reason = "the data have changed since the predictions were made"
     page = render(
         "run.html",
-        title=f"{run.recipe.name} on {run.data['name']}",
+        title=f"{title_of(run.recipe)} on {run.data['name']}",
         run=run,
         headline=sections.headline(run, found),
         recipe=sections.recipe_rows(run.recipe),
@@ -100,7 +99,7 @@ def write_study_report(
         parts_of_page=parts,
         figures=figures,
         trained=trained_rows(study, done),
-        seeds=in_words(study.seeds),
+        seeds=as_typed(study.seeds),
         folds=study.folds,
         machines=machines(done),
         openings=sum(run.test_openings for _, run in done),
@@ -112,7 +111,6 @@ def trained_rows(study: "Study", done: "Sequence[tuple[Cell, Run]]") -> list[dic
     """What each variant trained: data, recipe, what differs from it, and the folders of its runs beside the page."""
     rows = []
     for variant in study.variants:
-        changed = differences(variant.recipe, named_recipe(variant.recipe.name))
         runs = [
             (
                 f"seed {cell.recipe.seed}" + (f", fold {cell.recipe.fold}" if cell.recipe.folds else ""),
@@ -126,9 +124,8 @@ def trained_rows(study: "Study", done: "Sequence[tuple[Cell, Run]]") -> list[dic
                 "name": variant.name,
                 "dataset": variant.dataset,
                 "recipe": variant.recipe.name,
-                "epochs": in_words(variant.recipe.epochs),
-                "changes": ", ".join(f"{name} {in_words(now) or 'none'}" for name, (now, _) in changed.items())
-                or "none",
+                "epochs": as_typed(variant.recipe.epochs),
+                "changes": ", ".join(changes_of(variant.recipe)) or "none",
                 "runs": runs,
             }
         )

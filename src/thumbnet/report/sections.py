@@ -11,7 +11,6 @@ from torch import Tensor
 
 from thumbnet import plots
 from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
-from thumbnet.comparison import in_words
 from thumbnet.data.batches import Split
 from thumbnet.data.datasets import SPECS
 from thumbnet.errors import UserError
@@ -22,6 +21,7 @@ from thumbnet.operations import training_flops
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load
 from thumbnet.predictions import Predictions
+from thumbnet.recipes import as_typed, title_of
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
@@ -58,7 +58,7 @@ def judged(run: Run) -> Judged | None:
 
 def headline(run: Run, found: Judged | None) -> dict[str, Any]:
     """The result in one line, and what it is of."""
-    trained = f"{run.recipe.name} on {run.data['name']}, seed {run.recipe.seed}"
+    trained = f"{title_of(run.recipe)} on {run.data['name']}, seed {run.recipe.seed}"
     if found is None:
         return {"title": trained, "result": None}
     scores = found.scores
@@ -96,8 +96,8 @@ def recipe_rows(recipe: Recipe) -> list[dict[str, Any]]:
     rows = []
     for name, value in vars(recipe).items():
         if name != "name":
-            before = in_words(base[name][1]) if name in base else None
-            rows.append({"name": name, "value": in_words(value) or "none", "changed": name in base, "before": before})
+            before = as_typed(base[name][1]) if name in base else None
+            rows.append({"name": name, "value": as_typed(value) or "none", "changed": name in base, "before": before})
     return rows
 
 
@@ -321,7 +321,7 @@ def environment(run: Run) -> list[tuple[str, str]]:
         "precision",
     )
     about = run.environment
-    rows = [(name, in_words(about[name])) for name in kept if about.get(name) not in (None, "")]
+    rows = [(name, as_typed(about[name])) for name in kept if about.get(name) not in (None, "")]
     for changed in about.get("continued_with", []):
         rows.append(("continued with", ", ".join(f"{name} {value}" for name, value in changed.items())))
     return rows
