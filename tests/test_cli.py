@@ -247,6 +247,8 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --out taken", ["taken is taken; choose another --out"]),
         ("train fashion-mini --out taken/file.txt/x", ["cannot write taken/file.txt/x", "Not a directory"]),
         ("train fashion-mini --out taken --resume", ["taken is not a run folder: it has no recipe.toml"]),
+        ("train fashion-mini --resume --out new", [
+            "there is no run in new to go on with; leave out --resume to begin one there"]),
         ("train fashion-mini --resume", ["nothing to resume", "--out"]),
         ("train", ["NAME|FOLDER is missing; type thumbnet train NAME|FOLDER"]),
         ("list", ["recipes|models|datasets|augmentations is missing; type thumbnet list"]),
@@ -489,7 +491,10 @@ def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_
     )
     told = capsys.readouterr().err
     assert "note: 1 file cannot be read and is left out: b/bad.png" in told
-    assert "note: 1 file is no PNG, JPEG, WebP, GIF or BMP image in a class folder and is ignored: a/scan.tiff" in told
+    assert (
+        "note: 1 file is ignored, no PNG, JPEG, WebP, GIF or BMP image or outside the class folders: a/scan.tiff"
+        in told
+    )
     assert "note: 22 training images, few for general: batch_size 8 (not 100)" in told
     made = Run.open("run")
     assert made.recipe.batch_size == 8 and made.recipe.epochs == 3

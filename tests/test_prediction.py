@@ -1,6 +1,7 @@
 """Prediction: the same preprocessing as training, whatever the form in which an image arrives."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import thumbnet
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.backend import prepare
+from thumbnet.calibration import Threshold
+from thumbnet.cli.predict import told_of
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
@@ -140,3 +143,13 @@ def test_the_command_goes_by_the_ending_of_its_output_and_tells_its_threshold(cl
     ):
         result = thumbnet_command("predict", run.path, "a.png", *words, cwd=tmp_path)
         assert (result.returncode, len(result.stderr.splitlines())) == (2, 1) and message in result.stderr
+
+
+def test_a_dozen_images_are_said_not_to_show_what_was_asked_for():
+    few = Threshold(target=0.97, confidence=0.9, coverage=1.0, accuracy=1.0, interval95=(0.7575, 1.0), images=12)
+    assert (
+        told_of(few)
+        .splitlines()[1]
+        .startswith("note: so few images cannot show 97.00%; it takes 125 without a mistake")
+    )
+    assert len(told_of(replace(few, images=125)).splitlines()) == 1

@@ -12,6 +12,7 @@ from thumbnet.statistics import (
     ROUNDING,
     accuracy_interval,
     holm,
+    images_to_show,
     incomplete_beta,
     mcnemar,
     mean_interval,
@@ -19,6 +20,7 @@ from thumbnet.statistics import (
     t_quantile,
     t_two_sided,
     welch,
+    wilson_interval,
 )
 
 
@@ -128,3 +130,9 @@ def test_holms_values_are_never_smaller_and_keep_their_order(values):
 def test_holms_values_of_a_worked_example():
     # The k-th smallest of m is multiplied by m - k + 1, and none may be below the one before it.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.9, 0.97, 0.99])
+def test_so_many_images_without_a_mistake_show_an_accuracy_and_one_fewer_do_not(accuracy):
+    needed = images_to_show(accuracy)
+    assert wilson_interval(needed, needed)[0] >= accuracy > wilson_interval(needed - 1, needed - 1)[0]

@@ -123,8 +123,9 @@ def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, epochs: flo
     style: dict[str, Any] = {"color": VALIDATION, "linestyle": "--", "marker": marker(rows)}
     axes.plot([x for x, _ in measured], values, label="validation", **style)
     if what == "accuracy":
-        x, best = max(measured, key=lambda point: point[1]["validation_accuracy"])
+        x, best = max(measured, key=lambda point: (point[1]["validation_accuracy"], point[0]))  # of equal ones the last
         label = f"best: {best['validation_accuracy']:.2%} in epoch {best['epoch']}"
+        label += "" if best is rows[-1] else "; the last is kept"
         axes.plot(x, best["validation_accuracy"], "o", mfc="none", ms=10, color=VALIDATION, label=label)
 
 

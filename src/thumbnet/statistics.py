@@ -10,6 +10,11 @@ Z95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 ROUNDING = 1e-9  # below it a spread is that of the last bits: no accuracy of fewer than a thousand million images differs by it
 
 
+def images_to_show(accuracy: float) -> int:
+    """The fewest images whose 95 % interval (Wilson's), where all are right, begins at `accuracy` or above."""
+    return math.ceil(Z95**2 * accuracy / (1 - accuracy))
+
+
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     """95 % interval for a proportion of `hits` in `trials`, both ends in [0, 1].
 

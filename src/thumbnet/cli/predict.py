@@ -143,11 +143,17 @@ def explain_files(
 
 def told_of(threshold: "Threshold") -> str:
     """What `--sure` comes down to."""
+    from thumbnet.statistics import images_to_show
+
     low, high = threshold.interval95
-    return (
+    told = (
         f"sure from {threshold.confidence:.2%} on, chosen on the validation images: of these {threshold.coverage:.1%} are that "
         f"sure, {threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
     )
+    needed = images_to_show(threshold.target)
+    if threshold.images >= needed:
+        return told
+    return f"{told}\nnote: so few images cannot show {threshold.target:.2%}; it takes {needed:,} without a mistake, or more with some"
 
 
 def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:

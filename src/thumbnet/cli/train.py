@@ -228,6 +228,8 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     from thumbnet.run_paths import newest_unfinished
     from thumbnet.runs import Run
 
+    if out is not None and not out.exists():
+        raise UserError(f"there is no run in {out} to go on with; leave out --resume to begin one there")
     run = Run.open(out or newest_unfinished(dataset, name))
     begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]
     if begun_on != (dataset if dataset in SPECS else str(Path(dataset).resolve())):

@@ -278,8 +278,8 @@ def left_out(described: Mapping[str, Any]) -> dict[str, str]:
     sentences = {
         "broken": ("file cannot be read and is left out", "files cannot be read and are left out"),
         "ignored": (
-            f"file is no {FORMATS_IN_WORDS} image in a class folder and is ignored",
-            f"files are no {FORMATS_IN_WORDS} images in a class folder and are ignored",
+            f"file is ignored, no {FORMATS_IN_WORDS} image or outside the class folders",
+            f"files are ignored, no {FORMATS_IN_WORDS} images or outside the class folders",
         ),
     }
     told = {}
