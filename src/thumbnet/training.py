@@ -82,7 +82,7 @@ def train(
                 return run
             if begun and (changed := run.note_process(about)):
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
-            what = f"{title_of(recipe)} on {data.name}: {counted(len(data.train), 'training image')}"
+            what = f"{title_of(recipe)} on {run.data['name']}: {counted(len(data.train), 'training image')}"
             reporter.say(f"{what}, {backend.describe()}, into {run.path}")
             if backend.precision == "bf16" and not has_fast_bf16(backend.device):
                 reporter.say(
@@ -331,7 +331,7 @@ def summarize(
     images = total_steps(run.recipe, steps_per_epoch(run.recipe, len(data.train))) * run.recipe.batch_size
     return {
         "run": str(run.path),
-        "dataset": data.name,
+        "dataset": run.data["name"],  # as it was called when the run began
         "recipe": run.recipe.name,
         "model": run.recipe.model,
         "classes": len(data.classes),

@@ -153,7 +153,7 @@ def told_of(threshold: "Threshold") -> str:
     needed = images_to_show(threshold.target)
     if threshold.images >= needed:
         return told
-    return f"{told}\nnote: so few images cannot show {threshold.target:.2%}; it takes {needed:,} without a mistake, or more with some"
+    return f"{told}\nnote: so few images cannot show {threshold.target:.2%}; it takes {needed:,} without a mistake, or more"
 
 
 def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:
