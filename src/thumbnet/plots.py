@@ -82,25 +82,17 @@ def draw_curve(axes: Axes, what: str, rows: Sequence[dict[str, Any]], recipe: Re
     if what == "learning rate":
         draw_rate(axes, rows, recipe)
     else:
-        draw_pair(axes, rows, what, recipe.epochs)
+        draw_pair(axes, rows, what, recipe)
         axes.legend(loc="best", frameon=False)
     if what == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     else:
         axes.set_ylim(bottom=0)
-    axes.set(title=title_of_curve(what, recipe), xlabel="epoch")
+    axes.set(title="loss (cross-entropy)" if what == "loss" else what, xlabel="epoch")
     axes.set_xlim(*((0, 2) if len(rows) == 1 else (None, None)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def title_of_curve(what: str, recipe: Recipe) -> str:
-    """What is drawn; of losses, that smoothed labels keep those of training from zero."""
-    if what != "loss":
-        return what
-    smoothed = f", training's with labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
-    return f"cross-entropy{smoothed}" if smoothed else "loss (cross-entropy)"
 
 
 def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> None:
@@ -112,10 +104,12 @@ def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Non
     axes.plot([epoch + fractions[i] for epoch, i in points], rates, color=RATE)
 
 
-def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, epochs: float) -> None:
+def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, recipe: Recipe) -> None:
     """One curve for training and one for validation, where it was measured; of the accuracy the best is marked."""
-    place = ended(rows, epochs)
-    axes.plot(place, [row[f"train_{what}"] for row in rows], color=TRAINING, label="training", marker=marker(rows))
+    place = ended(rows, recipe.epochs)
+    smoothed = what == "loss" and recipe.label_smoothing  # keeps it from zero, and above that of validation
+    label = f"training, labels smoothed by {recipe.label_smoothing:g}" if smoothed else "training"
+    axes.plot(place, [row[f"train_{what}"] for row in rows], color=TRAINING, label=label, marker=marker(rows))
     measured = [(x, row) for x, row in zip(place, rows, strict=True) if row[f"validation_{what}"] is not None]
     if not measured:
         return
