@@ -66,13 +66,13 @@ class Call:
         began = time.monotonic()
         if done < min(FIRST, seeds):
             measured_campaign(name, dataset, range(min(FIRST, seeds)), **options)
-            each = (time.monotonic() - began) / (min(FIRST, seeds) + 1 - done)  # and one that warms up
+            each = (time.monotonic() - began) / (min(FIRST, seeds) - done)  # the few steps that warm up among them
         else:
             each = max(
                 json.loads(path.read_text())["row"]["train_clock"] for path in options["folder"].glob("*/bench.json")
             )
         done = sum(path.is_file() for path in options["folder"].glob("*/bench.json"))
-        fit = min(seeds, done + max(0, int(self.left / (1.2 * each)) - 1))  # less one that warms up
+        fit = min(seeds, done + max(0, int(self.left / (1.2 * each))))
         if fit == 0:
             return None
         record = measured_campaign(name, dataset, range(fit), **options)

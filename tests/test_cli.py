@@ -222,6 +222,8 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --lr 0.1", ["unknown option --lr", "did you mean --learning-rate"]),
         ("train fashion-mini --zzz 0.1", ["unknown option --zzz; thumbnet train --help has all"]),
         ("train fashion-mini --flip no", ["--flip takes no value, and 'no' follows it; type --flip or --no-flip"]),
+        ("evaluate taken --views 1 1", ["'1' is one too many; type thumbnet evaluate RUN"]),
+        ("evaluate taken --json yes", ["'yes' is one too many; type thumbnet evaluate RUN"]),
         ("train fashion-mini --widths 16,32", ["--widths 16,32: give the values apart, --widths 16 32"]),
         ("train --widths 16 32 fashion-mini --epochs 1", [
             "NAME|FOLDER is missing: 'fashion-mini' was read as a value of --widths; type thumbnet train fashion-mini --widths"]),

@@ -115,8 +115,17 @@ def test_a_split_may_lie_beside_class_folders_where_it_holds_their_names(pets, n
     pack = read_folder(pets, image_size=4)
     assert pack.description["classes"] == ["cat", "dog"] and values(pack, split) == [50, 40]
     assert (pack.arrays["train_images"] == before.arrays["train_images"]).all()
-    build(pets, **{f"{name}__cow__1": 60})  # none of the classes: so this is no split
-    assert read_folder(pets, image_size=4).description["classes"] == sorted(["cat", "dog", name], key=str.casefold)
+    (pets / name / ".DS_Store").touch()
+    (pets / name / "about.txt").touch()
+    assert read_folder(pets, image_size=4).description["classes"] == ["cat", "dog"]
+    build(pets, **{f"{name}__Cow__1": 60})
+    with pytest.raises(UserError, match=r"has a class that train lacks: unknown class 'Cow'"):
+        read_folder(pets, image_size=4)
+
+
+def test_a_folder_named_test_without_any_of_the_classes_is_a_class(pets):
+    build(pets, test__1=40, test__deeper__2=50)
+    assert read_folder(pets, image_size=4).description["classes"] == ["cat", "dog", "test"]
 
 
 def test_images_directly_in_a_lone_train_folder_are_refused(tmp_path):

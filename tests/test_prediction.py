@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.backend import prepare
 from thumbnet.calibration import Threshold
-from thumbnet.cli.predict import told_of
+from thumbnet.cli.predict import chosen_format, told_of
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
@@ -130,6 +131,7 @@ def test_the_command_goes_by_the_ending_of_its_output_and_tells_its_threshold(cl
     assert 0 < said["threshold"]["confidence"] <= 1 and said["threshold"]["accuracy"] >= 0.5
     assert thumbnet_command("predict", run.path, "a.png", "--output", "said.csv", cwd=tmp_path).returncode == 0
     assert (tmp_path / "said.csv").read_text().startswith("file,class,probability\n")
+    assert chosen_format(True, None, Path("said")) == "json" and chosen_format(False, None, Path("said")) == "table"
     for words, message in (
         (
             ["--sure", "0.5", "--views", "6"],

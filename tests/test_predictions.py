@@ -41,6 +41,8 @@ def test_the_archive_is_plain_numpy(some, tmp_path):
 def test_other_images_are_not_taken_for_the_same(some):
     import dataclasses
 
+    added = dataclasses.replace(some, split="validation")
+    assert added.same_images(dataclasses.replace(added, fingerprint="f" * 16))  # test images were added in between
     for change in ({"rows": some.rows + 1}, {"fingerprint": "f" * 16}, {"labels": some.labels.flip(0)}):
         assert not some.same_images(dataclasses.replace(some, **change))
 

@@ -6,7 +6,17 @@ import pytest
 
 from thumbnet.errors import UserError
 from thumbnet.models.registry import create_model
-from thumbnet.recipes import DEFAULTS, RECIPES, Recipe, default_for, fitted_to, list_recipes, recipe
+from thumbnet.recipes import (
+    DEFAULTS,
+    RECIPES,
+    Recipe,
+    default_for,
+    fitted_to,
+    list_recipes,
+    name_of_group,
+    recipe,
+    title_of,
+)
 from thumbnet.schedule import learning_rate, resolution, total_steps
 
 
@@ -122,6 +132,10 @@ def test_what_does_not_fit_is_refused_with_what_was_received_and_what_to_do(chan
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():
+    old = dataclasses.replace(recipe("general"), name="of-a-version-before")
+    assert title_of(old) == "of-a-version-before"
+    with pytest.raises(UserError, match="unknown recipe 'of-a-version-before'"):
+        name_of_group(old)
     with pytest.raises(UserError, match="unknown recipe 'cifar10-clasic'; did you mean 'cifar10-classic'"):
         recipe("cifar10-clasic")
 

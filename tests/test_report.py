@@ -21,6 +21,7 @@ from thumbnet.data.datasets import load_dataset
 from thumbnet.doctor import examine_dataset
 from thumbnet.doctor.page import write_doctor_page
 from thumbnet.errors import UserError
+from thumbnet.evaluation import evaluate
 from thumbnet.recipes import recipe
 from thumbnet.report import sections, write_comparison_report, write_run_report
 from thumbnet.robustness import evaluate_robustness
@@ -119,6 +120,24 @@ def test_data_that_are_gone_leave_out_the_images_with_the_reason(tiny, tmp_path)
     run = train(recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32), tiny, tmp_path / "r", machine=CPU)
     text = write_run_report(run).read_text()  # its data were in memory only
     assert "The images cannot be shown" in text and "Calibration" in text
+
+
+def test_test_images_that_are_gone_or_others_are_not_shown_as_those_that_were_measured(tmp_path):
+    random = np.random.default_rng(0)
+    for place in ("a", "b", "test/a", "test/b"):
+        (tmp_path / "set" / place).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 255, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / place / f"{number}.png")
+    data = load_dataset(tmp_path / "set", validation=0)
+    made = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=8, validation=0.0)
+    run = train(made, data, tmp_path / "run", machine=CPU, plots=False)
+    evaluate(run, split="test", machine=CPU)
+    assert "Worst mistakes" in (page := write_run_report(run).read_text()) and "cannot be shown" not in page
+    Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "set" / "test" / "a" / "3.png")
+    assert "the data have changed since the predictions were made" in write_run_report(run).read_text()
+    shutil.rmtree(tmp_path / "set" / "test")
+    assert "the data have changed since the predictions were made" in write_run_report(run).read_text()
 
 
 def test_a_class_never_predicted_has_a_dash_and_the_reason(run, tmp_path):

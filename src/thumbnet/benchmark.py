@@ -59,7 +59,7 @@ def run_campaign(
     `Interrupted` after a signal to stop.
     """
     changes, machine = changes or {}, machine or Machine()
-    if split == "test" and (held := [field for field in HOLDING_OUT if field in changes]):
+    if split == "test" and (held := [field for field in HOLDING_OUT if changes.get(field)]):
         raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
     recipe = vary(named_recipe(name), **changes)
     recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
@@ -185,6 +185,8 @@ class InThisProcess:
                 with tempfile.TemporaryDirectory() as folder:
                     one_run(warming_up(order, folder), self.workshop)
                 self.warm = True
+            if stop.received:  # while images were loaded or the warm run was measured
+                raise stopped(stop)
             row = one_run(order, self.workshop) | {"cold_wall": None}
             write_json(Path(order["out"]) / ROW, {"order": order, "row": row})
         if stop.received:  # while it was measured, which is ended: the test set is open
@@ -329,7 +331,7 @@ def command_of(
     *,
     one_process: bool,
 ) -> list[str]:
-    """The command that repeats a campaign, without where its files lay."""
+    """The command that repeats a campaign, without where its files lay. A fraction of an epoch has to come from a file."""
     words = [
         "thumbnet",
         "bench",

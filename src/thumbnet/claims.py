@@ -79,7 +79,7 @@ def warnings(
 ) -> list[str]:
     """What a reader should know before believing a number.
 
-    `unlike` holds in what the runs' machines and versions differ, `looks` with how many runs all was judged before.
+    `unlike` holds in what the runs' machines and versions differ, `looks` with how many seeds all was judged before.
     """
     found = []
     if opened_often:

@@ -175,7 +175,7 @@ def compare_groups(
 ) -> Comparison:
     """Compares runs under the group names given with them: every pair, or each with the first where `baseline`.
 
-    `looks`: with how many runs of a group it was judged before there were these; that is told as a warning.
+    `looks`: with how many seeds of a group it was judged before there were these; that is told as a warning.
 
     Raises `UserError` where the runs are not of the same data and images, or hold out different folds.
     """

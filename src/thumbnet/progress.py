@@ -101,7 +101,9 @@ def reporter_for_terminal() -> Reporter:
 
 def epoch_line(row: dict[str, Any], epochs: float) -> str:
     """One epoch in one line of 80 columns: loss and accuracy in training, the same of validation, training images per second."""
-    line = f"epoch {row['epoch']:>3}/{math.ceil(epochs)}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:6.2%}"
+    line = (
+        f"epoch {row['epoch']:>3}/{math.ceil(epochs)}  loss {row['train_loss']:.4f}  acc {row['train_accuracy']:6.2%}"
+    )
     if row.get("validation_accuracy") is not None:
-        line += f"  validation: {row['validation_loss']:.4f}  {row['validation_accuracy']:6.2%}"
+        line += f"  val {row['validation_loss']:.4f}  {row['validation_accuracy']:6.2%}"
     return line + f"  {row['images_per_second']:,.0f}/s"

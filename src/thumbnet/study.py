@@ -446,7 +446,7 @@ def leaving_no_process(running: Running) -> Iterator[None]:
 def judge_study(study: Study, done: Sequence[tuple[Cell, Run]], looks: Sequence[int] = ()) -> list[Comparison]:
     """One comparison per data set, each variant with the data set's first one.
 
-    `looks`: with how many runs it was judged before seeds were added, which is told beside the p values.
+    `looks`: with how many seeds it was judged before seeds were added, which is told beside the p values.
     """
     by_data: dict[str, list[tuple[str, Run]]] = {}
     for cell, run in done:

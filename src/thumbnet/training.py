@@ -348,7 +348,7 @@ def summarize(
         "validation_top5": validation.top5 if validation else None,
         "validation_loss": validation.loss if validation else None,
         "validation_interval95": list(validation.interval95) if validation else None,
-        "best_epoch": max(measured, key=lambda row: row["validation_accuracy"])["epoch"] if measured else None,
+        "best_epoch": max((row["validation_accuracy"], row["epoch"]) for row in measured)[1] if measured else None,
         "l2_penalty": rows[-1]["l2_penalty"],
         "train_seconds": round(position.seconds(), 3),
         "images_per_second": round(images / training_seconds, 1),

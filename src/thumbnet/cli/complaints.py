@@ -13,7 +13,8 @@ SYNONYMS = {  # what other programs call our flags
     "--opt": "--optimizer", "--gpu": "--device cuda", "--cpu": "--device cpu", "--fp16": "--precision bf16",
     "--amp": "--precision bf16", "--tta": "--views",
 }  # fmt: skip
-SWITCHES = ("yes", "no", "true", "false", "on", "off", "1", "0")
+YES_OR_NO = ("yes", "no", "true", "false", "on", "off")
+SWITCHES = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Recipe) if field.type is bool}
 LISTS = {  # flags that take every value up to the next flag
     "--" + field.name.replace("_", "-") for field in dataclasses.fields(Recipe) if get_origin(field.type) is tuple
 }
@@ -68,15 +69,23 @@ def taken_by_a_list(tokens: list[str]) -> tuple[str, str] | None:
     for token in tokens:
         if token.startswith("--"):
             flag = token if token in LISTS else None
-        elif flag and not token.replace(".", "", 1).isdigit():
+        elif flag and not is_number(token):
             return flag, token
     return None
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def one_too_many(token: str, tokens: list[str], name: str, usage: str) -> str:
     """A word that belongs nowhere; a yes or no behind a switch, which takes none."""
     before = tokens[tokens.index(token) - 1] if token in tokens[1:] else ""
-    if before.startswith("--") and token.lower() in SWITCHES:
-        switch = before.removeprefix("--no-").removeprefix("--")
-        return f"{before} takes no value, and {token!r} follows it; type --{switch} or --no-{switch}"
+    switch = before.replace("--no-", "--", 1)
+    if switch in SWITCHES and token.lower() in YES_OR_NO:
+        return f"{before} takes no value, and {token!r} follows it; type {switch} or --no-{switch.removeprefix('--')}"
     return f"{token!r} is one too many; type thumbnet {name} {usage} [OPTIONS]"

@@ -114,7 +114,7 @@ def predict(
 
 def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:
     """What to print. Raises `UserError` where two things are asked for."""
-    asked = format or (format_of(output) if output else None)
+    asked = format or (format_of(output) if output and output.suffix else None)
     if json and asked not in (None, "json"):
         raise UserError(f"--json, and {'--format' if format else '--output'} for {asked}: leave one of them out")
     return "json" if json else asked or "table"

@@ -146,7 +146,7 @@ def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
     """The folder of each split, and what lies beside them. Without a train folder, `folder` itself is the train split.
 
     A folder named `train` beside classes, and with images directly in it, is a class: trains among cars and planes. One named
-    `test` beside them is a split where it holds folders of these classes, and nothing else.
+    `test` beside them is a split where it holds a folder of one of these classes.
     """
     inside = entries(folder)
     folders = [entry for entry in inside if is_folder(entry)]
@@ -157,7 +157,7 @@ def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
     if "train" not in holders:
         if only_splits:
             raise UserError(f"{folder} has {', '.join(entry.name for entry in named)} but no train folder; {EXPECTED}")
-        classes = {entry.name for entry in folders if entry not in named}
+        classes = {entry.name.casefold() for entry in folders if entry not in named}
         return {"train": folder, **one_each({s: f for s, f in holders.items() if hold_classes(f, classes)})}, []
     train_has_folders = any(is_folder(entry) for entry in entries(holders["train"][0].path))
     if not (only_splits or len(holders) > 1 or train_has_folders):
@@ -174,9 +174,10 @@ def one_each(holders: dict[str, list[os.DirEntry[str]]]) -> dict[str, Path]:
 
 
 def hold_classes(holders: list[os.DirEntry[str]], classes: set[str]) -> bool:
-    """Whether these folders hold folders of classes, and nothing else."""
-    inside = [entry for holder in holders for entry in entries(holder.path)]
-    return bool(inside) and all(is_folder(entry) and entry.name in classes for entry in inside)
+    """Whether these folders hold one of the classes, in any letters; another name in them is then refused as no class."""
+    return any(
+        is_folder(entry) and entry.name.casefold() in classes for holder in holders for entry in entries(holder.path)
+    )
 
 
 def split_of(entry: os.DirEntry[str]) -> str | None:

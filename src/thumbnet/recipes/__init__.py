@@ -38,9 +38,14 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
     Raises `UserError` on an unknown name or field, naming the nearest, and on a value of the wrong type or range.
     """
+    return vary(named(name), **changes)
+
+
+def named(name: str) -> Recipe:
+    """The recipe of this name as it is."""
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
-    return vary(RECIPES[name](), **changes)
+    return RECIPES[name]()
 
 
 MOST_CHANGES = 3  # that a title names
@@ -52,7 +57,9 @@ def name_of_group(recipe: Recipe) -> str:
 
 
 def title_of(recipe: Recipe) -> str:
-    """The same for a headline: where much was changed, how much."""
+    """The same for a headline: where much was changed, how much; of a recipe that is not known here, the name alone."""
+    if recipe.name not in RECIPES:
+        return recipe.name
     changed = changes_of(recipe)
     return (
         name_of_group(recipe) if len(changed) <= MOST_CHANGES else f"{recipe.name} with {len(changed)} fields changed"
@@ -61,7 +68,7 @@ def title_of(recipe: Recipe) -> str:
 
 def changes_of(recipe: Recipe) -> list[str]:
     """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold."""
-    changed = differences(recipe, RECIPES[recipe.name]())
+    changed = differences(recipe, named(recipe.name))
     return [f"{name} {as_typed(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
 
 

@@ -33,7 +33,7 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
     shown = None
     if found is not None and data is not None:
         split = sections.split_of(found, data)
-        if sections.same_images(found, split):
+        if split is not None and sections.same_images(found, split, data):
             shown = sections.mistakes(found, data, split)
         else:
             reason = "the data have changed since the predictions were made"

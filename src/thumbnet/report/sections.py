@@ -340,11 +340,13 @@ def reproduce(run: Run) -> list[str]:
     return lines
 
 
-def split_of(found: Judged, data: "Dataset") -> Split:
-    """The images that the predictions are of; the test images are looked at again, not measured, so nothing is counted."""
+def split_of(found: Judged, data: "Dataset") -> Split | None:
+    """The images that the predictions are of; the test images are looked at again, not measured, so nothing is counted.
+
+    None where test images are no longer there.
+    """
     if found.predictions.split == "test":
-        assert data.test is not None
-        return data.test.unlock()
+        return data.test.unlock() if data.test is not None else None
     assert data.validation is not None
     return data.validation
 
@@ -357,9 +359,11 @@ def data_or_reason(run: Run) -> "tuple[Dataset | None, str]":
         return None, first_line(error)
 
 
-def same_images(found: Judged, split: Split) -> bool:
+def same_images(found: Judged, split: Split, data: "Dataset") -> bool:
     """True where the predictions were made of just these images."""
     rows = split.rows.cpu()
+    if found.predictions.split == "test" and found.predictions.fingerprint != data.fingerprint:
+        return False
     return torch.equal(rows, found.predictions.rows) and torch.equal(split.labels.cpu()[rows], found.predictions.labels)
 
 
