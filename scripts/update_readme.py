@@ -97,8 +97,8 @@ def promises_in_short() -> list[str]:
             caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
             lines += [
                 f"What holds when things go wrong: {len(result['promises'])} promises, each tried as often as told, and {caught} "
-                f"planted defects (on {result['tests_time'][:10]}) caught by the tests named for them ([how it is tested, and what is not "
-                "promised](docs/reliability.md)).",
+                f"planted defects (on {result['tests_time'][:10]}) caught by the tests named for them "
+                "([how it is tested, and what is not promised](docs/reliability.md)).",
                 "",
                 "<details><summary>The promises</summary>",
                 "",
