@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from thumbnet import graphs
-from thumbnet.augment import augment, mix
 from thumbnet.backend import Backend, place
 from thumbnet.graphs import Recordings, Update
 from thumbnet.optimize import build_optimizer
-from thumbnet.randomness import generator, global_draws
+from thumbnet.randomness import global_draws
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import build_model
-from thumbnet.training import normalization, updating
+from thumbnet.training import augmented, normalization, updating
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -59,11 +58,10 @@ def timed_step(
     start = time.perf_counter()
     positions = torch.arange(recipe.batch_size) + step % (len(data.train) // recipe.batch_size) * recipe.batch_size
     images, labels = (tensor.to(backend.device) for tensor in data.train.take(positions))
-    random = generator(backend.device, recipe.seed, "augment", 0, step)
-    x = augment(images, recipe, random, labels % 2 == 0)  # which ones are mirrored does not matter to the time
-    x, targets = mix(x, labels, len(data.classes), recipe, generator("cpu", recipe.seed, "mix", 0, step), at=0.0)
+    mirrored = labels % 2 == 0  # which ones they are does not matter to the time
+    x, targets = augmented(images, labels, mirrored, data, recipe, 0, step, 0.0)
     with global_draws(backend.device, recipe.seed, "dropout", 0, step):
-        loss, _ = update(x.contiguous(memory_format=torch.channels_last), targets)
+        loss, _ = update(x, targets)
     loss.item()  # waits for the device
     return time.perf_counter() - start
 

@@ -143,12 +143,8 @@ def fit(
                 stop.check()
                 batch = order[step * recipe.batch_size :][: recipe.batch_size]
                 images, labels = data.train.take(batch)
-                random = generator(device, recipe.seed, "augment", epoch, step)
-                x = augment(images, recipe, random, mirrored[batch])  # B C H W in [0, 1]
                 progress = (epoch + step / steps) / recipe.epochs
-                random = generator("cpu", recipe.seed, "mix", epoch, step)
-                x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
-                x = x.contiguous(memory_format=torch.channels_last)
+                x, targets = augmented(images, labels, mirrored[batch], data, recipe, epoch, step, progress)
                 model.resize.part = resolution(recipe, epoch, step, steps)
                 train_stem(model.network, progress < recipe.stem_until)
                 set_learning_rate(optimizer, rate_factor(recipe, epoch, step, steps))
@@ -251,6 +247,27 @@ def updating(
     if backend.device.type != "cuda":
         return update
     return RecordedUpdate(update, lambda: (model.resize.part, stem_is_trained(model.network)), recordings)
+
+
+def augmented(
+    images: Tensor,
+    labels: Tensor,
+    mirrored: Tensor,
+    data: "Dataset",
+    recipe: Recipe,
+    epoch: int,
+    step: int,
+    progress: float,
+) -> tuple[Tensor, Tensor]:
+    """What the network is given of a batch uint8 B C H W: x B C H W in [0, 1], channels last, and targets B, or B K where mixed.
+
+    Drawn for this very step; `progress` is the part of the run that lies behind.
+    """
+    random = generator(images.device, recipe.seed, "augment", epoch, step)
+    x = augment(images, recipe, random, mirrored)  # B C H W in [0, 1]
+    random = generator("cpu", recipe.seed, "mix", epoch, step)
+    x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
+    return x.contiguous(memory_format=torch.channels_last), targets
 
 
 def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:
