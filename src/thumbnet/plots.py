@@ -372,7 +372,9 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
     axes.set_yticks(range(len(groups)), names, parse_math=False)
     axes.yaxis.tick_right()
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set(title=f"{comparison.split} {metric_in_words(comparison.metric)} at the end")
+    axes.set_title(
+        f"{comparison.split} {metric_in_words(comparison.metric)} at the end", loc="left"
+    )  # long names leave it narrow
     if comparison.metric != "loss":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)
