@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
 SECONDS_BETWEEN_LOOKS = 0.5
 WARM_UP_SEED = 1_000_000  # added to the first seed: no campaign has as many
-WARM_UP_STEPS = (
-    100  # of a run that is thrown away: some of every kind (resolution, stem trained or not), as recordings need
-)
+WARM_UP_STEPS = 100  # of a run that is thrown away: some at every resolution, and with the stem trained or not
 MACHINE = ("processor", "gpu", "threads", "precision", "kernels")  # what the runs of a campaign must share
 VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")
 HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
@@ -50,8 +48,8 @@ def run_campaign(
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
-    With `one_process` all are trained in this one, after a run that warms up and is thrown away: on a GPU it records what the
-    others replay. There is no cold wall then.
+    With `one_process` all are trained in this one, after a short one that warms up and is thrown away: on a GPU it records
+    what the others replay. There is no cold wall then.
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted

@@ -372,9 +372,8 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
     axes.set_yticks(range(len(groups)), names, parse_math=False)
     axes.yaxis.tick_right()
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_title(
-        f"{comparison.split} {metric_in_words(comparison.metric)} at the end", loc="left"
-    )  # long names leave it narrow
+    # Long names leave the axes narrow: a title in the middle would begin outside.
+    axes.set_title(f"{comparison.split} {metric_in_words(comparison.metric)} at the end", loc="left")
     if comparison.metric != "loss":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)

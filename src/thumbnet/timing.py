@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
     from thumbnet.models.preprocessed import Preprocessed
 
-WARM_UP = (
-    2  # steps before those that count: memory is laid out, kernels are made, on a GPU after others the step is recorded
-)
+WARM_UP = 2  # steps before those that count: memory is laid out, kernels are made; on a GPU, graphs.WARM_UP more
 VALIDATION_COST = 1 / 3  # of an image's training step: the forward pass alone
 
 
