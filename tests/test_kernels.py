@@ -20,6 +20,7 @@ from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
 from thumbnet.kernels.winograd import Winograd
 from thumbnet.models import convolution
+from thumbnet.models.speednet import speednet
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -293,7 +294,15 @@ def test_second_derivatives_are_refused_and_not_left_out():
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(
     "shape",
-    [(3, 32, 48, 7, 7), (2, 33, 70, 4, 11), (40, 64, 32, 15, 15), (5, 40, 33, 3, 4), (1, 300, 32, 8, 8)],
+    [
+        (3, 32, 48, 7, 7),
+        (2, 33, 70, 4, 11),
+        (40, 64, 32, 15, 15),
+        (5, 40, 33, 3, 4),
+        (1, 300, 32, 8, 8),
+        (7, 24, 40, 5, 6),
+        (4, 16, 16, 9, 10),
+    ],
     ids=str,
 )
 def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding):
@@ -317,6 +326,59 @@ def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding):
 
 
 @compiled
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(
+    "shape",
+    [(20, 24, 64, 31, 31), (2, 33, 70, 4, 11), (40, 64, 32, 15, 14), (9, 40, 33, 7, 6), (3, 32, 48, 5, 8)],
+    ids=str,
+)
+def test_a_convolution_by_tiles_pools_as_torch_does_with_all_gradients(shape, padding):
+    batch, channels, channels_out, height, width = shape
+    random = torch.Generator().manual_seed(5)
+    x = torch.randn(batch, channels, height, width, generator=random)
+    inputs = [x.contiguous(memory_format=torch.channels_last)]
+    inputs += [torch.randn(channels_out, channels, 3, 3, generator=random), torch.randn(channels_out, generator=random)]
+    exact = [tensor.double().requires_grad_() for tensor in inputs]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    y, expected = Winograd.apply(*inputs, padding, True), F.max_pool2d(F.conv2d(*exact, padding=padding), 2)
+    assert y.shape == expected.shape and y.is_contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(expected.shape, generator=random)
+    found = torch.autograd.grad(y, inputs, gradient)
+    for one, other in zip(
+        (y, *found), (expected, *torch.autograd.grad(expected, exact, gradient.double())), strict=True
+    ):
+        assert distance(one, other) < 1e-5
+
+
+@compiled
+def test_pooling_by_tiles_takes_the_first_of_equals_and_lets_no_nan_pass():
+    x = maps((2, 32, 8, 8), number=torch.float32)
+    kernel = torch.zeros(32, 32, 3, 3, requires_grad=True)  # so that all outputs are equal
+    [found] = torch.autograd.grad(Winograd.apply(x, kernel, None, 0, True).sum(), kernel)
+    [expected] = torch.autograd.grad(F.max_pool2d(F.conv2d(x, kernel), 2).sum(), kernel)
+    assert distance(found, expected.double()) < 1e-5
+    x[1, 3, 7, 7] = torch.nan
+    y = Winograd.apply(x, torch.ones_like(kernel), None, 0, True)
+    assert not y[0].isnan().any() and y[1, :, -1, -1].isnan().all()
+
+
+@compiled
+def test_a_network_that_pools_in_its_convolutions_is_the_same_network(monkeypatch):
+    torch.manual_seed(0)
+    model = speednet(classes=5, widths=(32, 48), depth=2).train()
+    images = torch.randn(24, 3, 18, 18)
+    results = []
+    for allowed in (True, False):
+        monkeypatch.setattr(convolution, "pays", lambda *_, allowed=allowed: allowed)
+        changed = copy.deepcopy(model)
+        logits = changed(images)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in changed.parameters() if parameter.requires_grad)])
+    assert all(distance(one, other) < 1e-4 for one, other in zip(*results, strict=True))
+
+
+@compiled
 def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_its_input():
     results = []
     for threads in (1, 2, 3):
@@ -333,12 +395,12 @@ def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
     taken = []
     monkeypatch.setattr(convolution.Winograd, "apply", lambda x, weight, bias, padding: taken.append(tuple(x.shape)))
     wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(16, 64, 3, padding=1)
-    images = torch.zeros(2, 64, 15, 15)
-    wide(images), wide(torch.zeros(2, 64, 5, 5))
-    assert taken == [(2, 64, 15, 15), (2, 64, 5, 5)]
-    small = convolution.Conv2d(64, 64, 3)(torch.zeros(2, 64, 4, 4))
-    assert small.shape == (2, 64, 2, 2)
-    narrow(torch.zeros(2, 16, 15, 15)), wide.double()(images.double())
+    images = torch.zeros(16, 64, 15, 15)
+    wide(images), wide(torch.zeros(16, 64, 5, 5))
+    assert taken == [(16, 64, 15, 15), (16, 64, 5, 5)]
+    assert wide(images[:3]).shape == (3, 64, 15, 15)  # 48 tiles
+    assert convolution.Conv2d(64, 64, 3)(torch.zeros(80, 64, 3, 3)).shape == (80, 64, 1, 1)
+    narrow(torch.zeros(16, 16, 15, 15)), wide.double()(images.double())
     (
         convolution.Conv2d(64, 64, 3, padding=1, stride=2)(images),
         convolution.Conv2d(64, 64, 3, padding=1, groups=2)(images),

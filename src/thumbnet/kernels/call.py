@@ -1,4 +1,4 @@
-"""Calling the C: tensors become pointers."""
+"""Calling the C: tensors become pointers, None the pointer to nothing."""
 
 import ctypes
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from thumbnet.kernels.library import library
 
-C_TYPES = {int: ctypes.c_long, float: ctypes.c_double}
+C_TYPES = {int: ctypes.c_long, float: ctypes.c_double, type(None): ctypes.c_void_p}
 
 
 def call(name: str, number: torch.dtype, *values: Any) -> int:
-    """A function of the C for such numbers, with tensors as pointers, whole numbers as long, others as double, then the threads.
+    """A function of the C for such numbers: tensors and None as pointers, integers as long, others as double, then the threads.
 
     Gives the long that it returns, which means nothing of a function that returns none.
     """

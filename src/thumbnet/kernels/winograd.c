@@ -1,11 +1,17 @@
 // What a 3 x 3 convolution needs beside matrix products when it is computed by tiles (Winograd); see winograd.py.
 //
 // An output of 4 x 4 pixels depends on 6 x 6 of the input. Both, and the kernel, are changed into 36 numbers of which only
-// those at the same place meet, instead of 9 taps for each of 16 pixels: 36 multiplications where there were 144. Matrices are those of
-// Lavin & Gray 2016, https://arxiv.org/abs/1509.09308, section 4.2.
+// those at the same place meet, instead of 9 taps for each of 16 pixels: 36 multiplications where there were 144 (Lavin & Gray 2016,
+// https://arxiv.org/abs/1509.09308, section 4). Along one side pixels and taps are coefficients of polynomials, and the six places are
+// their values at 0, 1, -1, 2, -2 and infinity, with all factors on the side of the input. So a tile at the edge of the map that
+// has n pixels left along a side needs only the first n + 1 places and the last, and meets the same changed kernel.
 //
-// Maps are channels last. Everything else lies in panels of 16 channels: places x panels x tiles x 16 for what was changed, places x
-// panels of D x C x 16 for kernels. So each of the 36 places is a matrix product whose operands are read in the order they lie.
+// Maps are channels last. Everything else lies in panels of 16 channels: places x panels x tiles x 16 for what was changed (a line
+// more for each place where that is an even number of lines), places x panels of D x C x 16 for kernels. So each of the 36 places
+// is a matrix product whose operands are read in the order they lie.
+//
+// Where pooling by 2 x 2 follows, only what it leaves is written, and `chosen`: which of the four was the largest (0 to 3, the first of
+// equals; a NaN is the largest of all). Else `chosen` is NULL.
 
 #include "number.h"
 
@@ -32,167 +38,316 @@ enum { PARTS = LANES / WIDTH };
 
 typedef float vector __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4)));
 
-// One column of six numbers (`stride` lanes apart) -> B^T of it.
-INLINE void of_input(const lanes *d, lanes *to, long stride) {
-#pragma omp simd
-  for (long c = 0; c < LANES; c++) {
-    float d0 = d[0][c], d1 = d[stride][c], d2 = d[2 * stride][c], d3 = d[3 * stride][c], d4 = d[4 * stride][c],
-          d5 = d[5 * stride][c];
-    to[0][c] = 4 * d0 - 5 * d2 + d4;
-    to[stride][c] = -4 * (d1 + d2) + d3 + d4;
-    to[2 * stride][c] = 4 * (d1 - d2) - d3 + d4;
-    to[3 * stride][c] = 2 * (d3 - d1) + d4 - d2;
-    to[4 * stride][c] = 2 * (d1 - d3) + d4 - d2;
-    to[5 * stride][c] = 4 * d1 - 5 * d3 + d5;
+INLINE vector load(const float *from) { return *(const vector *)from; }
+INLINE void store(float *to, vector value) { *(vector *)to = value; }
+
+static const float SIXTH = 1 / 6.0f;  // dividing would take most of the time
+
+// Below, `from` and `to` are lanes, `step` and `stride` numbers apart.
+
+// Six pixels of the input (n + 2 for a tile of n pixels) -> their places.
+INLINE void of_input(const float *from, long step, float *to, long stride, long pixels) {
+  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
+    vector d0 = load(from), d1 = load(from + step), d2 = load(from + 2 * step);
+    vector d3 = {0}, d4 = {0}, d5 = {0};
+    if (pixels > 1) d3 = load(from + 3 * step);
+    if (pixels > 2) d4 = load(from + 4 * step);
+    if (pixels > 3) d5 = load(from + 5 * step);
+    if (pixels == 1) {
+      store(to, d0 - d1);
+      store(to + stride, d1);
+      store(to + 5 * stride, d2 - d1);
+    } else if (pixels == 2) {
+      store(to, d0 - d2);
+      store(to + stride, (d2 + d1) * 0.5f);
+      store(to + 2 * stride, (d2 - d1) * 0.5f);
+      store(to + 5 * stride, d3 - d1);
+    } else if (pixels == 3) {
+      store(to, d0 - d2 + (d3 - d1) * 0.5f);
+      store(to + stride, d1 + (d2 - d3) * 0.5f);
+      store(to + 2 * stride, d2 * 0.5f - (d1 * 2.0f + d3) * SIXTH);
+      store(to + 3 * stride, (d3 - d1) * SIXTH);
+      store(to + 5 * stride, d4 - d2 + (d1 - d3) * 2.0f);
+    } else {
+      vector even = (d2 * 4.0f - d4) * SIXTH, odd = (d1 * 4.0f - d3) * SIXTH;
+      vector far_even = (d4 - d2) * (SIXTH / 4), far_odd = (d3 - d1) * (SIXTH / 2);
+      store(to, d0 - d2 * 1.25f + d4 * 0.25f);
+      store(to + stride, even + odd);
+      store(to + 2 * stride, even - odd);
+      store(to + 3 * stride, far_even + far_odd);
+      store(to + 4 * stride, far_even - far_odd);
+      store(to + 5 * stride, d1 * 4.0f - d3 * 5.0f + d5);
+    }
   }
 }
 
-// Six numbers -> A^T of them, four.
-INLINE void of_products(const lanes *m, lanes *to, long stride) {
-#pragma omp simd
-  for (long c = 0; c < LANES; c++) {
-    float m0 = m[0][c], m1 = m[stride][c], m2 = m[2 * stride][c], m3 = m[3 * stride][c], m4 = m[4 * stride][c],
-          m5 = m[5 * stride][c];
-    float sum = m1 + m2, difference = m1 - m2, far_sum = m3 + m4, far_difference = m3 - m4;
-    to[0][c] = m0 + sum + far_sum;
-    to[stride][c] = difference + 2 * far_difference;
-    to[2 * stride][c] = sum + 4 * far_sum;
-    to[3 * stride][c] = difference + 8 * far_difference + m5;
+// The places of a product -> `pixels`, at most four.
+INLINE void of_products(const float *from, long step, float *to, long stride, long pixels) {
+  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
+    vector m0 = load(from), m1 = load(from + step), m5 = load(from + 5 * step);
+    vector m2 = {0}, m3 = {0}, m4 = {0};
+    if (pixels > 1) m2 = load(from + 2 * step);
+    if (pixels > 2) m3 = load(from + 3 * step);
+    if (pixels > 3) m4 = load(from + 4 * step);
+    vector sum = m1 + m2, difference = m1 - m2, far_sum = m3 + m4, far_difference = m3 - m4;
+    vector y0 = m0 + sum + far_sum, y1 = difference + far_difference * 2.0f, y2 = sum + far_sum * 4.0f,
+           y3 = difference + far_difference * 8.0f;
+    store(to, pixels == 1 ? y0 + m5 : y0);
+    if (pixels > 1) store(to + stride, pixels == 2 ? y1 + m5 : y1);
+    if (pixels > 2) store(to + 2 * stride, pixels == 3 ? y2 + m5 : y2);
+    if (pixels > 3) store(to + 3 * stride, y3 + m5);
   }
 }
 
-// Four numbers of an output's gradient -> A of them, six.
-INLINE void of_gradient(const lanes *g, lanes *to, long stride) {
-#pragma omp simd
-  for (long c = 0; c < LANES; c++) {
-    float g0 = g[0][c], g1 = g[stride][c], g2 = g[2 * stride][c], g3 = g[3 * stride][c];
-    to[0][c] = g0;
-    to[stride][c] = g0 + g1 + g2 + g3;
-    to[2 * stride][c] = g0 - g1 + g2 - g3;
-    to[3 * stride][c] = g0 + 2 * g1 + 4 * g2 + 8 * g3;
-    to[4 * stride][c] = g0 - 2 * g1 + 4 * g2 - 8 * g3;
-    to[5 * stride][c] = g3;
+// Four pixels of an output's gradient, zeros from `pixels` on -> six places.
+INLINE void of_gradient(const float *from, long step, float *to, long stride, long pixels) {
+  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
+    vector g0 = load(from), g1 = load(from + step), g2 = load(from + 2 * step), g3 = load(from + 3 * step);
+    vector even = g0 + g2, odd = g1 + g3, far_even = g0 + g2 * 4.0f, far_odd = g1 * 2.0f + g3 * 8.0f;
+    store(to, g0);
+    store(to + stride, even + odd);
+    store(to + 2 * stride, even - odd);
+    store(to + 3 * stride, far_even + far_odd);
+    store(to + 4 * stride, far_even - far_odd);
+    store(to + 5 * stride, load(from + (pixels - 1) * step));
   }
 }
 
-// Three taps -> G of them, six; and back for the gradient.
-INLINE void of_taps(const lanes *k, lanes *to, long stride) {
-#pragma omp simd
-  for (long c = 0; c < LANES; c++) {
-    float k0 = k[0][c], k1 = k[stride][c], k2 = k[2 * stride][c], ends = k0 + k2, far_ends = k0 / 24 + k2 / 6;
-    to[0][c] = k0 / 4;
-    to[stride][c] = -(ends + k1) / 6;
-    to[2 * stride][c] = (k1 - ends) / 6;
-    to[3 * stride][c] = far_ends + k1 / 12;
-    to[4 * stride][c] = far_ends - k1 / 12;
-    to[5 * stride][c] = k2;
+// Three taps -> six places; and back for the gradient.
+INLINE void of_taps(const float *from, long step, float *to, long stride) {
+  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
+    vector k0 = load(from), k1 = load(from + step), k2 = load(from + 2 * step), even = k0 + k2, far_even = k0 + k2 * 4.0f;
+    store(to, k0);
+    store(to + stride, even + k1);
+    store(to + 2 * stride, even - k1);
+    store(to + 3 * stride, far_even + k1 * 2.0f);
+    store(to + 4 * stride, far_even - k1 * 2.0f);
+    store(to + 5 * stride, k2);
   }
 }
 
-INLINE void of_places(const lanes *m, lanes *to, long stride) {
-#pragma omp simd
-  for (long c = 0; c < LANES; c++) {
-    float m0 = m[0][c], m1 = m[stride][c], m2 = m[2 * stride][c], m3 = m[3 * stride][c], m4 = m[4 * stride][c],
-          m5 = m[5 * stride][c];
-    to[0][c] = m0 / 4 - (m1 + m2) / 6 + (m3 + m4) / 24;
-    to[stride][c] = (m2 - m1) / 6 + (m3 - m4) / 12;
-    to[2 * stride][c] = (m3 + m4 - m1 - m2) / 6 + m5;
+INLINE void of_places(const float *from, long step, float *to, long stride) {
+  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
+    vector m0 = load(from), m1 = load(from + step), m2 = load(from + 2 * step), m3 = load(from + 3 * step),
+           m4 = load(from + 4 * step), m5 = load(from + 5 * step);
+    store(to, m0 + m1 + m2 + m3 + m4);
+    store(to + stride, m1 - m2 + (m3 - m4) * 2.0f);
+    store(to + 2 * stride, m1 + m2 + (m3 + m4) * 4.0f + m5);
   }
 }
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 
-// `side` x `side` pixels of LANES channels from (top, left) of an image; zeros beyond its edges and channels.
-INLINE void read_square(const float *image, lanes *to, long side, long top, long left, long height, long width, long channels,
-                        long first) {
-  long count = least(LANES, channels - first);
-  for (long i = 0; i < side; i++)
-    for (long j = 0; j < side; j++) {
+INLINE long panels(long channels) { return (channels + LANES - 1) / LANES; }
+
+// `count` of LANES channels; all of them, which is what most panels have, without a call.
+INLINE void copy_lanes(float *to, const float *from, long count) {
+  if (count == LANES) memcpy(to, from, sizeof(lanes));
+  else memcpy(to, from, (size_t)count * sizeof(float));
+}
+
+// Height and width before pooling, where it was pooled.
+typedef struct { const float *numbers; const uint8_t *chosen; long height, width, channels; } image;
+
+INLINE image image_at(const float *maps, const uint8_t *chosen, long height, long width, long channels, long index) {
+  long size = height * width * channels / (chosen ? 4 : 1);
+  return (image){maps + index * size, chosen ? chosen + index * size : NULL, height, width, channels};
+}
+
+// Of `count` lanes those that were chosen `here`; zeros else.
+INLINE void keep_chosen(float *lane, const uint8_t *chosen, uint8_t here, long count) {
+  if (count == LANES)
+#pragma omp simd
+    for (long c = 0; c < LANES; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
+  else
+    for (long c = 0; c < count; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
+}
+
+// `high` x `wide` pixels from (top, left), LANES channels from `first`; zeros beyond edges and channels. Of a pooled image each number
+// stands where it was chosen, among zeros.
+INLINE void read_square(image x, lanes *to, long high, long wide, long top, long left, long first) {
+  long count = least(LANES, x.channels - first);
+  for (long i = 0; i < high; i++)
+    for (long j = 0; j < wide; j++) {
       long row = top + i, column = left + j;
       float *lane = to[i * REACH + j];
-      if (row < 0 || row >= height || column < 0 || column >= width) memset(lane, 0, sizeof(lanes));
-      else if (count == LANES) memcpy(lane, image + (row * width + column) * channels + first, sizeof(lanes));
-      else {
-        memset(lane, 0, sizeof(lanes));
-        memcpy(lane, image + (row * width + column) * channels + first, (size_t)count * sizeof(float));
+      int inside = row >= 0 && row < x.height && column >= 0 && column < x.width;
+      if (!inside || count < LANES) memset(lane, 0, sizeof(lanes));
+      if (!inside) continue;
+      if (!x.chosen) {
+        copy_lanes(lane, x.numbers + (row * x.width + column) * x.channels + first, count);
+        continue;
       }
+      long from = (row / 2 * (x.width / 2) + column / 2) * x.channels + first;
+      copy_lanes(lane, x.numbers + from, count);
+      keep_chosen(lane, x.chosen + from, (uint8_t)(row % 2 * 2 + column % 2), count);
     }
 }
 
-INLINE long panels(long channels) { return (channels + LANES - 1) / LANES; }
+// The largest of four pixels, and which it was.
+INLINE void largest(const lanes *a, const lanes *b, const lanes *c, const lanes *d, float *best, uint8_t *chosen) {
+#pragma omp simd
+  for (long k = 0; k < LANES; k++) {
+    float value = (*a)[k], second = (*b)[k], third = (*c)[k], fourth = (*d)[k];
+    uint32_t at = 0;
+    at = (second > value) | (second != second) ? 1 : at;
+    value = at == 1 ? second : value;
+    at = (third > value) | (third != third) ? 2 : at;
+    value = at == 2 ? third : value;
+    at = (fourth > value) | (fourth != fourth) ? 3 : at;
+    best[k] = at == 3 ? fourth : value;
+    chosen[k] = (uint8_t)at;
+  }
+}
+
+// `count` channels of `high` x `wide` pixels to a map of rows of `columns` pixels, half as many where `chosen`.
+INLINE void write_square(const lanes *from, float *pixels, uint8_t *chosen, long high, long wide, long columns, long channels,
+                         long count) {
+  if (!chosen)
+    for (long i = 0; i < high; i++)
+      for (long j = 0; j < wide; j++) copy_lanes(pixels + (i * columns + j) * channels, from[i * REACH + j], count);
+  else
+    for (long i = 0; i < high; i += 2)
+      for (long j = 0; j < wide; j += 2) {
+        const lanes *four = from + i * REACH + j;
+        long to = (i / 2 * (columns / 2) + j / 2) * channels;
+        lanes best;
+        uint8_t at[LANES];
+        largest(four, four + 1, four + REACH, four + REACH + 1, best, at);
+        copy_lanes(pixels + to, best, count);
+        memcpy(chosen + to, at, (size_t)count);
+      }
+}
+
+// A map, N images of `rows` x `columns` pixels, in tiles: those at the bottom of all images first, then those of 4 x 4 pixels, those at
+// the right, and those in the corner. So the tiles that have a place are neighbours.
+typedef struct { long images, rows, columns; } map;
+typedef struct { long image, top, left, high, wide; } tile;
+typedef struct { long from, to; } range;
+
+INLINE long at_bottom(map m) { return m.rows % STEP ? m.images * (m.columns / STEP) : 0; }
+INLINE long whole(map m) { return m.images * (m.rows / STEP) * (m.columns / STEP); }
+INLINE long at_right(map m) { return m.columns % STEP ? m.images * (m.rows / STEP) : 0; }
+INLINE long in_corner(map m) { return m.rows % STEP && m.columns % STEP ? m.images : 0; }
+INLINE long tiles_of(map m) { return at_bottom(m) + whole(m) + at_right(m) + in_corner(m); }
+
+INLINE tile tile_at(map m, long index) {
+  long down = m.rows / STEP, across = m.columns / STEP, high = m.rows % STEP, wide = m.columns % STEP;
+  if (index < at_bottom(m)) return (tile){index / across, down * STEP, index % across * STEP, high, STEP};
+  index -= at_bottom(m);
+  if (index < whole(m))
+    return (tile){index / (down * across), index / across % down * STEP, index % across * STEP, STEP, STEP};
+  index -= whole(m);
+  if (index < at_right(m)) return (tile){index / down, index % down * STEP, across * STEP, STEP, wide};
+  return (tile){index - at_right(m), down * STEP, across * STEP, high, wide};
+}
+
+// Whether so many pixels have a place, of six along a side.
+INLINE int has_place(long pixels, long place) { return place <= pixels || place == REACH - 1; }
+
+INLINE range tiles_with(map m, long place) {
+  int bottom = has_place(m.rows % STEP, place / REACH), right = has_place(m.columns % STEP, place % REACH);
+  range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole(m)};
+  if (right) found.to += at_right(m);
+  if (right && bottom) found.to += in_corner(m);
+  return found;
+}
+
+// Numbers from one place to the next: whole lines, an odd number of them, so that the 36 do not meet in one set of the cache.
+INLINE long stream_of(map m, long channels) { return (panels(channels) * tiles_of(m) | 1) * LANES; }
 
 // What was changed lies in 36 streams, more than a processor watches: each is told of its lines AHEAD tiles before they are needed.
 // So panels are gone through one after the other, not the tiles.
 enum { AHEAD = 4 };
 
-INLINE void write_places(const lanes *from, float *to, long tile, long tiles, long panel, long count) {
-  for (long place = 0; place < PLACES; place++) {
-    float *line = to + ((place * count + panel) * tiles + tile) * LANES;
-    __builtin_prefetch(line + AHEAD * LANES, 1);
-    memcpy(line, from[place], sizeof(lanes));
-  }
+INLINE void prepare_lines(const float *line, long stream, int written) {
+  for (long place = 0; place < PLACES; place++)
+    if (written) __builtin_prefetch(line + place * stream + AHEAD * LANES, 1);
+    else __builtin_prefetch(line + place * stream + AHEAD * LANES, 0);
 }
 
-INLINE void read_places(const float *from, lanes *to, long tile, long tiles, long panel, long count) {
-  for (long place = 0; place < PLACES; place++) {
-    const float *line = from + ((place * count + panel) * tiles + tile) * LANES;
-    __builtin_prefetch(line + AHEAD * LANES);
-    memcpy(to[place], line, sizeof(lanes));
-  }
+// One panel of a tile of `high` x `wide` pixels: to its places, in streams that lie `stream` numbers apart.
+INLINE void change_input(image x, long first, long top, long left, long high, long wide, float *to, long stream) {
+  lanes square[PLACES], half[PLACES];
+  const float *from = square[0];
+  long row = REACH * LANES, column = LANES;
+  int inside = top >= 0 && left >= 0 && top + high + 2 <= x.height && left + wide + 2 <= x.width && first + LANES <= x.channels;
+  if (inside && !x.chosen) {  // as it lies
+    from = x.numbers + (top * x.width + left) * x.channels + first;
+    row = x.width * x.channels, column = x.channels;
+  } else read_square(x, square, high + 2, wide + 2, top, left, first);
+  prepare_lines(to, stream, 1);
+  for (long j = 0; j < wide + 2; j++) of_input(from + j * column, row, half[j], REACH * LANES, high);
+  for (long i = 0; i < REACH; i++)
+    if (has_place(high, i)) of_input(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
 }
 
-// x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels and, here and below, `tiles` tiles, those
-// of all images and some more to fill up.
-void winograd_input(const float *x, float *to, long images, long height, long width, long channels, long rows, long columns,
-                    long padding, long tiles, long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
+INLINE void change_gradient(image gradient, long first, long top, long left, long high, long wide, float *to, long stream) {
+  lanes square[PLACES], half[PLACES];
+  read_square(gradient, square, STEP, STEP, top, left, first);
+  prepare_lines(to, stream, 1);
+  for (long j = 0; j < STEP; j++) of_gradient(square[j], REACH * LANES, half[j], REACH * LANES, high);
+  for (long i = 0; i < REACH; i++) of_gradient(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
+}
+
+// And from its places to `count` channels of its pixels.
+INLINE void change_back(const float *from, long stream, long high, long wide, float *pixels, uint8_t *chosen, long columns,
+                        long channels, long count) {
+  lanes half[PLACES], whole[PLACES];
+  prepare_lines(from, stream, 0);
+  for (long j = 0; j < REACH; j++)
+    if (has_place(wide, j)) of_products(from + j * stream, REACH * stream, half[j], REACH * LANES, high);
+  for (long i = 0; i < high; i++) of_products(half[i * REACH], LANES, whole[i * REACH], LANES, wide);
+  write_square(whole, pixels, chosen, high, wide, columns, channels, count);
+}
+
+// Most tiles are whole: the compiler makes code of their own for them, in which it knows their size.
+INLINE int is_whole(tile t) { return t.high == STEP && t.wide == STEP; }
+
+// x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels. H and W are those before pooling.
+void winograd_input(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels, long rows,
+                    long columns, long padding, long threads) {
+  map m = {images, rows, columns};
+  long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long work = 0; work < panels(channels) * count; work++) {
-    long panel = work / count, tile = work % count;
-    const float *image = x + tile / (down * across) * height * width * channels;
-    long top = tile / across % down * STEP - padding, left = tile % across * STEP - padding;
-    lanes d[PLACES], half[PLACES], whole[PLACES];
-    read_square(image, d, REACH, top, left, height, width, channels, panel * LANES);
-    for (long j = 0; j < REACH; j++) of_input(d + j, half + j, REACH);
-    for (long i = 0; i < REACH; i++) of_input(half + i * REACH, whole + i * REACH, 1);
-    write_places(whole, to, tile, tiles, panel, panels(channels));
+  for (long work = 0; work < panels(channels) * tiles; work++) {
+    tile t = tile_at(m, work % tiles);
+    image from = image_at(x, chosen, height, width, channels, t.image);
+    long first = work / tiles * LANES, top = t.top - padding, left = t.left - padding;
+    if (is_whole(t)) change_input(from, first, top, left, STEP, STEP, to + work * LANES, stream);
+    else change_input(from, first, top, left, t.high, t.wide, to + work * LANES, stream);
   }
 }
 
-// Products, 36 x panels of D x tiles x 16 -> y: N H' W' D.
-void winograd_output(const float *products, float *y, long images, long rows, long columns, long channels, long tiles,
+// Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
+void winograd_output(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns, long channels,
                      long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
+  map m = {images, rows, columns};
+  long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long work = 0; work < panels(channels) * count; work++) {
-    long panel = work / count, tile = work % count, first = panel * LANES;
-    float *image = y + tile / (down * across) * rows * columns * channels;
-    long top = tile / across % down * STEP, left = tile % across * STEP;
-    size_t size = (size_t)least(LANES, channels - first) * sizeof(float);
-    lanes m[PLACES], half[PLACES], whole[PLACES];
-    read_places(products, m, tile, tiles, panel, panels(channels));
-    for (long j = 0; j < REACH; j++) of_products(m + j, half + j, REACH);
-    for (long i = 0; i < STEP; i++) of_products(half + i * REACH, whole + i * REACH, 1);
-    for (long i = 0; i < STEP && top + i < rows; i++)
-      for (long j = 0; j < STEP && left + j < columns; j++)
-        memcpy(image + ((top + i) * columns + left + j) * channels + first, whole[i * REACH + j], size);
+  for (long work = 0; work < panels(channels) * tiles; work++) {
+    tile t = tile_at(m, work % tiles);
+    const float *from = products + work * LANES;
+    long first = work / tiles * LANES, count = least(LANES, channels - first);
+    long to = ((t.image * rows + t.top) / part * (columns / part) + t.left / part) * channels + first;
+    uint8_t *which = chosen ? chosen + to : NULL;
+    if (is_whole(t) && count == LANES) change_back(from, stream, STEP, STEP, y + to, which, columns, channels, LANES);
+    else change_back(from, stream, t.high, t.wide, y + to, which, columns, channels, count);
   }
 }
 
-// The gradient of the output, N H' W' D -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
-void winograd_gradient(const float *gradient, float *to, long images, long rows, long columns, long channels, long tiles,
-                     long threads) {
-  long down = (rows + STEP - 1) / STEP, across = (columns + STEP - 1) / STEP, count = images * down * across;
+// The gradient of the output, N H' W' D or pooled -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
+void winograd_gradient(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns, long channels,
+                       long threads) {
+  map m = {images, rows, columns};
+  long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long work = 0; work < panels(channels) * count; work++) {
-    long panel = work / count, tile = work % count;
-    const float *image = gradient + tile / (down * across) * rows * columns * channels;
-    long top = tile / across % down * STEP, left = tile % across * STEP;
-    lanes g[PLACES], half[PLACES], whole[PLACES];
-    read_square(image, g, STEP, top, left, rows, columns, channels, panel * LANES);
-    for (long j = 0; j < STEP; j++) of_gradient(g + j, half + j, REACH);
-    for (long i = 0; i < REACH; i++) of_gradient(half + i * REACH, whole + i * REACH, 1);
-    write_places(whole, to, tile, tiles, panel, panels(channels));
+  for (long work = 0; work < panels(channels) * tiles; work++) {
+    tile t = tile_at(m, work % tiles);
+    image from = image_at(gradient, chosen, rows, columns, channels, t.image);
+    long first = work / tiles * LANES;
+    if (is_whole(t)) change_gradient(from, first, t.top, t.left, STEP, STEP, to + work * LANES, stream);
+    else change_gradient(from, first, t.top, t.left, t.high, t.wide, to + work * LANES, stream);
   }
 }
 
@@ -207,27 +362,25 @@ void winograd_kernel(const float *kernel, float *to, long outputs, long inputs, 
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < out * inputs; work++) {
     long first = work / inputs * LANES, in = work % inputs;
-    lanes k[3 * REACH] = {0}, half[PLACES], whole[PLACES];
+    lanes k[3 * REACH] = {0}, half[PLACES];
     for (long lane = 0; lane < least(LANES, outputs - first); lane++)
       for (long tap = 0; tap < 9; tap++)
         k[tap / 3 * REACH + tap % 3][lane] = kernel[tap_at(first + lane, in, tap, channels, turned)];
-    for (long j = 0; j < 3; j++) of_taps(k + j, half + j, REACH);
-    for (long i = 0; i < REACH; i++) of_taps(half + i * REACH, whole + i * REACH, 1);
-    for (long place = 0; place < PLACES; place++) memcpy(to + (place * out * inputs + work) * LANES, whole[place], sizeof(lanes));
+    for (long j = 0; j < 3; j++) of_taps(k[j], REACH * LANES, half[j], REACH * LANES);
+    for (long i = 0; i < REACH; i++) of_taps(half[i * REACH], LANES, to + (i * REACH * out * inputs + work) * LANES, out * inputs * LANES);
   }
 }
 
 // The gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16 -> that of the kernel, D C 9.
 void winograd_kernel_back(const float *changed, float *kernel, long channels_out, long channels, long threads) {
-  long out = panels(channels_out), lines = panels(channels) * LANES;
+  long out = panels(channels_out), lines = panels(channels) * LANES, stream = out * lines * LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long panel = 0; panel < out; panel++)
     for (long c = 0; c < channels; c++) {
-      lanes m[PLACES], half[PLACES], whole[PLACES];
-      for (long place = 0; place < PLACES; place++)
-        memcpy(m[place], changed + ((place * out + panel) * lines + c) * LANES, sizeof(lanes));
-      for (long j = 0; j < REACH; j++) of_places(m + j, half + j, REACH);
-      for (long i = 0; i < 3; i++) of_places(half + i * REACH, whole + i * REACH, 1);
+      lanes half[PLACES], whole[PLACES];
+      const float *from = changed + (panel * lines + c) * LANES;
+      for (long j = 0; j < REACH; j++) of_places(from + j * stream, REACH * stream, half[j], REACH * LANES);
+      for (long i = 0; i < 3; i++) of_places(half[i * REACH], LANES, whole[i * REACH], LANES);
       for (long lane = 0; lane < least(LANES, channels_out - panel * LANES); lane++)
         for (long tap = 0; tap < 9; tap++)
           kernel[tap_at(panel * LANES + lane, c, tap, channels, 0)] = whole[tap / 3 * REACH + tap % 3][lane];
@@ -272,43 +425,52 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
   store_sums(sums, count, products);
 }
 
-// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. The
-// number of tiles is even.
-void winograd_multiply(const float *changed, const float *kernel, float *products, long tiles, long channels, long channels_out,
-                       long threads) {
-  long in = panels(channels), out = panels(channels_out);
-#pragma omp parallel for num_threads(threads) schedule(static)
+// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. Where
+// fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
+void winograd_multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
+                       long channels, long channels_out, long threads) {
+  map m = {images, rows, columns};
+  long tiles = tiles_of(m), out = panels(channels_out);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
-    const float *lines = kernel + work * channels * LANES, *from = changed + work / out * in * tiles * LANES;
-    float *to = products + work * tiles * LANES;
-    long tile = 0;
-    for (; tile + ROWS <= tiles; tile += ROWS)
-      multiply_tiles(from + tile * LANES, tiles, ROWS, lines, channels, to + tile * LANES);
-    for (; tile < tiles; tile += 2) multiply_tiles(from + tile * LANES, tiles, 2, lines, channels, to + tile * LANES);
+    const float *lines = kernel + work * channels * LANES, *from = changed + work / out * stream_of(m, channels);
+    float *to = products + work / out * stream_of(m, channels_out) + work % out * tiles * LANES;
+    range all = tiles_with(m, work / out);
+    long left = all.to - all.from;
+    for (long index = all.from; left >= ROWS; index += ROWS, left -= ROWS)
+      multiply_tiles(from + index * LANES, tiles, ROWS, lines, channels, to + index * LANES);
+    if (left && all.to - all.from >= ROWS)
+      multiply_tiles(from + (all.to - ROWS) * LANES, tiles, ROWS, lines, channels, to + (all.to - ROWS) * LANES);
+    else
+      for (long index = all.to - left; index < all.to; index++)
+        multiply_tiles(from + index * LANES, tiles, 1, lines, channels, to + index * LANES);
   }
 }
 
-// Adds to `count` lines of the gradient of a changed kernel the sums over all tiles.
-INLINE void add_gradient(const float *changed, long count, const float *lines, long tiles, float *to) {
+// Adds to `count` lines of the gradient of a changed kernel the sums over `length` tiles.
+INLINE void add_gradient(const float *changed, long count, const float *lines, long length, float *to) {
   vector sums[ROWS][PARTS];
   load_sums(to, count, sums);
-  add_products(changed, 1, count, lines, tiles, LANES, sums);
+  add_products(changed, 1, count, lines, length, LANES, sums);
   store_sums(sums, count, to);
 }
 
 // Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles of the
 // changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
-void winograd_add_gradient(const float *changed, const float *gradient, float *of_kernel, long tiles, long channels,
-                           long channels_out, long threads) {
+void winograd_add_gradient(const float *changed, const float *gradient, float *of_kernel, long images, long rows, long columns,
+                           long channels, long channels_out, long threads) {
   enum { REST = LANES % ROWS };
-  long in = panels(channels), out = panels(channels_out);
-#pragma omp parallel for num_threads(threads) schedule(static)
+  map m = {images, rows, columns};
+  long tiles = tiles_of(m), in = panels(channels), out = panels(channels_out);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
-    const float *lines = gradient + work * tiles * LANES, *from = changed + work / out * in * tiles * LANES;
+    range all = tiles_with(m, work / out);
+    const float *lines = gradient + work / out * stream_of(m, channels_out) + (work % out * tiles + all.from) * LANES;
+    const float *from = changed + work / out * stream_of(m, channels) + all.from * LANES;
     for (long panel = 0; panel < in; panel++, from += tiles * LANES) {
       float *to = of_kernel + (work * in + panel) * LANES * LANES;
-      for (long c = 0; c + ROWS <= LANES; c += ROWS) add_gradient(from + c, ROWS, lines, tiles, to + c * LANES);
-      if (REST) add_gradient(from + LANES - REST, REST, lines, tiles, to + (LANES - REST) * LANES);
+      for (long c = 0; c + ROWS <= LANES; c += ROWS) add_gradient(from + c, ROWS, lines, all.to - all.from, to + c * LANES);
+      if (REST) add_gradient(from + LANES - REST, REST, lines, all.to - all.from, to + (LANES - REST) * LANES);
     }
   }
 }

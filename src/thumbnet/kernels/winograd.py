@@ -3,8 +3,9 @@
 In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.4 times as fast as oneDNN, which
 multiplies all, on maps and widths of the networks here (docs/findings.md).
 """
-# Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output, T tiles of a part of the batch.
+# Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output.
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,34 +16,41 @@ from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
 STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
-PANEL = 16  # channels that lie together; the C's LANES
+PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
 PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
-LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of 2 x 2) changing the tiles costs more
+LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
+FEWEST_TILES = (
+    64  # of a batch; with fewer, changing the kernel costs more than multiplying less saves (docs/findings.md)
+)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
 def pays(x: Tensor, channels_out: int, padding: int) -> bool:
     """Whether x B C H W is convolved faster by tiles: float on the CPU, and enough of everything."""
-    rows, columns = x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
-    if (
-        x.dtype != torch.float32
-        or min(x.shape[1], channels_out) < FEWEST_CHANNELS
-        or x.numel() == 0
-        or min(rows, columns) < 1
-    ):
+    rows, columns = output_size(x, padding)
+    tiles = len(x) * tiles_along(rows) * tiles_along(columns)
+    few = min(x.shape[1], channels_out) < FEWEST_CHANNELS or min(rows, columns) < 1 or tiles < FEWEST_TILES
+    if x.dtype != torch.float32 or few:
         return False
-    return 9 * rows * columns >= LEAST_SAVING * PLACES * tiles_of(rows, columns) and library(x.dtype) is not None
+    saving = 9 * rows * columns / (places_of(rows) * places_of(columns))
+    return saving >= LEAST_SAVING and library(x.dtype) is not None
 
 
 class Winograd(torch.autograd.Function):
-    """x B C H W, kernel D C 3 3, bias D or None, padding -> B D H' W', all float; channels last in memory."""
+    """x B C H W, kernel D C 3 3, bias D or None, padding -> B D H' W', all float; channels last in memory.
+
+    Where `pool`, max-pooled by 2 x 2 as well, B D H'/2 W'/2: the whole map is four times as large and never written.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, padding: int, pool: bool = False) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
+        rows, columns = output_size(x, padding)
+        if pool:  # an odd last row or column belongs to no 2 x 2
+            rows, columns = rows - rows % 2, columns - columns % 2
+        y, chosen = convolve(x, kernel, padding, (rows, columns), pool=pool)
         ctx.save_for_backward(x, kernel)
-        ctx.padding = padding
-        y = convolve(x, kernel, padding)
+        ctx.padding, ctx.chosen = padding, chosen
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
@@ -52,20 +60,38 @@ class Winograd(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_kernel = of_bias = None
         if ctx.needs_input_grad[0]:  # a convolution with the kernel turned round
-            of_x = convolve(gradient, kernel, 2 - ctx.padding, turned=True)
+            size = (x.shape[2], x.shape[3])
+            of_x, _ = convolve(gradient, kernel, 2 - ctx.padding, size, chosen=ctx.chosen, turned=True)
         if ctx.needs_input_grad[1]:
-            of_kernel = kernel_gradient(x, gradient, ctx.padding)
+            of_kernel = kernel_gradient(x, gradient, ctx.padding, ctx.chosen)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(dim=(0, 2, 3))
-        return of_x, of_kernel, of_bias, None
+        return of_x, of_kernel, of_bias, None, None
 
 
-def convolve(x: Tensor, kernel: Tensor, padding: int, *, turned: bool = False) -> Tensor:
-    """x B C H W by a kernel D C 3 3 -> B D H' W'; `turned`, x B D H W -> B C H' W', as the gradient of the input needs it."""
-    (batch, channels, height, width), channels_out = x.shape, kernel.shape[1 if turned else 0]
-    rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
-    y = torch.empty((batch, channels_out, rows, columns), memory_format=torch.channels_last)
-    changed_kernel, tiles = torch.empty(PLACES * filled_up(channels_out, PANEL) * channels), tiles_of(rows, columns)
+def convolve(
+    x: Tensor,
+    kernel: Tensor,
+    padding: int,
+    size: tuple[int, int],
+    *,
+    pool: bool = False,
+    chosen: Tensor | None = None,
+    turned: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """x B C H W by a kernel D C 3 3 -> y B D H' W'; `turned`, x B D H W -> B C H' W', as the gradient of the input needs it.
+
+    H' and W' are given: zeros lie beyond the padding too, and what is not wanted is not computed. With `pool`, y is pooled, and
+    which of 2 x 2 was the largest comes beside it, uint8 in the shape of y. Given that as `chosen`, x is the gradient of what
+    was pooled.
+    """
+    channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
+    height, width = full_size(x, chosen)
+    by = 2 if pool else 1
+    shape = (len(x), channels_out, size[0] // by, size[1] // by)
+    y = torch.empty(shape, memory_format=torch.channels_last)
+    which = torch.empty_like(y, dtype=torch.uint8) if pool else None
+    changed_kernel = torch.empty(PLACES * panels(channels_out) * PANEL * channels)
     call(
         "winograd_kernel",
         x.dtype,
@@ -76,46 +102,81 @@ def convolve(x: Tensor, kernel: Tensor, padding: int, *, turned: bool = False) -
         kernel.shape[1],
         int(turned),
     )
-    for x_part, y_part in parts(x, y, tiles):
-        count, places = len(x_part), filled_up(len(x_part) * tiles, 2)  # the C multiplies no tile alone
-        changed, products = torch.empty(numbers(places, channels)), torch.empty(numbers(places, channels_out))
-        call("winograd_input", x.dtype, x_part, changed, count, height, width, channels, rows, columns, padding, places)
-        call("winograd_multiply", x.dtype, changed, changed_kernel, products, places, channels, channels_out)
-        call("winograd_output", x.dtype, products, y_part, count, rows, columns, channels_out, places)
-    return y
+    for images in parts(len(x), size, max(channels, channels_out)):
+        x_part, y_part, count = x[images], y[images], len(x[images])
+        changed, products = room_for(count, size, channels), room_for(count, size, channels_out)
+        call(
+            "winograd_input",
+            x.dtype,
+            x_part,
+            of(chosen, images),
+            changed,
+            count,
+            height,
+            width,
+            channels,
+            *size,
+            padding,
+        )
+        call("winograd_multiply", x.dtype, changed, changed_kernel, products, count, *size, channels, channels_out)
+        call("winograd_output", x.dtype, products, y_part, of(which, images), count, *size, channels_out)
+    return y, which
 
 
-def kernel_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
-    """That of the kernel, D C 3 3, from x B C H W and the gradient of the output B D H' W'."""
-    (_, channels, height, width), (_, channels_out, rows, columns) = x.shape, gradient.shape
-    total, tiles = torch.zeros(numbers(filled_up(channels, PANEL), channels_out)), tiles_of(rows, columns)
-    for x_part, g_part in parts(x, gradient, tiles):
-        count, places = len(x_part), filled_up(len(x_part) * tiles, 2)
-        changed, of_output = torch.zeros(numbers(places, channels)), torch.zeros(numbers(places, channels_out))
-        call("winograd_input", x.dtype, x_part, changed, count, height, width, channels, rows, columns, padding, places)
-        call("winograd_gradient", x.dtype, g_part, of_output, count, rows, columns, channels_out, places)
-        call("winograd_add_gradient", x.dtype, changed, of_output, total, places, channels, channels_out)
+def kernel_gradient(x: Tensor, gradient: Tensor, padding: int, chosen: Tensor | None = None) -> Tensor:
+    """That of the kernel, D C 3 3, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
+    (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
+    total = torch.zeros(PLACES * panels(channels_out) * panels(channels) * PANEL**2)
+    for images in parts(len(x), size, max(channels, channels_out)):
+        x_part, g_part, count = x[images], gradient[images], len(x[images])
+        changed, of_output = room_for(count, size, channels), room_for(count, size, channels_out)
+        call("winograd_input", x.dtype, x_part, None, changed, count, height, width, channels, *size, padding)
+        call("winograd_gradient", x.dtype, g_part, of(chosen, images), of_output, count, *size, channels_out)
+        call("winograd_add_gradient", x.dtype, changed, of_output, total, count, *size, channels, channels_out)
     result = torch.empty(channels_out, channels, 3, 3)
     call("winograd_kernel_back", x.dtype, total, result, channels_out, channels)
     return result
 
 
-def tiles_of(rows: int, columns: int) -> int:
-    """Of an image."""
-    return -(-rows // STEP) * -(-columns // STEP)
+def of(chosen: Tensor | None, images: slice) -> Tensor | None:
+    """That part of what may be absent."""
+    return None if chosen is None else chosen[images]
 
 
-def filled_up(count: int, by: int) -> int:
-    """To a multiple of `by`."""
-    return -(-count // by) * by
+def full_size(x: Tensor, chosen: Tensor | None) -> tuple[int, int]:
+    """Height and width of a map, before it was pooled where `chosen`."""
+    by = 1 if chosen is None else 2
+    return x.shape[2] * by, x.shape[3] * by
 
 
-def numbers(places: int, channels: int) -> int:
-    """That so many tiles are changed into."""
-    return PLACES * filled_up(channels, PANEL) * places
+def output_size(x: Tensor, padding: int) -> tuple[int, int]:
+    """Height and width of x B C H W convolved."""
+    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
 
 
-def parts(x: Tensor, y: Tensor, tiles: int) -> "zip[tuple[Tensor, Tensor]]":
-    """Both cut into as many images at a time as fit `PART`, where an image has so many tiles."""
-    count = max(1, PART // numbers(tiles, max(x.shape[1], y.shape[1])))
-    return zip(x.split(count), y.split(count), strict=True)
+def places_of(pixels: int) -> int:
+    """That a side of so many pixels is changed into: a tile of n pixels has n + 2."""
+    return pixels + 2 * tiles_along(pixels)
+
+
+def tiles_along(pixels: int) -> int:
+    """A side of so many pixels; the last tile may have fewer of them."""
+    return -(-pixels // STEP)
+
+
+def panels(channels: int) -> int:
+    """That so many channels fill, the last one perhaps in part."""
+    return -(-channels // PANEL)
+
+
+def room_for(images: int, size: Sequence[int], channels: int) -> Tensor:
+    """For what the tiles of maps of this size are changed into, not yet filled."""
+    lines = panels(channels) * tiles_along(size[0]) * tiles_along(size[1]) * images
+    return torch.empty(PLACES * (lines | 1) * PANEL)  # `stream_of` of the C
+
+
+def parts(images: int, size: Sequence[int], channels: int) -> Iterator[slice]:
+    """As many images at a time as fit `PART` when their maps of this size are changed."""
+    count = PART // len(room_for(1, size, channels))
+    count = max(1, count if count < ROWS else count - count % ROWS)  # so that no tile is multiplied twice
+    return (slice(start, start + count) for start in range(0, images, count))

@@ -32,26 +32,41 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.in_channels == 1:
             return channels_last(super().forward(x))
-        square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1
-        plain = square and self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        if x.device.type != "cpu" or not plain:  # a GPU has kernels for these cases
+        if x.device.type != "cpu" or not self.is_plain():  # a GPU has kernels for these cases
             return super().forward(x)
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self.as_product_over_pixels(x)
         if self.stride != (1, 1):
             return super().forward(x)
-        height, width = x.shape[2:]
-        if self.kernel_size == (3, 3) and self.padding == (1, 1) and height == width <= LARGEST_DENSE_SIDE:
+        if self.is_dense(x):
             return self.as_dense_layer(x)
-        if self.kernel_size == (3, 3) and compute_dtype(x) == torch.float32 and self.padding[0] < 2:  # type: ignore[operator]
-            padding = int(self.padding[0])
-            if pays(x, self.out_channels, padding):
-                return Winograd.apply(x, self.weight, self.bias, padding)  # type: ignore[no-any-return]
+        if self.by_tiles(x):
+            return Winograd.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         same_or_valid = self.padding[0] in (0, (self.kernel_size[0] - 1) / 2)
         wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
         if same_or_valid and wide and compute_dtype(x) == torch.bfloat16 and has_tiles():
             return TileConvolution.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         return super().forward(x)
+
+    def is_plain(self) -> bool:
+        square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1
+        return square and self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+
+    def by_tiles(self, x: Tensor) -> bool:
+        """Whether x B C H W goes through `Winograd`."""
+        fits = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.is_plain() and self.padding[0] in (0, 1)
+        if not fits or x.device.type != "cpu" or compute_dtype(x) != torch.float32:
+            return False
+        return not self.is_dense(x) and pays(x, self.out_channels, int(self.padding[0]))
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Of what goes `by_tiles`: max-pooled by 2 x 2, in one operation with the convolution."""
+        return Winograd.apply(x, self.weight, self.bias, int(self.padding[0]), True)  # type: ignore[no-any-return]
+
+    def is_dense(self, x: Tensor) -> bool:
+        """A 3x3 kernel, and a map so small that it is one dense layer."""
+        height, width = x.shape[2:]
+        return self.kernel_size == (3, 3) and self.padding == (1, 1) and height == width <= LARGEST_DENSE_SIDE
 
     def as_product_over_pixels(self, x: Tensor) -> Tensor:
         """A 1x1 kernel: every pixel the kernel visits is multiplied by the same matrix."""

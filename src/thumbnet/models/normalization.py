@@ -18,5 +18,5 @@ class NormActivation(nn.BatchNorm2d):
         assert activation in ACTIVATIONS
         self.activation, self.pool = activation, pool
 
-    def forward(self, x: Tensor) -> Tensor:  # B C H W -> B C H W, or B C H/2 W/2
-        return pool_norm_activate(x, self, self.activation, pool=self.pool)
+    def forward(self, x: Tensor, *, pooled: bool = False) -> Tensor:  # B C H W -> B C H W, or B C H/2 W/2
+        return pool_norm_activate(x, self, self.activation, pool=self.pool and not pooled)
