@@ -305,7 +305,7 @@ INLINE void change_back(const float *from, long stream, long high, long wide, fl
 INLINE int is_whole(tile t) { return t.high == STEP && t.wide == STEP; }
 
 // x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels. H and W are those before pooling.
-void winograd_input(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels, long rows,
+static void change_inputs(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels, long rows,
                     long columns, long padding, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
@@ -320,7 +320,7 @@ void winograd_input(const float *x, const uint8_t *chosen, float *to, long image
 }
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
-void winograd_output(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns, long channels,
+static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns, long channels,
                      long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
@@ -337,7 +337,7 @@ void winograd_output(const float *products, float *y, uint8_t *chosen, long imag
 }
 
 // The gradient of the output, N H' W' D or pooled -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
-void winograd_gradient(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns, long channels,
+static void change_gradients(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns, long channels,
                        long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
@@ -357,7 +357,7 @@ INLINE long tap_at(long out, long in, long tap, long channels, long turned) {
 }
 
 // A kernel D C 9 -> 36 x panels of D x C x 16; `turned` -> 36 x panels of C x D x 16. `channels`: its C.
-void winograd_kernel(const float *kernel, float *to, long outputs, long inputs, long channels, long turned, long threads) {
+static void change_kernel(const float *kernel, float *to, long outputs, long inputs, long channels, long turned, long threads) {
   long out = panels(outputs);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < out * inputs; work++) {
@@ -372,7 +372,7 @@ void winograd_kernel(const float *kernel, float *to, long outputs, long inputs, 
 }
 
 // The gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16 -> that of the kernel, D C 9.
-void winograd_kernel_back(const float *changed, float *kernel, long channels_out, long channels, long threads) {
+static void change_kernel_back(const float *changed, float *kernel, long channels_out, long channels, long threads) {
   long out = panels(channels_out), lines = panels(channels) * LANES, stream = out * lines * LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long panel = 0; panel < out; panel++)
@@ -427,7 +427,7 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
 
 // Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. Where
 // fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
-void winograd_multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
+static void multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
                        long channels, long channels_out, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), out = panels(channels_out);
@@ -457,7 +457,7 @@ INLINE void add_gradient(const float *changed, long count, const float *lines, l
 
 // Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles of the
 // changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
-void winograd_add_gradient(const float *changed, const float *gradient, float *of_kernel, long images, long rows, long columns,
+static void add_gradients(const float *changed, const float *gradient, float *of_kernel, long images, long rows, long columns,
                            long channels, long channels_out, long threads) {
   enum { REST = LANES % ROWS };
   map m = {images, rows, columns};
@@ -473,6 +473,39 @@ void winograd_add_gradient(const float *changed, const float *gradient, float *o
       if (REST) add_gradient(from + LANES - REST, REST, lines, all.to - all.from, to + (LANES - REST) * LANES);
     }
   }
+}
+
+// x: N H W C, convolved by `kernel`, D C 9 (`turned`: by that of the gradient of the input, whose outputs are C) -> y: N H' W' D, H' and
+// W' being `rows` and `columns`. `at_once` images are changed into `changed` and `products`, and the kernel into `changed_kernel`. Given
+// `of_x`, x was pooled, and it was chosen; given `of_y`, y is to be.
+void winograd_convolve(const float *x, const uint8_t *of_x, const float *kernel, float *y, uint8_t *of_y, float *changed,
+                       float *changed_kernel, float *products, long images, long at_once, long height, long width, long channels,
+                       long rows, long columns, long channels_out, long padding, long turned, long threads) {
+  long x_image = height * width * channels / (of_x ? 4 : 1), y_image = rows * columns * channels_out / (of_y ? 4 : 1);
+  change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, threads);
+  for (long n = 0; n < images; n += at_once) {
+    long count = least(at_once, images - n);
+    change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, changed, count, height, width, channels, rows, columns, padding,
+                  threads);
+    multiply(changed, changed_kernel, products, count, rows, columns, channels, channels_out, threads);
+    change_products_back(products, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, threads);
+  }
+}
+
+// The gradient of the kernel, D C 9, from x: N H W C and the gradient of the output, N H' W' D, pooled where `chosen`. `total`, 36 x panels
+// of D x C x 16 with C filled up to a multiple of 16, is zero.
+void winograd_kernel_gradient(const float *x, const float *gradient, const uint8_t *chosen, float *of_kernel, float *changed,
+                              float *of_output, float *total, long images, long at_once, long height, long width, long channels,
+                              long rows, long columns, long channels_out, long padding, long threads) {
+  long x_image = height * width * channels, y_image = rows * columns * channels_out / (chosen ? 4 : 1);
+  for (long n = 0; n < images; n += at_once) {
+    long count = least(at_once, images - n);
+    change_inputs(x + n * x_image, NULL, changed, count, height, width, channels, rows, columns, padding, threads);
+    change_gradients(gradient + n * y_image, chosen ? chosen + n * y_image : NULL, of_output, count, rows, columns, channels_out,
+                     threads);
+    add_gradients(changed, of_output, total, count, rows, columns, channels, channels_out, threads);
+  }
+  change_kernel_back(total, of_kernel, channels_out, channels, threads);
 }
 
 #endif

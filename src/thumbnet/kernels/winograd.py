@@ -5,7 +5,7 @@ multiplies all, on maps and widths of the networks here (docs/findings.md).
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,61 +86,58 @@ def convolve(
     was pooled.
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
-    height, width = full_size(x, chosen)
-    by = 2 if pool else 1
+    by, at_once = 2 if pool else 1, images_at_once(len(x), size, max(channels, channels_out))
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
     y = torch.empty(shape, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
-    changed_kernel = torch.empty(PLACES * panels(channels_out) * PANEL * channels)
     call(
-        "winograd_kernel",
+        "winograd_convolve",
         x.dtype,
+        x,
+        chosen,
         kernel.contiguous(),
-        changed_kernel,
-        channels_out,
+        y,
+        which,
+        room_for(at_once, size, channels),
+        torch.empty(PLACES * panels(channels_out) * PANEL * channels),
+        room_for(at_once, size, channels_out),
+        len(x),
+        at_once,
+        *full_size(x, chosen),
         channels,
-        kernel.shape[1],
+        *size,
+        channels_out,
+        padding,
         int(turned),
     )
-    for images in parts(len(x), size, max(channels, channels_out)):
-        x_part, y_part, count = x[images], y[images], len(x[images])
-        changed, products = room_for(count, size, channels), room_for(count, size, channels_out)
-        call(
-            "winograd_input",
-            x.dtype,
-            x_part,
-            of(chosen, images),
-            changed,
-            count,
-            height,
-            width,
-            channels,
-            *size,
-            padding,
-        )
-        call("winograd_multiply", x.dtype, changed, changed_kernel, products, count, *size, channels, channels_out)
-        call("winograd_output", x.dtype, products, y_part, of(which, images), count, *size, channels_out)
     return y, which
 
 
 def kernel_gradient(x: Tensor, gradient: Tensor, padding: int, chosen: Tensor | None = None) -> Tensor:
     """That of the kernel, D C 3 3, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
-    total = torch.zeros(PLACES * panels(channels_out) * panels(channels) * PANEL**2)
-    for images in parts(len(x), size, max(channels, channels_out)):
-        x_part, g_part, count = x[images], gradient[images], len(x[images])
-        changed, of_output = room_for(count, size, channels), room_for(count, size, channels_out)
-        call("winograd_input", x.dtype, x_part, None, changed, count, height, width, channels, *size, padding)
-        call("winograd_gradient", x.dtype, g_part, of(chosen, images), of_output, count, *size, channels_out)
-        call("winograd_add_gradient", x.dtype, changed, of_output, total, count, *size, channels, channels_out)
+    at_once = images_at_once(len(x), size, max(channels, channels_out))
     result = torch.empty(channels_out, channels, 3, 3)
-    call("winograd_kernel_back", x.dtype, total, result, channels_out, channels)
+    call(
+        "winograd_kernel_gradient",
+        x.dtype,
+        x,
+        gradient,
+        chosen,
+        result,
+        room_for(at_once, size, channels),
+        room_for(at_once, size, channels_out),
+        torch.zeros(PLACES * panels(channels_out) * panels(channels) * PANEL**2),
+        len(x),
+        at_once,
+        height,
+        width,
+        channels,
+        *size,
+        channels_out,
+        padding,
+    )
     return result
-
-
-def of(chosen: Tensor | None, images: slice) -> Tensor | None:
-    """That part of what may be absent."""
-    return None if chosen is None else chosen[images]
 
 
 def full_size(x: Tensor, chosen: Tensor | None) -> tuple[int, int]:
@@ -175,8 +172,7 @@ def room_for(images: int, size: Sequence[int], channels: int) -> Tensor:
     return torch.empty(PLACES * (lines | 1) * PANEL)  # `stream_of` of the C
 
 
-def parts(images: int, size: Sequence[int], channels: int) -> Iterator[slice]:
-    """As many images at a time as fit `PART` when their maps of this size are changed."""
-    count = PART // len(room_for(1, size, channels))
-    count = max(1, count if count < ROWS else count - count % ROWS)  # so that no tile is multiplied twice
-    return (slice(start, start + count) for start in range(0, images, count))
+def images_at_once(images: int, size: Sequence[int], channels: int) -> int:
+    """As many of them as fit `PART` when their maps of this size are changed."""
+    count = max(1, PART // len(room_for(1, size, channels)))
+    return min(images, count if count < ROWS else count - count % ROWS)  # so that no tile is multiplied twice
