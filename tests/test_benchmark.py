@@ -62,13 +62,26 @@ def test_one_seed_has_no_spread_and_no_interval():
     assert "| 83.00% |  |" in campaign_table([made])[-1]
 
 
-def test_a_new_record_is_told_as_a_ratio_to_the_published_one(monkeypatch):
+def test_a_new_record_is_told_as_a_ratio_to_the_published_one():
     old, new = record([row(0, 0.83, 10.0), row(1, 0.84, 10.0)]), record([row(2, 0.845, 5.0), row(3, 0.845, 5.0)])
-    monkeypatch.setattr("thumbnet.results.recorded", lambda: [old])
-    assert compared_with_published(new) == [
+    assert compared_with_published(new, [old]) == [
         "cifar10-83: +1.00 points and 0.50 x the train clock of the published record (83.50% in 10.0 s on a processor)"
     ]
-    assert compared_with_published(record([row(0, 0.8, 5.0)], epochs=1)) == []  # another recipe
+    assert compared_with_published(record([row(0, 0.8, 5.0)], epochs=1), [old]) == []  # another recipe
+
+
+def test_bench_compares_with_what_was_recorded_before_it_wrote(monkeypatch, capsys):
+    old, new = record([row(0, 0.83, 10.0), row(1, 0.84, 10.0)]), record([row(2, 0.845, 5.0), row(3, 0.845, 5.0)])
+    shelf = [old]
+
+    def measured(*_, **__):
+        shelf[0] = new
+        return new
+
+    monkeypatch.setattr("thumbnet.results.recorded", lambda: list(shelf))
+    monkeypatch.setattr("thumbnet.benchmark.measured_campaign", measured)
+    assert command_line(["bench", "cifar10-83", "--seeds", "2"]) == 0
+    assert "+1.00 points and 0.50 x the train clock" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 31])

@@ -121,6 +121,15 @@ def test_the_activation_map_is_of_a_layer_with_eight_places_a_side(name, monkeyp
     assert min(sides[-1]) >= 8
 
 
+def test_the_activation_map_of_an_image_does_not_depend_on_how_many_are_explained():
+    model = create_model("speednet", classes=5, channels=3).eval()
+    images = torch.rand(8, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    together = activation_maps(
+        model, images, torch.arange(8) % 5
+    )  # enough of them for a convolution that pools by itself
+    assert torch.allclose(activation_maps(model, images[:1], torch.tensor([0])), together[:1], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_can_be_explained(name):
     model = create_model(name, classes=5, channels=3).eval()

@@ -245,14 +245,15 @@ def streak(images: Tensor, length: float, falloff: float, degrees: Tensor) -> Te
 
 def zoomed(images: Tensor, zoom: float) -> Tensor:
     """Enlarged about the centre, the border cut off."""
-    down, across = (interpolation(side, zoom).to(images) for side in images.shape[2:])
+    down, across = (interpolation(side, zoom, images.device) for side in images.shape[2:])
     return down @ (images @ across.T)
 
 
-def interpolation(side: int, zoom: float) -> Tensor:
-    """The matrix, side side, whose rows take a pixel each from the two nearest of a line enlarged about its centre."""
-    places = ((torch.arange(side) + 0.5 - side / 2) / zoom + side / 2 - 0.5).clamp(0, side - 1)
-    return (1 - (places[:, None] - torch.arange(side)).abs()).clamp(min=0)
+def interpolation(side: int, zoom: float, device: torch.device) -> Tensor:
+    """The matrix, side side, whose rows make a pixel each of the two nearest, of a line enlarged about its centre."""
+    pixels = torch.arange(side, device=device)
+    places = ((pixels + 0.5 - side / 2) / zoom + side / 2 - 0.5).clamp(0, side - 1)
+    return (1 - (places[:, None] - pixels).abs()).clamp(min=0)
 
 
 def plasma(batch: int, height: int, width: int, decay: float, random: Generator) -> Tensor:

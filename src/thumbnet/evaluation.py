@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 VIEWS = (1, 2, 6)  # what `average_over_views` knows
-BATCH_SIZE = 500  # large enough to fill two cores, small enough to stay in their caches; no result depends on it
+BATCH_SIZE = (
+    500  # large enough to fill two cores, small enough to stay in their caches; results depend on it by rounding only
+)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,10 @@ def bench(
     from thumbnet.benchmark import dataset_of, measured_campaign
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
+    from thumbnet.results import recorded
     from thumbnet.words import counted
 
+    published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
         for name in recipes:
@@ -98,11 +100,12 @@ def bench(
     if json:
         print_json({"campaigns": records})
     else:
-        print("\n".join(lines(records)))
+        print("\n".join(lines(records, published)))
 
 
-def lines(records: list[dict[str, Any]]) -> list[str]:
+def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:
     """The table for people, and each record as a ratio to the published one."""
     from thumbnet.results import campaign_table, compared_with_published
 
-    return [*campaign_table(records), *(line for record in records for line in compared_with_published(record))]
+    compared = (line for record in records for line in compared_with_published(record, published))
+    return [*campaign_table(records), *compared]

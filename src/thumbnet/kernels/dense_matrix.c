@@ -7,8 +7,6 @@
 
 enum { TAPS = 9, BLOCK = 256 };  // input channels at a time, so that nine rows of them stay in the first cache
 
-INLINE long smaller(long a, long b) { return a < b ? a : b; }
-
 INLINE long tap_between(long out, long in, long side) {  // -1 where no tap joins them
   long down = in / side - out / side + 1, right = in % side - out % side + 1;
   return down < 0 || down > 2 || right < 0 || right > 2 ? -1 : down * 3 + right;

@@ -1,9 +1,14 @@
 // The numbers that maps and matrices hold: bfloat16, the upper half of a float, or where FLOAT is defined float itself.
 
+#ifndef NUMBER
+#define NUMBER
+
 #include <stdint.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+
+INLINE long smaller(long a, long b) { return a < b ? a : b; }
 
 INLINE uint32_t bits_of(float value) {
   uint32_t bits;
@@ -36,5 +41,7 @@ INLINE number narrow(float value) {  // to the nearest, ties to even
   uint32_t bits = bits_of(value);
   return (number)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
+
+#endif
 
 #endif

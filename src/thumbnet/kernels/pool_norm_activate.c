@@ -3,6 +3,7 @@
 // A map is N images of H x W pixels of C channels, each a "number" (number.h). Sums are floats, kept for each image and
 // added in the order of the images, so that no result depends on the number of threads.
 
+#include "largest.h"
 #include "number.h"
 
 enum activation { NONE, RELU, SILU, GELU, LEAKY_RELU };
@@ -75,24 +76,6 @@ INLINE float slope(float z, enum activation kind) {  // of `activate`
   }
 }
 
-// The largest of 2 x 2 pixels of each channel and which it was (0 to 3, the first of equals); a NaN is the largest of all.
-INLINE void largest(const number *x, long right, long below, number *best, uint8_t *place, long channels) {
-#pragma omp simd
-  for (long c = 0; c < channels; c++) {
-    float value = wide(x[c]);
-    uint32_t at = 0;
-    float b = wide(x[c + right]), d = wide(x[c + below]), e = wide(x[c + right + below]);
-    at = (b > value) | (b != b) ? 1 : at;
-    value = at == 1 ? b : value;
-    at = (d > value) | (d != d) ? 2 : at;
-    value = at == 2 ? d : value;
-    at = (e > value) | (e != e) ? 3 : at;
-    value = at == 3 ? e : value;
-    best[c] = narrow(value);
-    place[c] = (uint8_t)at;
-  }
-}
-
 // x: N H W C -> pooled and place: N H/2 W/2 C.
 void pool(const number *x, number *pooled, uint8_t *place, long images, long height, long width, long channels, long threads) {
   long rows = height / 2, columns = width / 2;
@@ -133,8 +116,6 @@ INLINE void add_images(const float *values, double *total, long images, long cha
   for (long n = 0; n < images; n++)
     for (long k = 0; k < width; k++) total[k] += values[n * channels + first + k];
 }
-
-INLINE long smaller(long a, long b) { return a < b ? a : b; }
 
 // From those sums over `count` pixels: each channel's mean and inverse deviation; what the map is multiplied by and moved by
 // to be normalised, weighted and shifted; the running statistics a step of `momentum` nearer. All C.

@@ -13,6 +13,7 @@
 // Where pooling by 2 x 2 follows, only what it leaves is written, and `chosen`: which of the four was the largest (0 to 3, the first of
 // equals; a NaN is the largest of all). Else `chosen` is NULL.
 
+#include "largest.h"
 #include "number.h"
 
 #ifdef FLOAT
@@ -136,8 +137,6 @@ INLINE void of_places(const float *from, long step, float *to, long stride) {
   }
 }
 
-INLINE long least(long a, long b) { return a < b ? a : b; }
-
 INLINE long panels(long channels) { return (channels + LANES - 1) / LANES; }
 
 // `count` of LANES channels; all of them, which is what most panels have, without a call.
@@ -166,7 +165,7 @@ INLINE void keep_chosen(float *lane, const uint8_t *chosen, uint8_t here, long c
 // `high` x `wide` pixels from (top, left), LANES channels from `first`; zeros beyond edges and channels. Of a pooled image each number
 // stands where it was chosen, among zeros.
 INLINE void read_square(image x, lanes *to, long high, long wide, long top, long left, long first) {
-  long count = least(LANES, x.channels - first);
+  long count = smaller(LANES, x.channels - first);
   for (long i = 0; i < high; i++)
     for (long j = 0; j < wide; j++) {
       long row = top + i, column = left + j;
@@ -184,22 +183,6 @@ INLINE void read_square(image x, lanes *to, long high, long wide, long top, long
     }
 }
 
-// The largest of four pixels, and which it was.
-INLINE void largest(const lanes *a, const lanes *b, const lanes *c, const lanes *d, float *best, uint8_t *chosen) {
-#pragma omp simd
-  for (long k = 0; k < LANES; k++) {
-    float value = (*a)[k], second = (*b)[k], third = (*c)[k], fourth = (*d)[k];
-    uint32_t at = 0;
-    at = (second > value) | (second != second) ? 1 : at;
-    value = at == 1 ? second : value;
-    at = (third > value) | (third != third) ? 2 : at;
-    value = at == 2 ? third : value;
-    at = (fourth > value) | (fourth != fourth) ? 3 : at;
-    best[k] = at == 3 ? fourth : value;
-    chosen[k] = (uint8_t)at;
-  }
-}
-
 // `count` channels of `high` x `wide` pixels to a map of rows of `columns` pixels, half as many where `chosen`.
 INLINE void write_square(const lanes *from, float *pixels, uint8_t *chosen, long high, long wide, long columns, long channels,
                          long count) {
@@ -213,7 +196,7 @@ INLINE void write_square(const lanes *from, float *pixels, uint8_t *chosen, long
         long to = (i / 2 * (columns / 2) + j / 2) * channels;
         lanes best;
         uint8_t at[LANES];
-        largest(four, four + 1, four + REACH, four + REACH + 1, best, at);
+        largest(*four, LANES, REACH * LANES, best, at, LANES);
         copy_lanes(pixels + to, best, count);
         memcpy(chosen + to, at, (size_t)count);
       }
@@ -226,18 +209,18 @@ typedef struct { long image, top, left, high, wide; } tile;
 typedef struct { long from, to; } range;
 
 INLINE long at_bottom(map m) { return m.rows % STEP ? m.images * (m.columns / STEP) : 0; }
-INLINE long whole(map m) { return m.images * (m.rows / STEP) * (m.columns / STEP); }
+INLINE long whole_ones(map m) { return m.images * (m.rows / STEP) * (m.columns / STEP); }
 INLINE long at_right(map m) { return m.columns % STEP ? m.images * (m.rows / STEP) : 0; }
 INLINE long in_corner(map m) { return m.rows % STEP && m.columns % STEP ? m.images : 0; }
-INLINE long tiles_of(map m) { return at_bottom(m) + whole(m) + at_right(m) + in_corner(m); }
+INLINE long tiles_of(map m) { return at_bottom(m) + whole_ones(m) + at_right(m) + in_corner(m); }
 
 INLINE tile tile_at(map m, long index) {
   long down = m.rows / STEP, across = m.columns / STEP, high = m.rows % STEP, wide = m.columns % STEP;
   if (index < at_bottom(m)) return (tile){index / across, down * STEP, index % across * STEP, high, STEP};
   index -= at_bottom(m);
-  if (index < whole(m))
+  if (index < whole_ones(m))
     return (tile){index / (down * across), index / across % down * STEP, index % across * STEP, STEP, STEP};
-  index -= whole(m);
+  index -= whole_ones(m);
   if (index < at_right(m)) return (tile){index / down, index % down * STEP, across * STEP, STEP, wide};
   return (tile){index - at_right(m), down * STEP, across * STEP, high, wide};
 }
@@ -247,7 +230,7 @@ INLINE int has_place(long pixels, long place) { return place <= pixels || place 
 
 INLINE range tiles_with(map m, long place) {
   int bottom = has_place(m.rows % STEP, place / REACH), right = has_place(m.columns % STEP, place % REACH);
-  range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole(m)};
+  range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole_ones(m)};
   if (right) found.to += at_right(m);
   if (right && bottom) found.to += in_corner(m);
   return found;
@@ -301,12 +284,12 @@ INLINE void change_back(const float *from, long stream, long high, long wide, fl
   write_square(whole, pixels, chosen, high, wide, columns, channels, count);
 }
 
-// Most tiles are whole: the compiler makes code of their own for them, in which it knows their size.
+// On large maps most tiles are whole: the compiler makes code of their own for them, in which it knows their size.
 INLINE int is_whole(tile t) { return t.high == STEP && t.wide == STEP; }
 
 // x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels. H and W are those before pooling.
-static void change_inputs(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels, long rows,
-                    long columns, long padding, long threads) {
+static void change_inputs(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels,
+                          long rows, long columns, long padding, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -320,15 +303,15 @@ static void change_inputs(const float *x, const uint8_t *chosen, float *to, long
 }
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
-static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns, long channels,
-                     long threads) {
+static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns,
+                                 long channels, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
     tile t = tile_at(m, work % tiles);
     const float *from = products + work * LANES;
-    long first = work / tiles * LANES, count = least(LANES, channels - first);
+    long first = work / tiles * LANES, count = smaller(LANES, channels - first);
     long to = ((t.image * rows + t.top) / part * (columns / part) + t.left / part) * channels + first;
     uint8_t *which = chosen ? chosen + to : NULL;
     if (is_whole(t) && count == LANES) change_back(from, stream, STEP, STEP, y + to, which, columns, channels, LANES);
@@ -337,8 +320,8 @@ static void change_products_back(const float *products, float *y, uint8_t *chose
 }
 
 // The gradient of the output, N H' W' D or pooled -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
-static void change_gradients(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns, long channels,
-                       long threads) {
+static void change_gradients(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns,
+                             long channels, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -363,7 +346,7 @@ static void change_kernel(const float *kernel, float *to, long outputs, long inp
   for (long work = 0; work < out * inputs; work++) {
     long first = work / inputs * LANES, in = work % inputs;
     lanes k[3 * REACH] = {0}, half[PLACES];
-    for (long lane = 0; lane < least(LANES, outputs - first); lane++)
+    for (long lane = 0; lane < smaller(LANES, outputs - first); lane++)
       for (long tap = 0; tap < 9; tap++)
         k[tap / 3 * REACH + tap % 3][lane] = kernel[tap_at(first + lane, in, tap, channels, turned)];
     for (long j = 0; j < 3; j++) of_taps(k[j], REACH * LANES, half[j], REACH * LANES);
@@ -381,7 +364,7 @@ static void change_kernel_back(const float *changed, float *kernel, long channel
       const float *from = changed + (panel * lines + c) * LANES;
       for (long j = 0; j < REACH; j++) of_places(from + j * stream, REACH * stream, half[j], REACH * LANES);
       for (long i = 0; i < 3; i++) of_places(half[i * REACH], LANES, whole[i * REACH], LANES);
-      for (long lane = 0; lane < least(LANES, channels_out - panel * LANES); lane++)
+      for (long lane = 0; lane < smaller(LANES, channels_out - panel * LANES); lane++)
         for (long tap = 0; tap < 9; tap++)
           kernel[tap_at(panel * LANES + lane, c, tap, channels, 0)] = whole[tap / 3 * REACH + tap % 3][lane];
     }
@@ -421,14 +404,14 @@ INLINE void add_products(const float *rows, long row, long count, const float *o
 INLINE void multiply_tiles(const float *changed, long tiles, long count, const float *lines, long channels, float *products) {
   vector sums[ROWS][PARTS] = {0};
   for (long c = 0; c < channels; c += LANES)
-    add_products(changed + c * tiles, LANES, count, lines + c * LANES, least(LANES, channels - c), 1, sums);
+    add_products(changed + c * tiles, LANES, count, lines + c * LANES, smaller(LANES, channels - c), 1, sums);
   store_sums(sums, count, products);
 }
 
 // Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. Where
 // fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
 static void multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
-                       long channels, long channels_out, long threads) {
+                     long channels, long channels_out, long threads) {
   map m = {images, rows, columns};
   long tiles = tiles_of(m), out = panels(channels_out);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -458,7 +441,7 @@ INLINE void add_gradient(const float *changed, long count, const float *lines, l
 // Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles of the
 // changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
 static void add_gradients(const float *changed, const float *gradient, float *of_kernel, long images, long rows, long columns,
-                           long channels, long channels_out, long threads) {
+                          long channels, long channels_out, long threads) {
   enum { REST = LANES % ROWS };
   map m = {images, rows, columns};
   long tiles = tiles_of(m), in = panels(channels), out = panels(channels_out);
@@ -484,7 +467,7 @@ void winograd_convolve(const float *x, const uint8_t *of_x, const float *kernel,
   long x_image = height * width * channels / (of_x ? 4 : 1), y_image = rows * columns * channels_out / (of_y ? 4 : 1);
   change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, threads);
   for (long n = 0; n < images; n += at_once) {
-    long count = least(at_once, images - n);
+    long count = smaller(at_once, images - n);
     change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, changed, count, height, width, channels, rows, columns, padding,
                   threads);
     multiply(changed, changed_kernel, products, count, rows, columns, channels, channels_out, threads);
@@ -499,7 +482,7 @@ void winograd_kernel_gradient(const float *x, const float *gradient, const uint8
                               long rows, long columns, long channels_out, long padding, long threads) {
   long x_image = height * width * channels, y_image = rows * columns * channels_out / (chosen ? 4 : 1);
   for (long n = 0; n < images; n += at_once) {
-    long count = least(at_once, images - n);
+    long count = smaller(at_once, images - n);
     change_inputs(x + n * x_image, NULL, changed, count, height, width, channels, rows, columns, padding, threads);
     change_gradients(gradient + n * y_image, chosen ? chosen + n * y_image : NULL, of_output, count, rows, columns, channels_out,
                      threads);

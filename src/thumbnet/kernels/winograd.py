@@ -1,6 +1,6 @@
 """3 x 3 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
 
-In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.4 times as fast as oneDNN, which
+In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.7 times as fast as oneDNN, which
 multiplies all, on maps and widths of the networks here (docs/findings.md).
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output.
@@ -19,9 +19,7 @@ STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is cha
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
 PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
-FEWEST_TILES = (
-    64  # of a batch; with fewer, changing the kernel costs more than multiplying less saves (docs/findings.md)
-)
+FEWEST_TILES = 64  # of a batch; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
@@ -49,21 +47,21 @@ class Winograd(torch.autograd.Function):
         if pool:  # an odd last row or column belongs to no 2 x 2
             rows, columns = rows - rows % 2, columns - columns % 2
         y, chosen = convolve(x, kernel, padding, (rows, columns), pool=pool)
-        ctx.save_for_backward(x, kernel)
-        ctx.padding, ctx.chosen = padding, chosen
+        ctx.save_for_backward(x, kernel, chosen)
+        ctx.padding = padding
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, kernel = ctx.saved_tensors
+        x, kernel, chosen = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_kernel = of_bias = None
         if ctx.needs_input_grad[0]:  # a convolution with the kernel turned round
             size = (x.shape[2], x.shape[3])
-            of_x, _ = convolve(gradient, kernel, 2 - ctx.padding, size, chosen=ctx.chosen, turned=True)
+            of_x, _ = convolve(gradient, kernel, 2 - ctx.padding, size, chosen=chosen, turned=True)
         if ctx.needs_input_grad[1]:
-            of_kernel = kernel_gradient(x, gradient, ctx.padding, ctx.chosen)
+            of_kernel = kernel_gradient(x, gradient, ctx.padding, chosen)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(dim=(0, 2, 3))
         return of_x, of_kernel, of_bias, None, None
@@ -168,11 +166,16 @@ def panels(channels: int) -> int:
 
 def room_for(images: int, size: Sequence[int], channels: int) -> Tensor:
     """For what the tiles of maps of this size are changed into, not yet filled."""
+    return torch.empty(numbers_of(images, size, channels))
+
+
+def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
+    """That they are changed into; `stream_of` of the C."""
     lines = panels(channels) * tiles_along(size[0]) * tiles_along(size[1]) * images
-    return torch.empty(PLACES * (lines | 1) * PANEL)  # `stream_of` of the C
+    return PLACES * (lines | 1) * PANEL
 
 
 def images_at_once(images: int, size: Sequence[int], channels: int) -> int:
     """As many of them as fit `PART` when their maps of this size are changed."""
-    count = max(1, PART // len(room_for(1, size, channels)))
-    return min(images, count if count < ROWS else count - count % ROWS)  # so that no tile is multiplied twice
+    count = max(1, PART // numbers_of(1, size, channels))
+    return min(images, count if count < ROWS else count - count % ROWS)  # so that few tiles are multiplied twice

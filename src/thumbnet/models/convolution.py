@@ -59,8 +59,12 @@ class Conv2d(nn.Conv2d):
             return False
         return not self.is_dense(x) and pays(x, self.out_channels, int(self.padding[0]))
 
+    def pools(self, x: Tensor) -> bool:
+        """Whether `pooled` takes x B C H W: what goes `by_tiles`, unless somebody watches the map that it would not write."""
+        return self.by_tiles(x) and not self._forward_hooks
+
     def pooled(self, x: Tensor) -> Tensor:
-        """Of what goes `by_tiles`: max-pooled by 2 x 2, in one operation with the convolution."""
+        """Convolved and max-pooled by 2 x 2, in one operation; B D H'/2 W'/2."""
         return Winograd.apply(x, self.weight, self.bias, int(self.padding[0]), True)  # type: ignore[no-any-return]
 
     def is_dense(self, x: Tensor) -> bool:

@@ -50,9 +50,10 @@ class Group(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W
-        conv, norm = self.convs[0], self.norms[0]
+        conv, normalize = self.convs[0], self.norms[0]
         assert isinstance(conv, Conv2d)
-        x = first = norm(conv.pooled(x), pooled=True) if conv.by_tiles(x) else norm(conv(x))  # B D H/2 W/2
+        pooled = conv.pools(x)
+        x = first = normalize(conv.pooled(x) if pooled else conv(x), pooled=pooled)  # B D H/2 W/2
         for conv, normalize in zip(self.convs[1:], self.norms[1:], strict=True):
             x = normalize(conv(x))
         return activate(x + first, self.activation) if self.shortcut else x
