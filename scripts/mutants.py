@@ -61,7 +61,8 @@ def plant(defect: dict[str, str], package: Path) -> None:
             f"{defect['name']}: {defect['file']} has the text to replace {text.count(defect['old'])} times, not once"
         )
     changed = text.replace(defect["old"], defect["new"])
-    ast.parse(changed)  # a defect, not nonsense
+    if path.suffix == ".py":
+        ast.parse(changed)  # a defect, not nonsense; C that does not compile would skip the test, which is noticed too
     path.write_text(changed, encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 from conftest import thumbnet
 from thumbnet import benchmark
 from thumbnet.benchmark import WARM_UP_STEPS, command_of, dataset_of, summary_of_campaign, warming_up
+from thumbnet.cli.main import run as command_line
 from thumbnet.comparison import compare
 from thumbnet.errors import Interrupted
 from thumbnet.machine import Machine

@@ -291,6 +291,7 @@ def test_second_derivatives_are_refused_and_not_left_out():
 
 
 @compiled
+@pytest.mark.parametrize("side", [2, 3])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(
     "shape",
@@ -305,12 +306,15 @@ def test_second_derivatives_are_refused_and_not_left_out():
     ],
     ids=str,
 )
-def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding):
+def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding, side):
     batch, channels, channels_out, height, width = shape
     random = torch.Generator().manual_seed(3)
     x = torch.randn(batch, channels, height, width, generator=random)
     inputs = [x.contiguous(memory_format=torch.channels_last)]
-    inputs += [torch.randn(channels_out, channels, 3, 3, generator=random), torch.randn(channels_out, generator=random)]
+    inputs += [
+        torch.randn(channels_out, channels, side, side, generator=random),
+        torch.randn(channels_out, generator=random),
+    ]
     exact = [tensor.double().requires_grad_() for tensor in inputs]
     for tensor in inputs:
         tensor.requires_grad_()
@@ -326,18 +330,22 @@ def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding):
 
 
 @compiled
+@pytest.mark.parametrize("side", [2, 3])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(
     "shape",
     [(20, 24, 64, 31, 31), (2, 33, 70, 4, 11), (40, 64, 32, 15, 14), (9, 40, 33, 7, 6), (3, 32, 48, 5, 8)],
     ids=str,
 )
-def test_a_convolution_by_tiles_pools_as_torch_does_with_all_gradients(shape, padding):
+def test_a_convolution_by_tiles_pools_as_torch_does_with_all_gradients(shape, padding, side):
     batch, channels, channels_out, height, width = shape
     random = torch.Generator().manual_seed(5)
     x = torch.randn(batch, channels, height, width, generator=random)
     inputs = [x.contiguous(memory_format=torch.channels_last)]
-    inputs += [torch.randn(channels_out, channels, 3, 3, generator=random), torch.randn(channels_out, generator=random)]
+    inputs += [
+        torch.randn(channels_out, channels, side, side, generator=random),
+        torch.randn(channels_out, generator=random),
+    ]
     exact = [tensor.double().requires_grad_() for tensor in inputs]
     for tensor in inputs:
         tensor.requires_grad_()
@@ -400,6 +408,8 @@ def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
     assert taken == [(16, 64, 15, 15), (16, 64, 5, 5)]
     assert wide(images[:3]).shape == (3, 64, 15, 15)  # 48 tiles
     assert convolution.Conv2d(64, 64, 3)(torch.zeros(80, 64, 3, 3)).shape == (80, 64, 1, 1)
+    convolution.Conv2d(64, 64, 2)(images)
+    assert taken.pop() == (16, 64, 15, 15)
     narrow(torch.zeros(16, 16, 15, 15)), wide.double()(images.double())
     (
         convolution.Conv2d(64, 64, 3, padding=1, stride=2)(images),

@@ -1,17 +1,18 @@
-// What a 3 x 3 convolution needs beside matrix products when it is computed by tiles (Winograd); see winograd.py.
+// What a convolution with a kernel of 3 x 3 or 2 x 2 taps needs when it is computed by tiles (Winograd); see winograd.py.
 //
-// An output of 4 x 4 pixels depends on 6 x 6 of the input. Both, and the kernel, are changed into 36 numbers of which only
-// those at the same place meet, instead of 9 taps for each of 16 pixels: 36 multiplications where there were 144 (Lavin & Gray 2016,
-// https://arxiv.org/abs/1509.09308, section 4). Along one side pixels and taps are coefficients of polynomials, and the six places are
-// their values at 0, 1, -1, 2, -2 and infinity, with all factors on the side of the input. So a tile at the edge of the map that
-// has n pixels left along a side needs only the first n + 1 places and the last, and meets the same changed kernel.
+// With 3 x 3 taps an output of 4 x 4 pixels depends on 6 x 6 of the input. Both, and the kernel, are changed into 36 numbers of
+// which only those at the same place meet, instead of 9 taps for each of 16 pixels: 36 multiplications where there were 144
+// (Lavin & Gray 2016, https://arxiv.org/abs/1509.09308, section 4). Along one side pixels and taps are coefficients of
+// polynomials, and the six places are their values at 0, 1, -1, 2, -2 and infinity, with all factors on the side of the input.
+// So a tile of n pixels along a side, fewer than 4 at the edge of a map, needs n + taps - 1 places, the first ones and the last,
+// and meets the same changed kernel.
 //
 // Maps are channels last. Everything else lies in panels of 16 channels: places x panels x tiles x 16 for what was changed (a line
 // more for each place where that is an even number of lines), places x panels of D x C x 16 for kernels. So each of the 36 places
 // is a matrix product whose operands are read in the order they lie.
 //
-// Where pooling by 2 x 2 follows, only what it leaves is written, and `chosen`: which of the four was the largest (0 to 3, the first of
-// equals; a NaN is the largest of all). Else `chosen` is NULL.
+// Where pooling by 2 x 2 follows, only what it leaves is written, and `chosen`: which of the four was the largest (0 to 3, the
+// first of equals; a NaN is the largest of all). Else `chosen` is NULL.
 
 #include "largest.h"
 #include "number.h"
@@ -46,24 +47,28 @@ static const float SIXTH = 1 / 6.0f;  // dividing would take most of the time
 
 // Below, `from` and `to` are lanes, `step` and `stride` numbers apart.
 
-// Six pixels of the input (n + 2 for a tile of n pixels) -> their places.
-INLINE void of_input(const float *from, long step, float *to, long stride, long pixels) {
+// As many pixels of the input as places.
+INLINE void of_input(const float *from, long step, float *to, long stride, long places) {
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
-    vector d0 = load(from), d1 = load(from + step), d2 = load(from + 2 * step);
-    vector d3 = {0}, d4 = {0}, d5 = {0};
-    if (pixels > 1) d3 = load(from + 3 * step);
-    if (pixels > 2) d4 = load(from + 4 * step);
-    if (pixels > 3) d5 = load(from + 5 * step);
-    if (pixels == 1) {
+    vector d0 = load(from), d1 = load(from + step);
+    vector d2 = {0}, d3 = {0}, d4 = {0}, d5 = {0};
+    if (places > 2) d2 = load(from + 2 * step);
+    if (places > 3) d3 = load(from + 3 * step);
+    if (places > 4) d4 = load(from + 4 * step);
+    if (places > 5) d5 = load(from + 5 * step);
+    if (places == 2) {
+      store(to, d0);
+      store(to + 5 * stride, d1);
+    } else if (places == 3) {
       store(to, d0 - d1);
       store(to + stride, d1);
       store(to + 5 * stride, d2 - d1);
-    } else if (pixels == 2) {
+    } else if (places == 4) {
       store(to, d0 - d2);
       store(to + stride, (d2 + d1) * 0.5f);
       store(to + 2 * stride, (d2 - d1) * 0.5f);
       store(to + 5 * stride, d3 - d1);
-    } else if (pixels == 3) {
+    } else if (places == 5) {
       store(to, d0 - d2 + (d3 - d1) * 0.5f);
       store(to + stride, d1 + (d2 - d3) * 0.5f);
       store(to + 2 * stride, d2 * 0.5f - (d1 * 2.0f + d3) * SIXTH);
@@ -83,13 +88,14 @@ INLINE void of_input(const float *from, long step, float *to, long stride, long 
 }
 
 // The places of a product -> `pixels`, at most four.
-INLINE void of_products(const float *from, long step, float *to, long stride, long pixels) {
+INLINE void of_products(const float *from, long step, float *to, long stride, long places, long pixels) {
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
-    vector m0 = load(from), m1 = load(from + step), m5 = load(from + 5 * step);
-    vector m2 = {0}, m3 = {0}, m4 = {0};
-    if (pixels > 1) m2 = load(from + 2 * step);
-    if (pixels > 2) m3 = load(from + 3 * step);
-    if (pixels > 3) m4 = load(from + 4 * step);
+    vector m0 = load(from), m5 = load(from + 5 * step);
+    vector m1 = {0}, m2 = {0}, m3 = {0}, m4 = {0};
+    if (places > 2) m1 = load(from + step);
+    if (places > 3) m2 = load(from + 2 * step);
+    if (places > 4) m3 = load(from + 3 * step);
+    if (places > 5) m4 = load(from + 4 * step);
     vector sum = m1 + m2, difference = m1 - m2, far_sum = m3 + m4, far_difference = m3 - m4;
     vector y0 = m0 + sum + far_sum, y1 = difference + far_difference * 2.0f, y2 = sum + far_sum * 4.0f,
            y3 = difference + far_difference * 8.0f;
@@ -114,8 +120,8 @@ INLINE void of_gradient(const float *from, long step, float *to, long stride, lo
   }
 }
 
-// Three taps -> six places; and back for the gradient.
-INLINE void of_taps(const float *from, long step, float *to, long stride) {
+// Two taps and a zero, or three -> six places; and back for the gradient.
+INLINE void of_taps(const float *from, long step, float *to, long stride, long taps) {
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
     vector k0 = load(from), k1 = load(from + step), k2 = load(from + 2 * step), even = k0 + k2, far_even = k0 + k2 * 4.0f;
     store(to, k0);
@@ -123,17 +129,18 @@ INLINE void of_taps(const float *from, long step, float *to, long stride) {
     store(to + 2 * stride, even - k1);
     store(to + 3 * stride, far_even + k1 * 2.0f);
     store(to + 4 * stride, far_even - k1 * 2.0f);
-    store(to + 5 * stride, k2);
+    store(to + 5 * stride, taps == 2 ? k1 : k2);
   }
 }
 
-INLINE void of_places(const float *from, long step, float *to, long stride) {
+INLINE void of_places(const float *from, long step, float *to, long stride, long taps) {
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
     vector m0 = load(from), m1 = load(from + step), m2 = load(from + 2 * step), m3 = load(from + 3 * step),
            m4 = load(from + 4 * step), m5 = load(from + 5 * step);
     store(to, m0 + m1 + m2 + m3 + m4);
-    store(to + stride, m1 - m2 + (m3 - m4) * 2.0f);
-    store(to + 2 * stride, m1 + m2 + (m3 + m4) * 4.0f + m5);
+    vector second = m1 - m2 + (m3 - m4) * 2.0f;
+    store(to + stride, taps == 2 ? second + m5 : second);
+    if (taps == 3) store(to + 2 * stride, m1 + m2 + (m3 + m4) * 4.0f + m5);
   }
 }
 
@@ -162,8 +169,8 @@ INLINE void keep_chosen(float *lane, const uint8_t *chosen, uint8_t here, long c
     for (long c = 0; c < count; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
 }
 
-// `high` x `wide` pixels from (top, left), LANES channels from `first`; zeros beyond edges and channels. Of a pooled image each number
-// stands where it was chosen, among zeros.
+// `high` x `wide` pixels from (top, left), LANES channels from `first`; zeros beyond edges and channels. Of a pooled image each
+// number stands where it was chosen, among zeros.
 INLINE void read_square(image x, lanes *to, long high, long wide, long top, long left, long first) {
   long count = smaller(LANES, x.channels - first);
   for (long i = 0; i < high; i++)
@@ -202,9 +209,9 @@ INLINE void write_square(const lanes *from, float *pixels, uint8_t *chosen, long
       }
 }
 
-// A map, N images of `rows` x `columns` pixels, in tiles: those at the bottom of all images first, then those of 4 x 4 pixels, those at
-// the right, and those in the corner. So the tiles that have a place are neighbours.
-typedef struct { long images, rows, columns; } map;
+// A map, N images of `rows` x `columns` pixels, in tiles: those at the bottom of all images first, then those of 4 x 4 pixels,
+// those at the right, and those in the corner. So the tiles that have a place are neighbours.
+typedef struct { long images, rows, columns, taps; } map;
 typedef struct { long image, top, left, high, wide; } tile;
 typedef struct { long from, to; } range;
 
@@ -225,11 +232,13 @@ INLINE tile tile_at(map m, long index) {
   return (tile){index - at_right(m), down * STEP, across * STEP, high, wide};
 }
 
-// Whether so many pixels have a place, of six along a side.
-INLINE int has_place(long pixels, long place) { return place <= pixels || place == REACH - 1; }
+// Whether a tile of so many pixels along a side has a place, of six: n + taps - 1, the first ones and the last.
+INLINE int has_place(long pixels, long taps, long place) { return place < pixels + taps - 2 || place == REACH - 1; }
 
 INLINE range tiles_with(map m, long place) {
-  int bottom = has_place(m.rows % STEP, place / REACH), right = has_place(m.columns % STEP, place % REACH);
+  long row = place / REACH, column = place % REACH;
+  if (!has_place(STEP, m.taps, row) || !has_place(STEP, m.taps, column)) return (range){0, 0};
+  int bottom = has_place(m.rows % STEP, m.taps, row), right = has_place(m.columns % STEP, m.taps, column);
   range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole_ones(m)};
   if (right) found.to += at_right(m);
   if (right && bottom) found.to += in_corner(m);
@@ -250,19 +259,20 @@ INLINE void prepare_lines(const float *line, long stream, int written) {
 }
 
 // One panel of a tile of `high` x `wide` pixels: to its places, in streams that lie `stream` numbers apart.
-INLINE void change_input(image x, long first, long top, long left, long high, long wide, float *to, long stream) {
+INLINE void change_input(image x, long first, long top, long left, long high, long wide, long taps, float *to, long stream) {
   lanes square[PLACES], half[PLACES];
   const float *from = square[0];
   long row = REACH * LANES, column = LANES;
-  int inside = top >= 0 && left >= 0 && top + high + 2 <= x.height && left + wide + 2 <= x.width && first + LANES <= x.channels;
+  long down = high + taps - 1, across = wide + taps - 1;  // pixels it depends on
+  int inside = top >= 0 && left >= 0 && top + down <= x.height && left + across <= x.width && first + LANES <= x.channels;
   if (inside && !x.chosen) {  // as it lies
     from = x.numbers + (top * x.width + left) * x.channels + first;
     row = x.width * x.channels, column = x.channels;
-  } else read_square(x, square, high + 2, wide + 2, top, left, first);
+  } else read_square(x, square, down, across, top, left, first);
   prepare_lines(to, stream, 1);
-  for (long j = 0; j < wide + 2; j++) of_input(from + j * column, row, half[j], REACH * LANES, high);
+  for (long j = 0; j < across; j++) of_input(from + j * column, row, half[j], REACH * LANES, down);
   for (long i = 0; i < REACH; i++)
-    if (has_place(high, i)) of_input(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
+    if (has_place(high, taps, i)) of_input(half[i * REACH], LANES, to + i * REACH * stream, stream, across);
 }
 
 INLINE void change_gradient(image gradient, long first, long top, long left, long high, long wide, float *to, long stream) {
@@ -274,13 +284,13 @@ INLINE void change_gradient(image gradient, long first, long top, long left, lon
 }
 
 // And from its places to `count` channels of its pixels.
-INLINE void change_back(const float *from, long stream, long high, long wide, float *pixels, uint8_t *chosen, long columns,
-                        long channels, long count) {
+INLINE void change_back(const float *from, long stream, long high, long wide, long taps, float *pixels, uint8_t *chosen,
+                        long columns, long channels, long count) {
   lanes half[PLACES], whole[PLACES];
   prepare_lines(from, stream, 0);
   for (long j = 0; j < REACH; j++)
-    if (has_place(wide, j)) of_products(from + j * stream, REACH * stream, half[j], REACH * LANES, high);
-  for (long i = 0; i < high; i++) of_products(half[i * REACH], LANES, whole[i * REACH], LANES, wide);
+    if (has_place(wide, taps, j)) of_products(from + j * stream, REACH * stream, half[j], REACH * LANES, high + taps - 1, high);
+  for (long i = 0; i < high; i++) of_products(half[i * REACH], LANES, whole[i * REACH], LANES, wide + taps - 1, wide);
   write_square(whole, pixels, chosen, high, wide, columns, channels, count);
 }
 
@@ -289,23 +299,23 @@ INLINE int is_whole(tile t) { return t.high == STEP && t.wide == STEP; }
 
 // x: N H W C -> 36 x panels of C x tiles x 16, for an output of `rows` x `columns` pixels. H and W are those before pooling.
 static void change_inputs(const float *x, const uint8_t *chosen, float *to, long images, long height, long width, long channels,
-                          long rows, long columns, long padding, long threads) {
-  map m = {images, rows, columns};
+                          long rows, long columns, long padding, long taps, long threads) {
+  map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
     tile t = tile_at(m, work % tiles);
     image from = image_at(x, chosen, height, width, channels, t.image);
     long first = work / tiles * LANES, top = t.top - padding, left = t.left - padding;
-    if (is_whole(t)) change_input(from, first, top, left, STEP, STEP, to + work * LANES, stream);
-    else change_input(from, first, top, left, t.high, t.wide, to + work * LANES, stream);
+    if (is_whole(t) && taps == 3) change_input(from, first, top, left, STEP, STEP, 3, to + work * LANES, stream);
+    else change_input(from, first, top, left, t.high, t.wide, taps, to + work * LANES, stream);
   }
 }
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
 static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns,
-                                 long channels, long threads) {
-  map m = {images, rows, columns};
+                                 long channels, long taps, long threads) {
+  map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
@@ -314,15 +324,16 @@ static void change_products_back(const float *products, float *y, uint8_t *chose
     long first = work / tiles * LANES, count = smaller(LANES, channels - first);
     long to = ((t.image * rows + t.top) / part * (columns / part) + t.left / part) * channels + first;
     uint8_t *which = chosen ? chosen + to : NULL;
-    if (is_whole(t) && count == LANES) change_back(from, stream, STEP, STEP, y + to, which, columns, channels, LANES);
-    else change_back(from, stream, t.high, t.wide, y + to, which, columns, channels, count);
+    int usual = is_whole(t) && taps == 3 && count == LANES;
+    if (usual) change_back(from, stream, STEP, STEP, 3, y + to, which, columns, channels, LANES);
+    else change_back(from, stream, t.high, t.wide, taps, y + to, which, columns, channels, count);
   }
 }
 
 // The gradient of the output, N H' W' D or pooled -> 36 x panels of D x tiles x 16, what the kernel's gradient is made of.
 static void change_gradients(const float *gradient, const uint8_t *chosen, float *to, long images, long rows, long columns,
-                             long channels, long threads) {
-  map m = {images, rows, columns};
+                             long channels, long taps, long threads) {
+  map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), stream = stream_of(m, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
@@ -334,39 +345,40 @@ static void change_gradients(const float *gradient, const uint8_t *chosen, float
   }
 }
 
-// Where the tap of a kernel D C 9 lies. `turned`: the kernel of the gradient of the input, whose outputs are C, turned round.
-INLINE long tap_at(long out, long in, long tap, long channels, long turned) {
-  return turned ? (in * channels + out) * 9 + 8 - tap : (out * channels + in) * 9 + tap;
+// Where the tap of a kernel, D C taps, lies. `turned`: the kernel of the gradient of the input, whose outputs are C, turned round.
+INLINE long tap_at(long out, long in, long tap, long count, long channels, long turned) {
+  return turned ? (in * channels + out + 1) * count - 1 - tap : (out * channels + in) * count + tap;
 }
 
-// A kernel D C 9 -> 36 x panels of D x C x 16; `turned` -> 36 x panels of C x D x 16. `channels`: its C.
-static void change_kernel(const float *kernel, float *to, long outputs, long inputs, long channels, long turned, long threads) {
-  long out = panels(outputs);
+// A kernel D C taps -> 36 x panels of D x C x 16; `turned` -> 36 x panels of C x D x 16. `channels`: its C.
+static void change_kernel(const float *kernel, float *to, long outputs, long inputs, long channels, long turned, long taps,
+                          long threads) {
+  long out = panels(outputs), stream = out * inputs * LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < out * inputs; work++) {
     long first = work / inputs * LANES, in = work % inputs;
     lanes k[3 * REACH] = {0}, half[PLACES];
     for (long lane = 0; lane < smaller(LANES, outputs - first); lane++)
-      for (long tap = 0; tap < 9; tap++)
-        k[tap / 3 * REACH + tap % 3][lane] = kernel[tap_at(first + lane, in, tap, channels, turned)];
-    for (long j = 0; j < 3; j++) of_taps(k[j], REACH * LANES, half[j], REACH * LANES);
-    for (long i = 0; i < REACH; i++) of_taps(half[i * REACH], LANES, to + (i * REACH * out * inputs + work) * LANES, out * inputs * LANES);
+      for (long tap = 0; tap < taps * taps; tap++)
+        k[tap / taps * REACH + tap % taps][lane] = kernel[tap_at(first + lane, in, tap, taps * taps, channels, turned)];
+    for (long j = 0; j < 3; j++) of_taps(k[j], REACH * LANES, half[j], REACH * LANES, taps);
+    for (long i = 0; i < REACH; i++) of_taps(half[i * REACH], LANES, to + i * REACH * stream + work * LANES, stream, taps);
   }
 }
 
-// The gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16 -> that of the kernel, D C 9.
-static void change_kernel_back(const float *changed, float *kernel, long channels_out, long channels, long threads) {
+// The gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16 -> that of the kernel, D C taps.
+static void change_kernel_back(const float *changed, float *kernel, long channels_out, long channels, long taps, long threads) {
   long out = panels(channels_out), lines = panels(channels) * LANES, stream = out * lines * LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long panel = 0; panel < out; panel++)
     for (long c = 0; c < channels; c++) {
       lanes half[PLACES], whole[PLACES];
       const float *from = changed + (panel * lines + c) * LANES;
-      for (long j = 0; j < REACH; j++) of_places(from + j * stream, REACH * stream, half[j], REACH * LANES);
-      for (long i = 0; i < 3; i++) of_places(half[i * REACH], LANES, whole[i * REACH], LANES);
+      for (long j = 0; j < REACH; j++) of_places(from + j * stream, REACH * stream, half[j], REACH * LANES, taps);
+      for (long i = 0; i < taps; i++) of_places(half[i * REACH], LANES, whole[i * REACH], LANES, taps);
       for (long lane = 0; lane < smaller(LANES, channels_out - panel * LANES); lane++)
-        for (long tap = 0; tap < 9; tap++)
-          kernel[tap_at(panel * LANES + lane, c, tap, channels, 0)] = whole[tap / 3 * REACH + tap % 3][lane];
+        for (long tap = 0; tap < taps * taps; tap++)
+          kernel[tap_at(panel * LANES + lane, c, tap, taps * taps, channels, 0)] = whole[tap / taps * REACH + tap % taps][lane];
     }
 }
 
@@ -408,11 +420,11 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
   store_sums(sums, count, products);
 }
 
-// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16. Where
-// fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
+// Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16.
+// Where fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
 static void multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
-                     long channels, long channels_out, long threads) {
-  map m = {images, rows, columns};
+                     long channels, long channels_out, long taps, long threads) {
+  map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), out = panels(channels_out);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
@@ -438,12 +450,12 @@ INLINE void add_gradient(const float *changed, long count, const float *lines, l
   store_sums(sums, count, to);
 }
 
-// Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles of the
-// changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
+// Adds to the gradient of a changed kernel, 36 x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles
+// of the changed input, 36 x panels of C x tiles x 16, times the changed gradient of the output, 36 x panels of D x tiles x 16.
 static void add_gradients(const float *changed, const float *gradient, float *of_kernel, long images, long rows, long columns,
-                          long channels, long channels_out, long threads) {
+                          long channels, long channels_out, long taps, long threads) {
   enum { REST = LANES % ROWS };
-  map m = {images, rows, columns};
+  map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), in = panels(channels), out = panels(channels_out);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
@@ -458,37 +470,38 @@ static void add_gradients(const float *changed, const float *gradient, float *of
   }
 }
 
-// x: N H W C, convolved by `kernel`, D C 9 (`turned`: by that of the gradient of the input, whose outputs are C) -> y: N H' W' D, H' and
-// W' being `rows` and `columns`. `at_once` images are changed into `changed` and `products`, and the kernel into `changed_kernel`. Given
-// `of_x`, x was pooled, and it was chosen; given `of_y`, y is to be.
+// x: N H W C, convolved by `kernel`, D C taps x taps (`turned`: by that of the gradient of the input, whose outputs are C) -> y:
+// N H' W' D, H' and W' being `rows` and `columns`. `at_once` images are changed into `changed` and `products`, and the kernel
+// into `changed_kernel`. Given `of_x`, x was pooled, and it was chosen; given `of_y`, y is to be.
 void winograd_convolve(const float *x, const uint8_t *of_x, const float *kernel, float *y, uint8_t *of_y, float *changed,
                        float *changed_kernel, float *products, long images, long at_once, long height, long width, long channels,
-                       long rows, long columns, long channels_out, long padding, long turned, long threads) {
+                       long rows, long columns, long channels_out, long padding, long turned, long taps, long threads) {
   long x_image = height * width * channels / (of_x ? 4 : 1), y_image = rows * columns * channels_out / (of_y ? 4 : 1);
-  change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, threads);
+  change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, taps, threads);
   for (long n = 0; n < images; n += at_once) {
     long count = smaller(at_once, images - n);
     change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, changed, count, height, width, channels, rows, columns, padding,
-                  threads);
-    multiply(changed, changed_kernel, products, count, rows, columns, channels, channels_out, threads);
-    change_products_back(products, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, threads);
+                  taps, threads);
+    multiply(changed, changed_kernel, products, count, rows, columns, channels, channels_out, taps, threads);
+    change_products_back(products, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, taps,
+                         threads);
   }
 }
 
-// The gradient of the kernel, D C 9, from x: N H W C and the gradient of the output, N H' W' D, pooled where `chosen`. `total`, 36 x panels
-// of D x C x 16 with C filled up to a multiple of 16, is zero.
+// The gradient of the kernel, D C taps x taps, from x: N H W C and the gradient of the output, N H' W' D, pooled where `chosen`.
+// `total`, 36 x panels of D x C x 16 with C filled up to a multiple of 16, is zero.
 void winograd_kernel_gradient(const float *x, const float *gradient, const uint8_t *chosen, float *of_kernel, float *changed,
                               float *of_output, float *total, long images, long at_once, long height, long width, long channels,
-                              long rows, long columns, long channels_out, long padding, long threads) {
+                              long rows, long columns, long channels_out, long padding, long taps, long threads) {
   long x_image = height * width * channels, y_image = rows * columns * channels_out / (chosen ? 4 : 1);
   for (long n = 0; n < images; n += at_once) {
     long count = smaller(at_once, images - n);
-    change_inputs(x + n * x_image, NULL, changed, count, height, width, channels, rows, columns, padding, threads);
+    change_inputs(x + n * x_image, NULL, changed, count, height, width, channels, rows, columns, padding, taps, threads);
     change_gradients(gradient + n * y_image, chosen ? chosen + n * y_image : NULL, of_output, count, rows, columns, channels_out,
-                     threads);
-    add_gradients(changed, of_output, total, count, rows, columns, channels, channels_out, threads);
+                     taps, threads);
+    add_gradients(changed, of_output, total, count, rows, columns, channels, channels_out, taps, threads);
   }
-  change_kernel_back(total, of_kernel, channels_out, channels, threads);
+  change_kernel_back(total, of_kernel, channels_out, channels, taps, threads);
 }
 
 #endif

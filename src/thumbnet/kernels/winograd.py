@@ -1,9 +1,9 @@
-"""3 x 3 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
+"""3 x 3 and 2 x 2 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
 
 In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.7 times as fast as oneDNN, which
 multiplies all, on maps and widths of the networks here (docs/findings.md).
 """
-# Shapes: B batch, C channels in, D channels out, H and W height and width, ' those of the output.
+# Shapes: B batch, C channels in, D channels out, S side of the kernel, H and W height and width, ' those of the output.
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,19 +23,19 @@ FEWEST_TILES = 64  # of a batch; with fewer, changing the kernel costs more than
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
-def pays(x: Tensor, channels_out: int, padding: int) -> bool:
+def pays(x: Tensor, channels_out: int, side: int, padding: int) -> bool:
     """Whether x B C H W is convolved faster by tiles: float on the CPU, and enough of everything."""
-    rows, columns = output_size(x, padding)
+    rows, columns = output_size(x, side, padding)
     tiles = len(x) * tiles_along(rows) * tiles_along(columns)
     few = min(x.shape[1], channels_out) < FEWEST_CHANNELS or min(rows, columns) < 1 or tiles < FEWEST_TILES
     if x.dtype != torch.float32 or few:
         return False
-    saving = 9 * rows * columns / (places_of(rows) * places_of(columns))
+    saving = side**2 * rows * columns / (places_of(rows, side) * places_of(columns, side))
     return saving >= LEAST_SAVING and library(x.dtype) is not None
 
 
 class Winograd(torch.autograd.Function):
-    """x B C H W, kernel D C 3 3, bias D or None, padding -> B D H' W', all float; channels last in memory.
+    """x B C H W, kernel D C S S, S 2 or 3, bias D or None, padding -> B D H' W', all float; channels last in memory.
 
     Where `pool`, max-pooled by 2 x 2 as well, B D H'/2 W'/2: the whole map is four times as large and never written.
     """
@@ -43,7 +43,7 @@ class Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, padding: int, pool: bool = False) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        rows, columns = output_size(x, padding)
+        rows, columns = output_size(x, kernel.shape[2], padding)
         if pool:  # an odd last row or column belongs to no 2 x 2
             rows, columns = rows - rows % 2, columns - columns % 2
         y, chosen = convolve(x, kernel, padding, (rows, columns), pool=pool)
@@ -58,10 +58,10 @@ class Winograd(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_kernel = of_bias = None
         if ctx.needs_input_grad[0]:  # a convolution with the kernel turned round
-            size = (x.shape[2], x.shape[3])
-            of_x, _ = convolve(gradient, kernel, 2 - ctx.padding, size, chosen=chosen, turned=True)
+            size, padding = (x.shape[2], x.shape[3]), kernel.shape[2] - 1 - ctx.padding
+            of_x, _ = convolve(gradient, kernel, padding, size, chosen=chosen, turned=True)
         if ctx.needs_input_grad[1]:
-            of_kernel = kernel_gradient(x, gradient, ctx.padding, chosen)
+            of_kernel = kernel_gradient(x, gradient, kernel.shape[2], ctx.padding, chosen)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(dim=(0, 2, 3))
         return of_x, of_kernel, of_bias, None, None
@@ -77,7 +77,7 @@ def convolve(
     chosen: Tensor | None = None,
     turned: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """x B C H W by a kernel D C 3 3 -> y B D H' W'; `turned`, x B D H W -> B C H' W', as the gradient of the input needs it.
+    """x B C H W by a kernel D C S S -> y B D H' W'; `turned`, x B D H W -> B C H' W', as the gradient of the input needs it.
 
     H' and W' are given: zeros lie beyond the padding too, and what is not wanted is not computed. With `pool`, y is pooled, and
     which of 2 x 2 was the largest comes beside it, uint8 in the shape of y. Given that as `chosen`, x is the gradient of what
@@ -107,15 +107,16 @@ def convolve(
         channels_out,
         padding,
         int(turned),
+        kernel.shape[2],
     )
     return y, which
 
 
-def kernel_gradient(x: Tensor, gradient: Tensor, padding: int, chosen: Tensor | None = None) -> Tensor:
-    """That of the kernel, D C 3 3, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
+def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen: Tensor | None = None) -> Tensor:
+    """That of the kernel, D C S S, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
     at_once = images_at_once(len(x), size, max(channels, channels_out))
-    result = torch.empty(channels_out, channels, 3, 3)
+    result = torch.empty(channels_out, channels, side, side)
     call(
         "winograd_kernel_gradient",
         x.dtype,
@@ -134,6 +135,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, padding: int, chosen: Tensor | 
         *size,
         channels_out,
         padding,
+        side,
     )
     return result
 
@@ -144,14 +146,14 @@ def full_size(x: Tensor, chosen: Tensor | None) -> tuple[int, int]:
     return x.shape[2] * by, x.shape[3] * by
 
 
-def output_size(x: Tensor, padding: int) -> tuple[int, int]:
+def output_size(x: Tensor, side: int, padding: int) -> tuple[int, int]:
     """Height and width of x B C H W convolved."""
-    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
+    return x.shape[2] + 2 * padding - side + 1, x.shape[3] + 2 * padding - side + 1
 
 
-def places_of(pixels: int) -> int:
-    """That a side of so many pixels is changed into: a tile of n pixels has n + 2."""
-    return pixels + 2 * tiles_along(pixels)
+def places_of(pixels: int, side: int) -> int:
+    """That a side of so many pixels is changed into: a tile of n pixels has n + S - 1."""
+    return pixels + (side - 1) * tiles_along(pixels)
 
 
 def tiles_along(pixels: int) -> int:

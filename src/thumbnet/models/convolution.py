@@ -3,7 +3,7 @@
 Two cases, both common in networks for small images, cost oneDNN far more than their arithmetic: 1x1 kernels, which are
 one matrix product over all pixels, and 3x3 kernels on maps of 1x1 or 2x2 pixels, where most taps meet only padding and
 which are one dense layer. Measured on the classic ResNet-50 (batch 64): about twice the training images per second. Where the
-processor has tile registers, `TileConvolution` takes the rest; in fp32 `Winograd` takes what it is faster at.
+processor has tile registers, `TileConvolution` takes the rest; in fp32 `Winograd` takes 2x2 and 3x3 kernels where it is faster.
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width of the map, P pixels of the map (H W).
 
@@ -54,10 +54,15 @@ class Conv2d(nn.Conv2d):
 
     def by_tiles(self, x: Tensor) -> bool:
         """Whether x B C H W goes through `Winograd`."""
-        fits = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.is_plain() and self.padding[0] in (0, 1)
+        fits = (
+            self.kernel_size in ((2, 2), (3, 3))
+            and self.stride == (1, 1)
+            and self.is_plain()
+            and self.padding[0] in (0, 1)
+        )
         if not fits or x.device.type != "cpu" or compute_dtype(x) != torch.float32:
             return False
-        return not self.is_dense(x) and pays(x, self.out_channels, int(self.padding[0]))
+        return not self.is_dense(x) and pays(x, self.out_channels, self.kernel_size[0], int(self.padding[0]))
 
     def pools(self, x: Tensor) -> bool:
         """Whether `pooled` takes x B C H W: what goes `by_tiles`, unless somebody watches the map that it would not write."""
