@@ -146,9 +146,10 @@ INLINE void of_places(const float *from, long step, float *to, long stride, long
 
 INLINE long panels(long channels) { return (channels + LANES - 1) / LANES; }
 
-// `count` of LANES channels; all of them, which is what most panels have, without a call.
+// `count` of LANES channels; all of them or half, which is what most panels have, without a call.
 INLINE void copy_lanes(float *to, const float *from, long count) {
   if (count == LANES) memcpy(to, from, sizeof(lanes));
+  else if (count == LANES / 2) memcpy(to, from, sizeof(lanes) / 2);
   else memcpy(to, from, (size_t)count * sizeof(float));
 }
 
