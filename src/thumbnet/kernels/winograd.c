@@ -217,18 +217,18 @@ typedef struct { long image, top, left, high, wide; } tile;
 typedef struct { long from, to; } range;
 
 INLINE long at_bottom(map m) { return m.rows % STEP ? m.images * (m.columns / STEP) : 0; }
-INLINE long whole_ones(map m) { return m.images * (m.rows / STEP) * (m.columns / STEP); }
+INLINE long whole_tiles(map m) { return m.images * (m.rows / STEP) * (m.columns / STEP); }
 INLINE long at_right(map m) { return m.columns % STEP ? m.images * (m.rows / STEP) : 0; }
 INLINE long in_corner(map m) { return m.rows % STEP && m.columns % STEP ? m.images : 0; }
-INLINE long tiles_of(map m) { return at_bottom(m) + whole_ones(m) + at_right(m) + in_corner(m); }
+INLINE long tiles_of(map m) { return at_bottom(m) + whole_tiles(m) + at_right(m) + in_corner(m); }
 
 INLINE tile tile_at(map m, long index) {
   long down = m.rows / STEP, across = m.columns / STEP, high = m.rows % STEP, wide = m.columns % STEP;
   if (index < at_bottom(m)) return (tile){index / across, down * STEP, index % across * STEP, high, STEP};
   index -= at_bottom(m);
-  if (index < whole_ones(m))
+  if (index < whole_tiles(m))
     return (tile){index / (down * across), index / across % down * STEP, index % across * STEP, STEP, STEP};
-  index -= whole_ones(m);
+  index -= whole_tiles(m);
   if (index < at_right(m)) return (tile){index / down, index % down * STEP, across * STEP, STEP, wide};
   return (tile){index - at_right(m), down * STEP, across * STEP, high, wide};
 }
@@ -240,7 +240,7 @@ INLINE range tiles_with(map m, long place) {
   long row = place / REACH, column = place % REACH;
   if (!has_place(STEP, m.taps, row) || !has_place(STEP, m.taps, column)) return (range){0, 0};
   int bottom = has_place(m.rows % STEP, m.taps, row), right = has_place(m.columns % STEP, m.taps, column);
-  range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole_ones(m)};
+  range found = {bottom ? 0 : at_bottom(m), at_bottom(m) + whole_tiles(m)};
   if (right) found.to += at_right(m);
   if (right && bottom) found.to += in_corner(m);
   return found;

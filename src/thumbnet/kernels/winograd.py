@@ -1,4 +1,4 @@
-"""3 x 3 and 2 x 2 convolutions in fp32 by tiles, with a quarter of the multiplications (Winograd), for CPUs that compute in fp32.
+"""3 x 3 and 2 x 2 convolutions in fp32 by tiles, with a quarter to two thirds of the multiplications (Winograd).
 
 In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.7 times as fast as oneDNN, which
 multiplies all, on maps and widths of the networks here (docs/findings.md).

@@ -40,7 +40,7 @@ class Conv2d(nn.Conv2d):
             return super().forward(x)
         if self.is_dense(x):
             return self.as_dense_layer(x)
-        if self.by_tiles(x):
+        if self.by_winograd(x):
             return Winograd.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         same_or_valid = self.padding[0] in (0, (self.kernel_size[0] - 1) / 2)
         wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
@@ -52,7 +52,7 @@ class Conv2d(nn.Conv2d):
         square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1
         return square and self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
 
-    def by_tiles(self, x: Tensor) -> bool:
+    def by_winograd(self, x: Tensor) -> bool:
         """Whether x B C H W goes through `Winograd`."""
         fits = (
             self.kernel_size in ((2, 2), (3, 3))
@@ -65,8 +65,8 @@ class Conv2d(nn.Conv2d):
         return not self.is_dense(x) and pays(x, self.out_channels, self.kernel_size[0], int(self.padding[0]))
 
     def pools(self, x: Tensor) -> bool:
-        """Whether `pooled` takes x B C H W: what goes `by_tiles`, unless somebody watches the map that it would not write."""
-        return self.by_tiles(x) and not self._forward_hooks
+        """Whether `pooled` takes x B C H W: what goes `by_winograd`, unless somebody watches the map that it would not write."""
+        return self.by_winograd(x) and not self._forward_hooks
 
     def pooled(self, x: Tensor) -> Tensor:
         """Convolved and max-pooled by 2 x 2, in one operation; B D H'/2 W'/2."""
