@@ -9,10 +9,12 @@ import pytest
 
 from conftest import thumbnet
 from thumbnet import timing
-from thumbnet.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, recipe_for_budget
+from thumbnet.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, plan_within
 from thumbnet.data.datasets import load_dataset
+from thumbnet.deadline import Deadline, most_steps, seconds_of
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe, vary
+from thumbnet.schedule import resolution, total_steps
 
 
 @pytest.mark.parametrize(
@@ -35,58 +37,113 @@ def data():
 
 @pytest.fixture
 def machine_of(monkeypatch):
-    """A machine that computes one image at full resolution in `per_image` seconds, with the widest network or the narrowest."""
+    """A machine that computes one image in `per_image` seconds, with the widest network or the narrowest."""
 
-    def make(per_image):
+    def make(per_image, *, by_resolution=False):
         def step_seconds(recipe, data, backend, *, steps=5):
-            return recipe.batch_size * per_image
+            return {part: recipe.batch_size * per_image * (part if by_resolution else 1) for part in recipe.resolution}
 
         monkeypatch.setattr(timing, "step_seconds", step_seconds)
 
     return make
 
 
+@pytest.mark.parametrize("by_resolution", [False, True])
 @pytest.mark.parametrize("seconds", [20, 100, 1000])
-def test_the_epochs_fill_the_budget_less_reserve_and_finish(data, machine_of, seconds, monkeypatch):
-    machine_of(1e-3)
+def test_the_epochs_fill_the_budget_less_reserve_and_finish(data, machine_of, seconds, by_resolution, monkeypatch):
+    machine_of(1e-3, by_resolution=by_resolution)
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    chosen = recipe_for_budget(data, seconds)
-    planned = timing.training_seconds(chosen, data, chosen.batch_size * 1e-3)
-    assert planned == pytest.approx(seconds * (1 - RESERVE) - FINISH, abs=0.1)
+    chosen, deadline = plan_within(data, seconds)
+    planned = timing.training_seconds(chosen, data, deadline.seconds)
+    assert planned == pytest.approx(seconds * (1 - RESERVE) - FINISH, abs=max(deadline.seconds.values()))
 
 
-@pytest.mark.parametrize("left", [0.4, 1.0, 5.9, 6.1, 6.6, 12.0, 100.3])
-def test_no_plan_takes_longer_than_there_is_and_none_leaves_time_for_a_step(data, left):
-    chosen = recipe("general", batch_size=100)
-    step = 0.1  # 54 of them an epoch, 5.4 s, and a validation of 0.2 s after every epoch that was begun
-    epochs = timing.epochs_in(left, chosen, data, step)
-    planned = timing.training_seconds(vary(chosen, epochs=epochs), data, step) if epochs else 0
-    assert planned <= left + 1e-9
-    more = vary(chosen, epochs=epochs + 1 / 54)
-    assert timing.training_seconds(more, data, step) > left
+@pytest.mark.parametrize("done", [0, 5, 30, 54, 200])
+@pytest.mark.parametrize("left", [1.0, 5.9, 6.1, 6.6, 12.0, 100.3])
+def test_no_plan_takes_longer_than_there_is_and_none_leaves_time_for_a_step(left, done):
+    chosen = recipe("general", batch_size=100, resolution=(0.5, 1.0))
+    timed = (chosen, 54, {0.5: 0.05, 1.0: 0.1}, 2.0)  # 54 steps an epoch, and a validation that takes two of them
+    total = most_steps(left, *timed, done=done)
+    assert seconds_of(total, *timed, done=done) <= left < seconds_of(total + 1, *timed, done=done)
+
+
+def test_a_plan_counts_every_step_at_its_resolution_and_every_validation():
+    chosen = recipe("general", resolution=(0.5, 1.0), epochs=1.5)
+    timed = (chosen, 10, {0.5: 1.0, 1.0: 3.0}, 2.0)
+    # 15 steps, seven and a half at half the side; validations after the tenth and the fifteenth, both at full
+    assert seconds_of(15, *timed) == 7.5 * 1 + 7.5 * 3 + 2 * (2 * 3)
+    assert seconds_of(15, *timed, done=11) == 4 * 3 + 2 * 3
+
+
+def ended(budget, speed, monkeypatch, *, steps=50):
+    """When a planned run ends whose machine is `speed(t)` times as slow as when it was timed, and the recipe it ends with."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    seconds, checks = {0.5: 0.03, 1.0: 0.1}, 1.5
+    chosen = recipe("general", resolution=(0.5, 1.0))
+    chosen = vary(chosen, epochs=most_steps(budget, chosen, steps, seconds, checks) / steps)
+    deadline, done = Deadline(budget, seconds, checks), 0
+    while done < total_steps(chosen, steps):
+        chosen = deadline.replanned(chosen, done // steps, done % steps, steps)
+        taken = seconds[resolution(chosen, done // steps, done % steps, steps)]
+        done += 1
+        if done % steps == 0 or done == total_steps(chosen, steps):
+            taken *= 1 + checks
+        clock[0] += taken * speed(clock[0])
+    return clock[0], chosen
+
+
+SPEEDS = {
+    "as timed": lambda t: 1.0,
+    "twice as slow": lambda t: 2.0,
+    "a third faster": lambda t: 0.67,
+    "slower from the middle on": lambda t: 1.0 if t < 30 else 1.7,
+    "faster from the middle on": lambda t: 1.7 if t < 30 else 1.0,
+    "slow at the very end": lambda t: 1.0 if t < 54 else 2.0,
+    "every ten seconds another": lambda t: (1.0, 2.0, 0.8)[int(t / 10) % 3],
+}
+
+
+@pytest.mark.parametrize("speed", SPEEDS.values(), ids=SPEEDS.keys())
+def test_a_run_ends_on_time_however_the_machine_changes_its_speed(speed, monkeypatch):
+    end, made = ended(60.0, speed, monkeypatch)
+    assert 60 * 0.97 < end < 60 + 0.5
+    assert made.epochs > 5
+
+
+def test_a_machine_that_keeps_its_speed_makes_the_epochs_that_were_planned(monkeypatch):
+    chosen = recipe("general", resolution=(0.5, 1.0))
+    planned = most_steps(60.0, chosen, 50, {0.5: 0.03, 1.0: 0.1}, 1.5) / 50
+    assert ended(60.0, SPEEDS["as timed"], monkeypatch)[1].epochs == pytest.approx(planned, abs=2 / 50)
+
+
+def test_a_machine_that_sleeps_beyond_the_deadline_ends_with_the_step_after_it(monkeypatch):
+    end, made = ended(60.0, lambda t: 1.0 if t < 20 or t > 300 else 1e5, monkeypatch)
+    assert end < 100_000  # one step, which slept
+    assert made.epochs < 12
 
 
 def test_more_time_climbs_to_wider_networks_and_sharper_images(data, machine_of):
     machine_of(1e-4)
-    chosen = [recipe_for_budget(data, seconds) for seconds in (8, 12, 20, 50, 600)]
+    chosen = [plan_within(data, seconds)[0] for seconds in (8, 12, 20, 50, 600)]
     assert [recipe.widths for recipe in chosen] == [rung.fields["widths"] for rung in LADDER]
     assert chosen[0].resolution[-1] < chosen[-1].resolution[-1] == 1
 
 
 def test_resolutions_that_leave_too_few_pixels_are_left_out(data, machine_of):
     machine_of(1e-4)
-    assert recipe_for_budget(data, 10).resolution == (0.75,)  # 14 of 28 pixels would be too few
+    assert plan_within(data, 10)[0].resolution == (0.75,)  # 14 of 28 pixels would be too few
 
 
 def test_what_was_asked_for_is_kept(data, machine_of):
     machine_of(1e-4)
-    chosen = recipe_for_budget(data, 30, changes={"batch_size": 50, "seed": 3, "crop": 4, "label_smoothing": 0.3})
+    chosen, _ = plan_within(data, 30, changes={"batch_size": 50, "seed": 3, "crop": 4, "label_smoothing": 0.3})
     assert (chosen.batch_size, chosen.seed, chosen.crop, chosen.label_smoothing) == (50, 3, 4, 0.3)
 
 
 def test_with_a_recipe_only_its_epochs_are_chosen(data, machine_of):
     machine_of(1e-4)
-    chosen = recipe_for_budget(data, 30, recipe="cifar10-83")
+    chosen, _ = plan_within(data, 30, recipe="cifar10-83")
     assert (chosen.name, chosen.widths) == ("cifar10-83", (32, 128, 256))
     assert chosen.epochs > 10
 
@@ -94,10 +151,10 @@ def test_with_a_recipe_only_its_epochs_are_chosen(data, machine_of):
 def test_a_budget_that_is_over_before_the_first_step_is_refused(data, machine_of):
     machine_of(1.0)
     with pytest.raises(UserError, match="give more time"):
-        recipe_for_budget(data, 10, started=time.time() - 8)
+        plan_within(data, 10, started=time.time() - 8)
     machine_of(0.1)  # some steps would fit, fewer than the shortest run has
     with pytest.raises(UserError, match="give more time"):
-        recipe_for_budget(data, 26, recipe="general", changes={"batch_size": 2})
+        plan_within(data, 26, recipe="general", changes={"batch_size": 2})
 
 
 def test_the_expected_accuracy_lies_between_those_of_cheaper_and_dearer_records(monkeypatch):

@@ -523,6 +523,32 @@ def test_a_run_of_a_fraction_of_epochs_ends_in_the_middle_of_the_last_and_resume
     assert whole.metrics[-1]["learning_rate"] == pytest.approx(quick.learning_rate / 9)
 
 
+class Moved:
+    """A deadline that finds after four steps that there is time for other epochs than planned."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def replanned(self, recipe, epoch, step, steps):
+        return vary(recipe, epochs=self.epochs) if epoch * steps + step >= 4 else recipe
+
+
+@pytest.mark.parametrize("epochs", [1.0, 1.5, 4.5])
+def test_a_run_whose_epochs_are_moved_on_the_way_makes_them_writes_them_down_and_resumes_with_them(
+    tiny, quick, tmp_path, monkeypatch, epochs
+):
+    whole = train(quick, tiny, tmp_path / "whole", machine=CPU, deadline=Moved(epochs))
+    assert [row["epoch"] for row in whole.metrics] == list(range(1, math.ceil(epochs) + 1))
+    assert whole.recipe.epochs == Run.open(whole.path).recipe.epochs == whole.summary["epochs"] == epochs
+    assert f"epochs = {epochs:g}" in (whole.path / "changes.toml").read_text()
+    stop_at(monkeypatch, 6)  # before the sixth step, the second after the epochs were moved
+    with pytest.raises(Interrupted):
+        train(quick, tiny, tmp_path / "run", machine=CPU, deadline=Moved(epochs))
+    resumed = train(Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU)  # without a deadline
+    assert_identical(resumed, whole)
+    assert Run.open(resumed.path).recipe == whole.recipe
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_fast_recipe_trains_and_ends_at_its_last_resolution_in_either_precision(tiny, tmp_path, precision):
     made = recipe("cifar10-83", widths=(16, 16, 32), epochs=2, batch_size=24, resolution=(0.75, 1.0))

@@ -6,17 +6,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.deadline import Deadline, most_steps, seconds_of
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes import fitted_to, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
+from thumbnet.schedule import steps_per_epoch
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
-RESERVE = 0.04  # of the budget: steps of a long run are a little slower than the few that are timed
+RESERVE = 0.02  # of the budget: what comes after the last step may be slower than expected, too
 FINISH = 1.0  # seconds to write weights, plots and summary
 SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -59,7 +61,7 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def recipe_for_budget(
+def plan_within(
     data: "Dataset",
     seconds: float,
     *,
@@ -67,34 +69,37 @@ def recipe_for_budget(
     machine: Machine | None = None,
     recipe: str | None = None,
     changes: dict[str, Any] | None = None,
-) -> Recipe:
+) -> tuple[Recipe, Deadline]:
     """The recipe whose training of `data` ends `seconds` after `started` (`time.time()`, now by default) on this machine.
 
     With `recipe`, that named recipe with its number of epochs alone chosen; else the network, resolutions and batch size are
-    chosen too. `changes` to other fields are kept. Raises `UserError` where the budget is over before anything is learned.
+    chosen too. `changes` to other fields are kept. The deadline, given to `train`, keeps the run to its time where the machine
+    becomes slower or faster. Raises `UserError` where the budget is over before anything is learned.
     """
     from thumbnet.backend import prepare
-    from thumbnet.timing import epochs_in, step_seconds
+    from thumbnet.timing import step_seconds, validation_steps
     from thumbnet.training import check_fits
 
     started, changes = started or time.time(), changes or {}
+    ends = started + seconds * (1 - RESERVE) - FINISH
     backend = prepare(machine or Machine())
     rungs = [Rung(math.inf, {})] if recipe else list(LADDER)
     for place in rungs:
         chosen = fitted(named_recipe(recipe or "general"), data, place, changes)
         check_fits(chosen, data)
-        step = step_seconds(chosen, data, backend, steps=3)
-        left = seconds * (1 - RESERVE) - FINISH - (time.time() - started)
-        epochs = epochs_in(left, chosen, data, step)
-        if epochs * len(data.train) <= place.until:
+        deadline = Deadline(ends, step_seconds(chosen, data, backend, steps=3), validation_steps(chosen, data))
+        steps = steps_per_epoch(chosen, len(data.train))
+        planned = (chosen, steps, deadline.seconds, deadline.checks)
+        total = most_steps(ends - time.time(), *planned)
+        if total * chosen.batch_size <= place.until:
             break
-    fewest = max(FEWEST_EPOCHS, 1 / (len(data.train) // chosen.batch_size))
-    if epochs < fewest:
+    fewest = max(1, math.ceil(FEWEST_EPOCHS * steps))
+    if seconds_of(fewest, *planned) > ends - time.time():
         raise UserError(
             f"time-budget is {seconds:g} s, and {time.time() - started:.0f} s are over before the first step, which takes "
-            f"{step:.1f} s; give more time"
+            f"{min(deadline.seconds.values()):.1f} s; give more time"
         )
-    return vary(chosen, epochs=max(epochs, fewest))
+    return vary(chosen, epochs=max(total / steps, FEWEST_EPOCHS)), deadline
 
 
 def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) -> Recipe:

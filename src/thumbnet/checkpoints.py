@@ -27,7 +27,7 @@ KEPT = 2  # the newest, and the one before in case its disk or memory lied
 LARGEST_MANIFEST = 4096  # bytes; ours have 200
 OURS = re.compile(r"(?P<name>\d+-\d+)\.(json|safetensors)")
 TEMPORARY = re.compile(r"\.(.+\.tmp-\d+|tmp\w+)")  # our writer's, and that of the safetensors library
-POSITION: Fields = {"epoch": int, "step": int, "seconds": NUMBER, "training_seconds": NUMBER}
+POSITION: Fields = {"epoch": int, "step": int, "epochs": NUMBER, "seconds": NUMBER, "training_seconds": NUMBER}
 
 Arrays = Mapping[str, NDArray[Any]]
 

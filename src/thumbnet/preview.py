@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from thumbnet.augment import augment, mirrored_in_epoch
@@ -62,6 +63,7 @@ def preview(
     parameters = sum(parameter.numel() for parameter in initial_model(recipe, data, backend).parameters())
     seconds = step_seconds(recipe, data, backend)
     steps = total_steps(recipe, steps_per_epoch(recipe, len(data.train)))
+    mean = fmean(seconds[part] for part in recipe.resolution)
     total = training_seconds(recipe, data, seconds)
     stored, augmented = pages
-    return Preview(stored, augmented, parameters, steps, seconds, total, backend.describe())
+    return Preview(stored, augmented, parameters, steps, mean, total, backend.describe())

@@ -99,15 +99,12 @@ class Run:
         """A new folder with recipe, data and environment written down. `path` must be absent or empty."""
         if path.resolve() == Path.cwd():
             raise UserError(f"--out {path} is the folder you are in; name one to be made, such as --out run")
-        base = named_recipe(recipe.name)
-        changed = {name: new for name, (new, _) in differences(recipe, base).items()}
         folder = path.with_name(f".{path.name}.tmp-{os.getpid()}")  # complete before it gets its name
         try:
             make_folder(folder)
-            write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
             write_json(folder / "data.json", describe_data(data))
             write_json(folder / "environment.json", environment)
-            write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
+            write_recipe(recipe, folder)
             os.rename(folder, path)  # also onto an empty folder; fails where another run was quicker
             sync_folder(path.parent)
         except OSError as error:
@@ -318,6 +315,11 @@ class Run:
             write_json(self.place("environment.json"), first | {"continued_with": rows})
         return ", ".join(f"{key} {value or 'none'} (before: {before[key] or 'none'})" for key, value in changed.items())
 
+    def keep_recipe(self) -> None:
+        """Write the recipe down once more, whose epochs may be others now than those planned."""
+        self.place("recipe.toml")
+        write_recipe(self.recipe, self.path)
+
     def log_epoch(self, row: dict[str, Any]) -> None:
         """Add one epoch to metrics.jsonl."""
         append_line(self.place("metrics.jsonl"), json.dumps(row, allow_nan=False))
@@ -383,8 +385,9 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """16 hex digits of what a state of training depends on: recipe, data and classes."""
-        told = [recipe_table(self.recipe), self.data["fingerprint"], self.data["classes"]]
+        """16 hex digits of what a state of training depends on: data, classes, and recipe but for the epochs, which it tells."""
+        recipe = {**recipe_table(self.recipe), "epochs": None}
+        told = [recipe, self.data["fingerprint"], self.data["classes"]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def keep_metrics(self, epochs: int) -> None:
@@ -393,6 +396,13 @@ class Run:
         kept = [row for row in rows if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").is_file():
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """The two files of a recipe: how it differs from the one it is named after, and the whole."""
+    changed = {name: new for name, (new, _) in differences(recipe, named_recipe(recipe.name)).items()}
+    write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
+    write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
 
 
 def hint_below(path: Path) -> str:

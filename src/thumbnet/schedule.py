@@ -35,7 +35,11 @@ def rate_factor(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
 
 def resolution(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     """The part of the images' side to train at: the recipe's, one after the other, in equal parts of the run."""
-    progress = (epoch + step / steps) / recipe.epochs
+    return resolution_at(recipe, (epoch + step / steps) / recipe.epochs)
+
+
+def resolution_at(recipe: Recipe, progress: float) -> float:
+    """The same where the part `progress` of the run, below 1, lies behind."""
     return recipe.resolution[int(progress * len(recipe.resolution))]
 
 

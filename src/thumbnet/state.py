@@ -98,7 +98,7 @@ def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position:
     """Write the whole state of training as a checkpoint. Raises `TrainingFailed` where a number in it is not finite."""
     tensors = whole_state(model, optimizer) | {"totals": position.totals}
     refuse_non_finite(tensors, run, position)
-    place = {"epoch": position.epoch, "step": position.step}
+    place = {"epoch": position.epoch, "step": position.step, "epochs": run.recipe.epochs}
     times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
     run.save_checkpoint(tensors, place | times)
     position.saved = time.perf_counter()
@@ -140,7 +140,7 @@ def restore(
 ) -> Position:
     """Put the newest checkpoint that is intact into model and optimiser; a run without one begins at the beginning.
 
-    Tells `say` of checkpoints that had to be passed over.
+    The run's recipe has the epochs that were planned when it was saved. Tells `say` of checkpoints that had to be passed over.
     """
     precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     position = Position(torch.zeros(4, dtype=precise, device=device), saved=began, began=began)
@@ -150,6 +150,7 @@ def restore(
     for reason in checkpoint.passed_over:
         say(f"note: {reason}; going on from the one before")
     tensors, place = {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()}, checkpoint.position
+    run.recipe = replace(run.recipe, epochs=place["epochs"])
     model.load_state_dict(part_of(tensors, "model"))
     parameters = dict(model.named_parameters())
     for name, tensor in part_of(tensors, "optimizer").items():

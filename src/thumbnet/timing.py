@@ -1,19 +1,20 @@
 """How long a recipe would take on this machine: a few of its steps, timed and thrown away."""
 
-import math
 import time
-from statistics import fmean
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
 from thumbnet import graphs
 from thumbnet.backend import Backend, place
+from thumbnet.deadline import seconds_of
 from thumbnet.graphs import Recordings, Update
 from thumbnet.optimize import build_optimizer
 from thumbnet.randomness import global_draws
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import build_model
+from thumbnet.schedule import steps_per_epoch, total_steps
 from thumbnet.training import augmented, normalization, updating
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from thumbnet.models.preprocessed import Preprocessed
 
 WARM_UP = 2  # steps before those that count: memory is laid out, kernels are made; on a GPU, graphs.WARM_UP more
-VALIDATION_COST = 1 / 3  # of an image's training step: the forward pass alone
+VALIDATION_COST = 1 / 3  # of an image's training: the forward pass alone
 
 
 def initial_model(recipe: Recipe, data: "Dataset", backend: Backend) -> "Preprocessed":
@@ -30,8 +31,8 @@ def initial_model(recipe: Recipe, data: "Dataset", backend: Backend) -> "Preproc
     return place(model, backend.device).train()
 
 
-def step_seconds(recipe: Recipe, data: "Dataset", backend: Backend, *, steps: int = 5) -> float:
-    """Seconds of a training step: the median of `steps` at each of the recipe's resolutions, averaged over them."""
+def step_seconds(recipe: Recipe, data: "Dataset", backend: Backend, *, steps: int = 5) -> dict[float, float]:
+    """Seconds of a training step at each of the recipe's resolutions, the median of `steps`."""
     model = initial_model(recipe, data, backend)
     optimizer = build_optimizer(model, recipe, backend.dtype)
     update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings())
@@ -41,7 +42,7 @@ def step_seconds(recipe: Recipe, data: "Dataset", backend: Backend, *, steps: in
         model.resize.part = part
         seconds = [timed_step(model, update, recipe, data, backend, step) for step in range(warm_up + steps)]
         medians[part] = sorted(seconds[warm_up:])[steps // 2]
-    return fmean(medians[part] for part in recipe.resolution)
+    return medians
 
 
 def timed_step(
@@ -64,22 +65,12 @@ def timed_step(
     return time.perf_counter() - start
 
 
-def epoch_seconds(recipe: Recipe, data: "Dataset", seconds: float) -> tuple[float, float]:
-    """What an epoch takes, its steps and the validation after it, where a step takes `seconds`."""
-    steps = len(data.train) // recipe.batch_size
-    checks = len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
-    return seconds * steps, seconds * checks
+def validation_steps(recipe: Recipe, data: "Dataset") -> float:
+    """Training steps that take as long as the validation after an epoch."""
+    return len(data.validation or ()) / recipe.batch_size * VALIDATION_COST
 
 
-def training_seconds(recipe: Recipe, data: "Dataset", seconds: float) -> float:
-    """What a whole run takes, where a step takes `seconds`. An epoch that ends early is validated, too."""
-    steps, checks = epoch_seconds(recipe, data, seconds)
-    return steps * recipe.epochs + checks * math.ceil(recipe.epochs)
-
-
-def epochs_in(left: float, recipe: Recipe, data: "Dataset", seconds: float) -> float:
-    """The longest run that `training_seconds` says takes no more than `left` seconds, in epochs; 0 where there is none."""
-    steps, checks = epoch_seconds(recipe, data, seconds)
-    whole = max(0, math.floor(left / (steps + checks)))
-    begun = (left - whole * (steps + checks) - checks) / steps
-    return whole + min(max(begun, 0.0), 1.0)
+def training_seconds(recipe: Recipe, data: "Dataset", seconds: Mapping[float, float]) -> float:
+    """What a whole run takes, where a step takes `seconds` at each resolution."""
+    steps = steps_per_epoch(recipe, len(data.train))
+    return seconds_of(total_steps(recipe, steps), recipe, steps, seconds, validation_steps(recipe, data))

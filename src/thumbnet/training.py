@@ -36,6 +36,7 @@ from thumbnet.workshop import Workshop
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+    from thumbnet.deadline import Deadline
     from thumbnet.models.preprocessed import Preprocessed
 
 GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
@@ -51,15 +52,17 @@ def train(
     plots: bool = True,
     reporter: Reporter | None = None,
     started: float | None = None,
+    deadline: "Deadline | None" = None,
     workshop: Workshop | None = None,
 ) -> Run:
     """Fit `recipe` on `data.train` and write the run folder `out` (a new one under runs/ by default).
 
     Never opens the test split. With `resume`, an interrupted run in `out` is continued and a finished one returned; the
     result is, bit for bit on a CPU, that of a run never interrupted. `started` is the `time.time()` from which wall time
-    is counted; `workshop` keeps what the next run of the recipe in this process can use again. Raises `UserError` for a taken
-    folder or data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal
-    to stop, with a checkpoint written.
+    is counted; with `deadline` the recipe's epochs are what fits its time, and the run's recipe has those that were made;
+    `workshop` keeps what the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or
+    data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop,
+    with a checkpoint written.
     """
     started = started or time.time()
     data = data.with_validation(**recipe.cut)
@@ -89,8 +92,10 @@ def train(
                     "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
                 )
             model, logits, validation, position = fit(
-                run, data, backend, reporter, stop, machine.checkpoint_seconds, workshop or Workshop()
+                run, data, backend, reporter, stop, machine.checkpoint_seconds, deadline, workshop or Workshop()
             )
+            if run.recipe != recipe:
+                run.keep_recipe()
             summary = summarize(run, data, backend, model, validation, position)  # before anything else takes time
             run.save_model(model)
             if logits is not None:
@@ -114,6 +119,7 @@ def fit(
     reporter: Reporter,
     stop: StopSignals,
     checkpoint_seconds: float,
+    deadline: "Deadline | None",
     workshop: Workshop,
 ) -> tuple[nn.Module, Tensor | None, Scores | None, Position]:
     """The loop. Gives the model after the last epoch, its validation logits N K and scores, and the position with its clocks."""
@@ -128,19 +134,24 @@ def fit(
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
     check = partial(refuse_step_that_diverged, run, position)
     update = updating(model, optimizer, recipe, backend, check, workshop.recordings)
-    steps = steps_per_epoch(recipe, len(data.train))
+    recipe, steps = run.recipe, steps_per_epoch(recipe, len(data.train))
     total = total_steps(recipe, steps)
     logits_of_validation = scores = None
 
     with saving_when_stopped(run, model, optimizer, position):
-        for epoch in range(position.epoch, math.ceil(total / steps)):
+        while (epoch := position.epoch) * steps < total:
             order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
             mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
             position.begin_epoch()
             model.train()
 
-            for step in range(position.step, min(steps, total - epoch * steps)):
+            for step in range(position.step, steps):
+                if epoch * steps + step >= total:
+                    break
                 stop.check()
+                if deadline:
+                    recipe = run.recipe = deadline.replanned(recipe, epoch, step, steps)
+                    total = total_steps(recipe, steps)
                 batch = order[step * recipe.batch_size :][: recipe.batch_size]
                 images, labels = data.train.take(batch)
                 progress = (epoch + step / steps) / recipe.epochs
@@ -155,7 +166,7 @@ def fit(
 
                 position.count(loss, logits, labels)
                 position.step = step + 1
-                reporter.step(epoch * steps + step + 1, total, lambda: position.line(recipe, steps))
+                reporter.step(epoch * steps + step + 1, total, partial(position.line, recipe, steps))
                 if position.seconds_since_save() >= checkpoint_seconds:
                     refuse_non_finite_loss(loss, run, epoch, step)
                     save(run, model, optimizer, position)

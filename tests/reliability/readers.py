@@ -129,7 +129,7 @@ def check(found):
     check_arrays(found, {name: (array.shape, array.dtype.name) for name, array in arrays(0).items()})
 
 
-POSITION = {"epoch": 1, "step": 0, "seconds": 1.5, "training_seconds": 1.0}
+POSITION = {"epoch": 1, "step": 0, "epochs": 3.0, "seconds": 1.5, "training_seconds": 1.0}
 
 
 def checkpoint(content, folder):

@@ -36,7 +36,7 @@ def state(number):
 def save(folder, number, **changes):
     arguments = {
         "arrays": state(number),
-        "position": {"epoch": number, "step": 0, "seconds": 1.5, "training_seconds": 1.0},
+        "position": {"epoch": number, "step": 0, "epochs": 3.0, "seconds": 1.5, "training_seconds": 1.0},
         "owner": OWNER,
     }
     save_checkpoint(folder, **(arguments | changes))
@@ -178,7 +178,7 @@ def test_a_save_of_the_step_that_is_saved_already_changes_nothing_and_costs_noth
     """A run stopped, resumed, and stopped again before its next step."""
     save(tmp_path, 1)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    save(tmp_path, 1, position={"epoch": 1, "step": 0, "seconds": 99.0, "training_seconds": 9.0})
+    save(tmp_path, 1, position={"epoch": 1, "step": 0, "epochs": 3.0, "seconds": 99.0, "training_seconds": 9.0})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     flip(tmp_path / "1-0.safetensors", 9000)  # a damaged one of that step is replaced
     save(tmp_path, 1)
@@ -270,7 +270,7 @@ def reseal(folder, number):
 def rewritten(folder, owner=OWNER, position=None, **arrays):
     """State 2 with some arrays replaced (None: left out), its manifest fitting."""
     kept = {name: array for name, array in (state(2) | arrays).items() if array is not None}
-    position = position or {"epoch": 2, "step": 0, "seconds": 1.5, "training_seconds": 1.0}
+    position = position or {"epoch": 2, "step": 0, "epochs": 3.0, "seconds": 1.5, "training_seconds": 1.0}
     save_file(kept, folder / "2-0.safetensors", {"owner": owner, "position": json.dumps(position)})
     reseal(folder, 2)
 

@@ -194,7 +194,7 @@ def test_a_reader_never_sees_half_of_what_is_being_written(tmp_path, what):
     stop, path, reads, writes = threading.Event(), tmp_path / "x.json", 0, count(100, 1000)
 
     def place(number):
-        return {"epoch": number, "step": 0, "seconds": 1.0, "training_seconds": 1.0}
+        return {"epoch": number, "step": 0, "epochs": 3.0, "seconds": 1.0, "training_seconds": 1.0}
 
     def state(number):
         return {"w": np.full(5000, float(number)), "totals": np.zeros(4)}

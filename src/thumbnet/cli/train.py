@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.budget import expected_accuracy, parse_budget, recipe_for_budget
+from thumbnet.budget import expected_accuracy, parse_budget, plan_within
 from thumbnet.cli.fitting import recipe_for_few
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
@@ -31,10 +31,13 @@ from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+    from thumbnet.deadline import Deadline
     from thumbnet.machine import Machine
     from thumbnet.progress import Reporter
     from thumbnet.recipes.recipe import Recipe
     from thumbnet.runs import Run
+
+DRIFT = 0.05  # of the epochs planned, from which on it is told that others were made
 
 
 @described
@@ -93,8 +96,9 @@ def train(
         loaded = load(progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
+        deadline = None
         if seconds:
-            chosen = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
+            chosen, deadline = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
         elif not begun and not recipe:
             images = len(loaded.with_validation(**chosen.cut).train)
             chosen = recipe_for_few(named_recipe(start), images, given(fields), reporter)
@@ -104,10 +108,11 @@ def train(
             )
         else:
             path = begun.path if begun else out
-            runs = [train_run(chosen, loaded, path, machine=asked, resume=resume, reporter=reporter, started=STARTED)]
+            options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
+            runs = [train_run(chosen, loaded, path, started=STARTED, deadline=deadline, **options)]
             add_report(runs[0], reporter, wanted=report)
             if seconds:
-                reporter.say(on_time(seconds, runs[0].summary["wall_seconds"], time.time() - STARTED))
+                reporter.say(on_time(seconds, chosen, runs[0], time.time() - STARTED))
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
@@ -196,10 +201,17 @@ def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:
     return parse_budget(budget)
 
 
-def on_time(budget: float, ended: float, now: float) -> str:
-    """How the run kept to its budget, and what came after it. All in seconds since the command began."""
+def on_time(budget: float, planned: "Recipe", run: "Run", now: float) -> str:
+    """How the run kept to its budget, and what came after it. Both times in seconds since the command began."""
+    ended, made = run.summary["wall_seconds"], run.recipe.epochs
+    other = "faster" if made > planned.epochs else "slower"
+    drift = (
+        f" with {made:.2f} epochs, the machine being {other} than before"
+        if abs(made / planned.epochs - 1) > DRIFT
+        else ""
+    )
     page = f"; the page took {now - ended:.0f} s more" if now - ended >= 1 else ""
-    return f"budget {budget:g} s: the run ended after {ended:.1f} s{page}"
+    return f"budget {budget:g} s: the run ended after {ended:.1f} s{drift}{page}"
 
 
 def recipe_in_time(
@@ -209,18 +221,18 @@ def recipe_in_time(
     changes: dict[str, Any],
     machine: "Machine",
     reporter: "Reporter",
-) -> "Recipe":
-    """The recipe that ends on time, and a line on it with the accuracy to expect where that is known."""
+) -> "tuple[Recipe, Deadline]":
+    """The recipe that ends on time, what keeps it to that, and a line with the accuracy to expect where that is known."""
     from thumbnet.operations import training_flops
 
     reporter.say(f"{seconds:g} s: measuring this machine")
-    chosen = recipe_for_budget(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)
+    chosen, deadline = plan_within(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)
     sides = ", ".join(f"{part * data.image_size[0]:.0f}" for part in chosen.resolution)
     widths = "/".join(map(str, chosen.widths))
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
     told = f"; expect about {expected:.1%}" if expected else ""
     reporter.say(f"{chosen.model} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{told}")
-    return chosen
+    return chosen, deadline
 
 
 def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":

@@ -1,0 +1,68 @@
+"""A run that ends on time although its machine does not keep its speed: the epochs are planned again while it runs."""
+
+import math
+import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
+from thumbnet.schedule import resolution, resolution_at
+
+WARM_UP = 2  # steps that say nothing of the others: memory is laid out, kernels are made
+PATIENCE = 0.1  # of the time left, after which a plan is made anew: ever less, so that the last one is exact
+
+
+@dataclass
+class Deadline:
+    """When training must be over, and what its parts took when they were timed; what they take now is learned from the run."""
+
+    ends: float  # on time.time()'s clock, the last validation included
+    seconds: Mapping[float, float]  # of a step at each resolution
+    checks: float  # steps that take as long as a validation
+    counted: int = 0  # steps begun in this process
+    began: float = 0.0  # when the first step was begun that counts, on time.time()'s clock
+    planned: float = 0.0  # when the last plan was made
+    expected: float = 0.0  # seconds that the steps and validations since then should have taken, by `seconds`
+    pending: float = 0.0  # the same for the step that is being made
+
+    def replanned(self, recipe: Recipe, epoch: int, step: int, steps: int) -> Recipe:
+        """The recipe with the epochs that fit the time left; to be asked before each `step` of an `epoch` of `steps`, from 0."""
+        now, here = time.time(), self.seconds[resolution(recipe, epoch, step, steps)]
+        if self.counted <= WARM_UP:
+            self.began = self.planned = now
+        else:
+            self.expected += self.pending
+        self.counted, self.pending = self.counted + 1, here * (1 + self.checks if step == steps - 1 else 1)
+        if not self.expected or now - self.planned < PATIENCE * (self.ends - now):
+            return recipe
+        self.planned, pace = now, (now - self.began) / self.expected
+        left = (self.ends - now) / pace  # as if the machine were as fast as when it was timed
+        total = most_steps(left, recipe, steps, self.seconds, self.checks, done=epoch * steps + step)
+        return replace(recipe, epochs=max(FEWEST_EPOCHS, total / steps))
+
+
+def most_steps(
+    left: float, recipe: Recipe, steps: int, seconds: Mapping[float, float], checks: float, *, done: int = 0
+) -> int:
+    """Steps of the longest run that takes no more than `left` seconds from step `done` on; one more than `done` at the least."""
+    least, most = done + 1, done + 1 + max(0, math.floor(left / min(seconds.values())))
+    fitting = bisect_right(
+        range(least, most + 1),
+        left,
+        key=lambda total: seconds_of(total, recipe, steps, seconds, checks, done=done),
+    )
+    return least + max(0, fitting - 1)
+
+
+def seconds_of(
+    total: int, recipe: Recipe, steps: int, seconds: Mapping[float, float], checks: float, *, done: int = 0
+) -> float:
+    """What a run of `total` steps, `steps` to the epoch, takes from step `done` on; epochs that end early are validated, too."""
+    parts, found = len(recipe.resolution), 0.0
+    for place, part in enumerate(recipe.resolution):
+        found += seconds[part] * max(0.0, total * (place + 1) / parts - max(done, total * place / parts))
+    for epoch in range(done // steps, math.ceil(total / steps)):
+        last = min((epoch + 1) * steps, total) - 1
+        found += checks * seconds[resolution_at(recipe, last / total)]
+    return found
