@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from thumbnet.models.preprocessed import Preprocessed
 
 WARM_UP = 2  # steps before those that count: memory is laid out, kernels are made; on a GPU, graphs.WARM_UP more
-VALIDATION_COST = 1 / 3  # of an image's training: the forward pass alone
+VALIDATION_COST = 1 / 2  # of an image's training: the forward pass, in memory not yet laid out
 
 
 def initial_model(recipe: Recipe, data: "Dataset", backend: Backend) -> "Preprocessed":
