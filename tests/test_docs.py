@@ -85,6 +85,8 @@ def test_every_result_says_how_it_was_made():
     assert results
     for result in results:
         assert result["command"] and result["processor"] and result.get("versions", result)["torch"]
+        words = result["command"].split() if isinstance(result["command"], str) else result["command"]
+        assert not [word for word in words if Path(word).is_absolute()]  # nobody else has that folder
         if result["kind"] == "accuracy":
             assert result["n"] == len(result["seeds"])
             assert result["test_openings"] >= 1

@@ -16,6 +16,7 @@
 
 #include "largest.h"
 #include "number.h"
+#include <omp.h>
 
 #ifdef FLOAT
 
@@ -315,10 +316,9 @@ static void change_inputs(const float *x, const uint8_t *chosen, float *to, long
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
 static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns,
-                                 long channels, long taps, long threads) {
+                                 long channels, long taps) {
   map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
-#pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
     tile t = tile_at(m, work % tiles);
     const float *from = products + work * LANES;
@@ -424,10 +424,9 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
 // Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16.
 // Where fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
 static void multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
-                     long channels, long channels_out, long taps, long threads) {
+                     long channels, long channels_out, long taps) {
   map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), out = panels(channels_out);
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
     const float *lines = kernel + work * channels * LANES, *from = changed + work / out * stream_of(m, channels);
     float *to = products + work / out * stream_of(m, channels_out) + work % out * tiles * LANES;
@@ -472,20 +471,23 @@ static void add_gradients(const float *changed, const float *gradient, float *of
 }
 
 // x: N H W C, convolved by `kernel`, D C taps x taps (`turned`: by that of the gradient of the input, whose outputs are C) -> y:
-// N H' W' D, H' and W' being `rows` and `columns`. `at_once` images are changed into `changed` and `products`, and the kernel
-// into `changed_kernel`. Given `of_x`, x was pooled, and it was chosen; given `of_y`, y is to be.
+// N H' W' D, H' and W' being `rows` and `columns`. The kernel is changed into `changed_kernel`; every thread changes `at_once`
+// images into its own part of `changed` and `products`, where no other waits for it or takes lines from its cache. Given `of_x`,
+// x was pooled, and it was chosen; given `of_y`, y is to be.
 void winograd_convolve(const float *x, const uint8_t *of_x, const float *kernel, float *y, uint8_t *of_y, float *changed,
                        float *changed_kernel, float *products, long images, long at_once, long height, long width, long channels,
                        long rows, long columns, long channels_out, long padding, long turned, long taps, long threads) {
   long x_image = height * width * channels / (of_x ? 4 : 1), y_image = rows * columns * channels_out / (of_y ? 4 : 1);
   change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, taps, threads);
+  map part = {at_once, rows, columns, taps};
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long n = 0; n < images; n += at_once) {
-    long count = smaller(at_once, images - n);
-    change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, changed, count, height, width, channels, rows, columns, padding,
-                  taps, threads);
-    multiply(changed, changed_kernel, products, count, rows, columns, channels, channels_out, taps, threads);
-    change_products_back(products, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, taps,
-                         threads);
+    long count = smaller(at_once, images - n), own = omp_get_thread_num() * PLACES;
+    float *to = changed + own * stream_of(part, channels), *product = products + own * stream_of(part, channels_out);
+    change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, to, count, height, width, channels, rows, columns, padding,
+                  taps, 1);
+    multiply(to, changed_kernel, product, count, rows, columns, channels, channels_out, taps);
+    change_products_back(product, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, taps);
   }
 }
 

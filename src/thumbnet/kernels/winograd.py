@@ -18,6 +18,7 @@ from thumbnet.kernels.library import library
 STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
 PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
+PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
 FEWEST_TILES = 64  # of a batch; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
@@ -84,7 +85,9 @@ def convolve(
     was pooled.
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
-    by, at_once = 2 if pool else 1, images_at_once(len(x), size, max(channels, channels_out))
+    by, threads = 2 if pool else 1, torch.get_num_threads()
+    share = -(-len(x) // (threads * PARTS_OF_A_THREAD))
+    at_once = images_at_once(share, size, max(channels, channels_out))
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
     y = torch.empty(shape, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
@@ -96,9 +99,9 @@ def convolve(
         kernel.contiguous(),
         y,
         which,
-        room_for(at_once, size, channels),
+        room_for(at_once, size, channels, threads),
         torch.empty(PLACES * panels(channels_out) * PANEL * channels),
-        room_for(at_once, size, channels_out),
+        room_for(at_once, size, channels_out, threads),
         len(x),
         at_once,
         *full_size(x, chosen),
@@ -166,9 +169,9 @@ def panels(channels: int) -> int:
     return -(-channels // PANEL)
 
 
-def room_for(images: int, size: Sequence[int], channels: int) -> Tensor:
-    """For what the tiles of maps of this size are changed into, not yet filled."""
-    return torch.empty(numbers_of(images, size, channels))
+def room_for(images: int, size: Sequence[int], channels: int, threads: int = 1) -> Tensor:
+    """For what the tiles of maps of this size are changed into by each of the threads, not yet filled."""
+    return torch.empty(threads * numbers_of(images, size, channels))
 
 
 def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
@@ -179,5 +182,5 @@ def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
 
 def images_at_once(images: int, size: Sequence[int], channels: int) -> int:
     """As many of them as fit `PART` when their maps of this size are changed."""
-    count = max(1, PART // numbers_of(1, size, channels))
-    return min(images, count if count < ROWS else count - count % ROWS)  # so that few tiles are multiplied twice
+    count = min(images, max(1, PART // numbers_of(1, size, channels)))
+    return count if count < ROWS else count - count % ROWS  # so that few tiles are multiplied twice
