@@ -53,6 +53,7 @@ def machine_of(monkeypatch):
 def test_the_epochs_fill_the_budget_less_reserve_and_finish(data, machine_of, seconds, by_resolution, monkeypatch):
     machine_of(1e-3, by_resolution=by_resolution)
     monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     chosen, deadline = plan_within(data, seconds)
     planned = timing.training_seconds(chosen, data, deadline.seconds)
     assert planned == pytest.approx(seconds * (1 - RESERVE) - FINISH, abs=max(deadline.seconds.values()))
@@ -75,10 +76,13 @@ def test_a_plan_counts_every_step_at_its_resolution_and_every_validation():
     assert seconds_of(15, *timed, done=11) == 4 * 3 + 2 * 3
 
 
-def ended(budget, speed, monkeypatch, *, steps=50):
-    """When a planned run ends whose machine is `speed(t)` times as slow as when it was timed, and the recipe it ends with."""
+def ended(budget, speed, monkeypatch, *, steps=50, stall=(1e9, 0.0)):
+    """When a planned run ends whose machine is `speed(t)` times as slow as when it was timed, and the recipe it ends with.
+
+    `stall`: when the machine stands still, and for how many seconds.
+    """
     clock = [0.0]
-    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     seconds, checks = {0.5: 0.03, 1.0: 0.1}, 1.5
     chosen = recipe("general", resolution=(0.5, 1.0))
     chosen = vary(chosen, epochs=most_steps(budget, chosen, steps, seconds, checks) / steps)
@@ -89,7 +93,10 @@ def ended(budget, speed, monkeypatch, *, steps=50):
         done += 1
         if done % steps == 0 or done == total_steps(chosen, steps):
             taken *= 1 + checks
-        clock[0] += taken * speed(clock[0])
+        before = clock[0]
+        clock[0] += taken * speed(before)
+        if before < stall[0] <= clock[0]:
+            clock[0] += stall[1]
     return clock[0], chosen
 
 
@@ -117,10 +124,25 @@ def test_a_machine_that_keeps_its_speed_makes_the_epochs_that_were_planned(monke
     assert ended(60.0, SPEEDS["as timed"], monkeypatch)[1].epochs == pytest.approx(planned, abs=2 / 50)
 
 
-def test_a_machine_that_sleeps_beyond_the_deadline_ends_with_the_step_after_it(monkeypatch):
-    end, made = ended(60.0, lambda t: 1.0 if t < 20 or t > 300 else 1e5, monkeypatch)
-    assert end < 100_000  # one step, which slept
-    assert made.epochs < 12
+@pytest.mark.parametrize("change", [0.5, 2.0])
+def test_it_does_so_wherever_the_speed_changes(change, monkeypatch):
+    for place in range(60):
+        end, _ = ended(60.0, lambda t, place=place: 1.0 if t < place else change, monkeypatch)
+        assert 60 * 0.97 < end < 60 + 0.5, place
+
+
+@pytest.mark.parametrize("after", [0.3, 1.0, 5.0, 30.0])
+@pytest.mark.parametrize("seconds", [7.0, 20.0])
+def test_a_stall_costs_its_own_time_and_not_the_run(after, seconds, monkeypatch):
+    end, made = ended(60.0, SPEEDS["as timed"], monkeypatch, stall=(after, seconds))
+    assert 60 * 0.97 < end < 60 + 0.5
+    assert made.epochs > ended(60.0 - seconds, SPEEDS["as timed"], monkeypatch)[1].epochs * 0.75
+
+
+def test_a_machine_that_sleeps_beyond_the_deadline_ends_with_the_step_that_slept(monkeypatch):
+    end, made = ended(60.0, SPEEDS["as timed"], monkeypatch, stall=(20.0, 1e4))
+    assert 1e4 + 20 <= end < 1e4 + 21
+    assert made.epochs < ended(60.0, SPEEDS["as timed"], monkeypatch)[1].epochs * 0.7
 
 
 def test_more_time_climbs_to_wider_networks_and_sharper_images(data, machine_of):
@@ -174,6 +196,9 @@ def test_a_run_under_a_budget_ends_with_a_rate_near_zero_and_records_what_was_ch
     assert json.loads(result.stdout)["validation_accuracy"] > 0.6  # on a slow or busy machine, too
     chosen = tomllib.loads((tmp_path / "run" / "changes.toml").read_text())
     assert chosen["epochs"] > 0
+    summary = json.loads(result.stdout)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ("A time budget moved the epochs" in page) == (summary["epochs"] != summary["epochs_planned"])
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["learning_rate"] < 0.1 * tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["learning_rate"]
 
@@ -185,9 +210,12 @@ def test_a_run_under_a_budget_ends_with_a_rate_near_zero_and_records_what_was_ch
         (("--time-budget", "5s"), "give 10 s or more"),
         (("--time-budget", "1m", "--epochs", "3"), "leave out --epochs 3"),
         (("--time-budget", "1m", "--resume"), "leave out --time-budget"),
+        (("--time-budget", "1m", "--out", "taken"), "taken is taken; choose another --out"),
     ],
 )
 def test_budgets_that_cannot_be_kept_are_refused_in_one_line(tmp_path, words, message):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "something").touch()
     result = thumbnet("train", "fashion-mini", *words, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1

@@ -18,7 +18,7 @@ from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
 from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
-from thumbnet.kernels.winograd import Winograd
+from thumbnet.kernels.winograd import Winograd, teams_and_images
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
 
@@ -387,6 +387,22 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
         y = Winograd.apply(x if threads < 3 else x.contiguous(), kernel, None, 1)
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
     assert all(torch.equal(one, other) for result in results[1:] for one, other in zip(results[0], result, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "channels", "threads", "expected"),
+    [
+        (250, (7, 7), 256, 2, (2, 12)),  # as many as fit
+        (250, (30, 30), 64, 2, (2, 3)),
+        (250, (7, 7), 256, 16, (16, 6)),  # fewer tiles would be slower
+        (250, (3, 3), 256, 8, (8, 24)),
+        (250, (7, 7), 256, 64, (1, 12)),  # too few images to keep every thread at work
+        (1, (30, 30), 64, 2, (1, 1)),
+        (10, (15, 15), 64, 1, (1, 3)),
+    ],
+)
+def test_threads_part_where_there_are_images_for_each_of_them(images, size, channels, threads, expected):
+    assert teams_and_images(images, size, channels, threads) == expected
 
 
 @compiled

@@ -540,11 +540,17 @@ def test_a_run_whose_epochs_are_moved_on_the_way_makes_them_writes_them_down_and
     whole = train(quick, tiny, tmp_path / "whole", machine=CPU, deadline=Moved(epochs))
     assert [row["epoch"] for row in whole.metrics] == list(range(1, math.ceil(epochs) + 1))
     assert whole.recipe.epochs == Run.open(whole.path).recipe.epochs == whole.summary["epochs"] == epochs
+    assert whole.moved_epochs and whole.summary["epochs_planned"] == quick.epochs
+    assert whole.metrics[-1]["epochs"] == epochs
     assert f"epochs = {epochs:g}" in (whole.path / "changes.toml").read_text()
     stop_at(monkeypatch, 6)  # before the sixth step, the second after the epochs were moved
     with pytest.raises(Interrupted):
         train(quick, tiny, tmp_path / "run", machine=CPU, deadline=Moved(epochs))
-    resumed = train(Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU)  # without a deadline
+    heard = Heard()
+    resumed = train(
+        Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU, reporter=heard
+    )  # no deadline
+    assert f"note: going on with the {epochs:.2f} epochs planned last, not the 3.00 planned first" in heard.lines
     assert_identical(resumed, whole)
     assert Run.open(resumed.path).recipe == whole.recipe
 

@@ -81,20 +81,21 @@ def plan_within(
     from thumbnet.training import check_fits
 
     started, changes = started or time.time(), changes or {}
-    ends = started + seconds * (1 - RESERVE) - FINISH
+    ends = time.monotonic() + started - time.time() + seconds * (1 - RESERVE) - FINISH
     backend = prepare(machine or Machine())
     rungs = [Rung(math.inf, {})] if recipe else list(LADDER)
     for place in rungs:
         chosen = fitted(named_recipe(recipe or "general"), data, place, changes)
-        check_fits(chosen, data)
-        deadline = Deadline(ends, step_seconds(chosen, data, backend, steps=3), validation_steps(chosen, data))
-        steps = steps_per_epoch(chosen, len(data.train))
+        cut = data.with_validation(**chosen.cut)  # as training will cut them
+        check_fits(chosen, cut)
+        deadline = Deadline(ends, step_seconds(chosen, cut, backend, steps=3), validation_steps(chosen, cut))
+        steps = steps_per_epoch(chosen, len(cut.train))
         planned = (chosen, steps, deadline.seconds, deadline.checks)
-        total = most_steps(ends - time.time(), *planned)
+        total = most_steps(ends - time.monotonic(), *planned)
         if total * chosen.batch_size <= place.until:
             break
     fewest = max(1, math.ceil(FEWEST_EPOCHS * steps))
-    if seconds_of(fewest, *planned) > ends - time.time():
+    if seconds_of(fewest, *planned) > ends - time.monotonic():
         raise UserError(
             f"time-budget is {seconds:g} s, and {time.time() - started:.0f} s are over before the first step, which takes "
             f"{min(deadline.seconds.values()):.1f} s; give more time"

@@ -1,6 +1,7 @@
 """Figures: the curves of a run, the figure of the classic report, and grids of images. Matplotlib without pyplot."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +97,14 @@ def draw_curve(axes: Axes, what: str, rows: Sequence[dict[str, Any]], recipe: Re
 
 
 def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> None:
-    """The learning rate over the epochs that were trained."""
-    fractions = np.arange(RATE_POINTS) / RATE_POINTS
-    epochs = range(rows[0]["epoch"] - 1, rows[-1]["epoch"])
-    points = [(epoch, i) for epoch in epochs for i in range(RATE_POINTS) if epoch + fractions[i] < recipe.epochs]
-    rates = [learning_rate(recipe, epoch, i, RATE_POINTS) for epoch, i in points]
-    axes.plot([epoch + fractions[i] for epoch, i in points], rates, color=RATE)
+    """The learning rate over the epochs that were trained, each by what was planned at its end."""
+    places, rates = [], []
+    for row in rows:
+        planned, epoch = replace(recipe, epochs=row.get("epochs", recipe.epochs)), row["epoch"] - 1
+        points = [i for i in range(RATE_POINTS) if epoch + i / RATE_POINTS < planned.epochs]
+        places += [epoch + i / RATE_POINTS for i in points]
+        rates += [learning_rate(planned, epoch, i, RATE_POINTS) for i in points]
+    axes.plot(places, rates, color=RATE)
 
 
 def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, recipe: Recipe) -> None:

@@ -156,6 +156,11 @@ class Run:
         return read_json(path, SUMMARY) if path.is_file() else {}  # type: ignore[no-any-return]
 
     @property
+    def moved_epochs(self) -> bool:
+        """Whether other epochs were made than planned first, since a time budget moved them while the run went on."""
+        return bool(self.summary.get("epochs_planned", self.recipe.epochs) != self.recipe.epochs)
+
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """One row per finished epoch. A last line torn by a power cut is left out."""
         return read_json_lines(self.path / "metrics.jsonl", METRICS)

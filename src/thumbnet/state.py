@@ -82,6 +82,7 @@ class Position:
         return {
             "epoch": self.epoch + 1,
             "learning_rate": learning_rate(recipe, self.epoch, self.step - 1, steps),  # of the epoch's last step
+            "epochs": recipe.epochs,  # of the whole run, as planned then
             "train_loss": loss / images,
             "train_accuracy": hits / images,
             "train_top5": hits5 / images,
@@ -150,7 +151,11 @@ def restore(
     for reason in checkpoint.passed_over:
         say(f"note: {reason}; going on from the one before")
     tensors, place = {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()}, checkpoint.position
-    run.recipe = replace(run.recipe, epochs=place["epochs"])
+    if place["epochs"] != run.recipe.epochs:
+        say(
+            f"note: going on with the {place['epochs']:.2f} epochs planned last, not the {run.recipe.epochs:.2f} planned first"
+        )
+        run.recipe = replace(run.recipe, epochs=place["epochs"])
     model.load_state_dict(part_of(tensors, "model"))
     parameters = dict(model.named_parameters())
     for name, tensor in part_of(tensors, "optimizer").items():

@@ -59,7 +59,8 @@ def train(
 
     Never opens the test split. With `resume`, an interrupted run in `out` is continued and a finished one returned; the
     result is, bit for bit on a CPU, that of a run never interrupted. `started` is the `time.time()` from which wall time
-    is counted; with `deadline` the recipe's epochs are what fits its time, and the run's recipe has those that were made;
+    is counted; with `deadline` the recipe's epochs are moved to what fits its time, and the run's recipe, its own from then on,
+    has those that were made;
     `workshop` keeps what the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or
     data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop,
     with a checkpoint written.
@@ -94,10 +95,12 @@ def train(
             model, logits, validation, position = fit(
                 run, data, backend, reporter, stop, machine.checkpoint_seconds, deadline, workshop or Workshop()
             )
-            if run.recipe != recipe:
-                run.keep_recipe()
-            summary = summarize(run, data, backend, model, validation, position)  # before anything else takes time
+            summary = summarize(
+                run, recipe.epochs, data, backend, model, validation, position
+            )  # before anything else takes time
             run.save_model(model)
+            if deadline or begun:  # the epochs may have been moved
+                run.keep_recipe()
             if logits is not None:
                 assert data.validation is not None
                 keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
@@ -327,6 +330,11 @@ def saving_when_stopped(
         ) from None
 
 
+def is_free(path: Path) -> bool:
+    """Whether a run can be made there: nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 def taken(path: Path) -> UserError:
     """The error for a place where something is already."""
     if (path / "summary.json").is_file():
@@ -337,7 +345,7 @@ def taken(path: Path) -> UserError:
 
 def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> Run | None:
     """The run to continue in `path`, or None where a new one may be made there."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return None
     if not resume:
         raise taken(path)
@@ -350,7 +358,13 @@ def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> R
 
 
 def summarize(
-    run: Run, data: "Dataset", backend: Backend, model: nn.Module, validation: Scores | None, position: Position
+    run: Run,
+    planned: float,
+    data: "Dataset",
+    backend: Backend,
+    model: nn.Module,
+    validation: Scores | None,
+    position: Position,
 ) -> dict[str, Any]:
     """The outcome of a run, as it stands in summary.json and as `train --json` prints it."""
     rows = run.metrics
@@ -368,6 +382,7 @@ def summarize(
         "device": str(backend.device),
         "precision": backend.precision,
         "epochs": run.recipe.epochs,
+        "epochs_planned": planned,  # before the run; others were made where a time budget moved them
         "train_images": len(data.train),
         "train_accuracy": rows[-1]["train_accuracy"],
         "train_loss": rows[-1]["train_loss"],

@@ -71,8 +71,8 @@ def train(
     seeds
         train so many runs that differ in their seed, --seed being the first, and tell mean, spread and interval
     time_budget
-        end after so long, as in 90s, 5m or 1h: measures the machine for a few seconds, then chooses network, resolutions
-        and epochs; with --recipe the epochs only
+        end after so long, as in 90s, 5m or 1h, the page not counted: measures the machine for a few seconds, then chooses
+        network, resolutions and epochs; with --recipe the epochs only
     report
         write report.html into the run folder
     """
@@ -88,8 +88,11 @@ def train(
 
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
+    from thumbnet.training import is_free, taken
     from thumbnet.training import train as train_run
 
+    if out is not None and not resume and seeds is None and not is_free(out):
+        raise taken(out)  # before the data are loaded and the machine is measured
     asked = Machine(**given(machine))
     with reporter_for_terminal() as reporter:
         load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
@@ -204,12 +207,8 @@ def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:
 def on_time(budget: float, planned: "Recipe", run: "Run", now: float) -> str:
     """How the run kept to its budget, and what came after it. Both times in seconds since the command began."""
     ended, made = run.summary["wall_seconds"], run.recipe.epochs
-    other = "faster" if made > planned.epochs else "slower"
-    drift = (
-        f" with {made:.2f} epochs, the machine being {other} than before"
-        if abs(made / planned.epochs - 1) > DRIFT
-        else ""
-    )
+    moved = abs(made / planned.epochs - 1) > DRIFT
+    drift = f" with {made:.2f} epochs instead of {planned.epochs:.2f}" if moved else ""
     page = f"; the page took {now - ended:.0f} s more" if now - ended >= 1 else ""
     return f"budget {budget:g} s: the run ended after {ended:.1f} s{drift}{page}"
 

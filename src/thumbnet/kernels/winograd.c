@@ -16,9 +16,10 @@
 
 #include "largest.h"
 #include "number.h"
-#include <omp.h>
 
 #ifdef FLOAT
+
+#include <omp.h>
 
 enum { STEP = 4, REACH = 6, PLACES = REACH * REACH, LANES = 16 };  // LANES: channels of a panel, a cache line
 
@@ -316,9 +317,10 @@ static void change_inputs(const float *x, const uint8_t *chosen, float *to, long
 
 // Products, 36 x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
 static void change_products_back(const float *products, float *y, uint8_t *chosen, long images, long rows, long columns,
-                                 long channels, long taps) {
+                                 long channels, long taps, long threads) {
   map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), stream = stream_of(m, channels), part = chosen ? 2 : 1;
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < panels(channels) * tiles; work++) {
     tile t = tile_at(m, work % tiles);
     const float *from = products + work * LANES;
@@ -424,9 +426,10 @@ INLINE void multiply_tiles(const float *changed, long tiles, long count, const f
 // Changed tiles, 36 x panels of C x tiles x 16, by a changed kernel, 36 x panels of D x C x 16 -> 36 x panels of D x tiles x 16.
 // Where fewer than ROWS tiles are left, the last ROWS are multiplied, some of them once more.
 static void multiply(const float *changed, const float *kernel, float *products, long images, long rows, long columns,
-                     long channels, long channels_out, long taps) {
+                     long channels, long channels_out, long taps, long threads) {
   map m = {images, rows, columns, taps};
   long tiles = tiles_of(m), out = panels(channels_out);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
     const float *lines = kernel + work * channels * LANES, *from = changed + work / out * stream_of(m, channels);
     float *to = products + work / out * stream_of(m, channels_out) + work % out * tiles * LANES;
@@ -470,24 +473,47 @@ static void add_gradients(const float *changed, const float *gradient, float *of
   }
 }
 
+// A convolution's maps in and out, and its padding.
+typedef struct {
+  const float *x;
+  const uint8_t *of_x;
+  float *y;
+  uint8_t *of_y;
+  long height, width, channels, rows, columns, channels_out, padding, taps;
+} convolution;
+
+// `count` images from the `first` one on.
+static void convolve_images(convolution m, const float *changed_kernel, float *changed, float *products, long first, long count,
+                            long threads) {
+  long x = first * m.height * m.width * m.channels / (m.of_x ? 4 : 1);
+  long y = first * m.rows * m.columns * m.channels_out / (m.of_y ? 4 : 1);
+  change_inputs(m.x + x, m.of_x ? m.of_x + x : NULL, changed, count, m.height, m.width, m.channels, m.rows, m.columns, m.padding,
+                m.taps, threads);
+  multiply(changed, changed_kernel, products, count, m.rows, m.columns, m.channels, m.channels_out, m.taps, threads);
+  change_products_back(products, m.y + y, m.of_y ? m.of_y + y : NULL, count, m.rows, m.columns, m.channels_out, m.taps, threads);
+}
+
 // x: N H W C, convolved by `kernel`, D C taps x taps (`turned`: by that of the gradient of the input, whose outputs are C) -> y:
-// N H' W' D, H' and W' being `rows` and `columns`. The kernel is changed into `changed_kernel`; every thread changes `at_once`
-// images into its own part of `changed` and `products`, where no other waits for it or takes lines from its cache. Given `of_x`,
-// x was pooled, and it was chosen; given `of_y`, y is to be.
+// N H' W' D, H' and W' being `rows` and `columns`. The kernel is changed into `changed_kernel`. `teams` threads have a part of
+// `changed` and `products` each for `at_once` images, where none waits for another or takes lines from its cache; 1: all threads
+// share one, for few images. Given `of_x`, x was pooled, and it was chosen; given `of_y`, y is to be.
 void winograd_convolve(const float *x, const uint8_t *of_x, const float *kernel, float *y, uint8_t *of_y, float *changed,
-                       float *changed_kernel, float *products, long images, long at_once, long height, long width, long channels,
-                       long rows, long columns, long channels_out, long padding, long turned, long taps, long threads) {
-  long x_image = height * width * channels / (of_x ? 4 : 1), y_image = rows * columns * channels_out / (of_y ? 4 : 1);
-  change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, taps, threads);
+                       float *changed_kernel, float *products, long images, long at_once, long teams, long height, long width,
+                       long channels, long rows, long columns, long channels_out, long padding, long turned, long taps,
+                       long threads) {
+  convolution m = {x, of_x, y, of_y, height, width, channels, rows, columns, channels_out, padding, taps};
   map part = {at_once, rows, columns, taps};
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  change_kernel(kernel, changed_kernel, channels_out, channels, turned ? channels_out : channels, turned, taps, threads);
+  if (teams == 1) {
+    for (long n = 0; n < images; n += at_once)
+      convolve_images(m, changed_kernel, changed, products, n, smaller(at_once, images - n), threads);
+    return;
+  }
+#pragma omp parallel for num_threads(teams) schedule(dynamic)
   for (long n = 0; n < images; n += at_once) {
-    long count = smaller(at_once, images - n), own = omp_get_thread_num() * PLACES;
-    float *to = changed + own * stream_of(part, channels), *product = products + own * stream_of(part, channels_out);
-    change_inputs(x + n * x_image, of_x ? of_x + n * x_image : NULL, to, count, height, width, channels, rows, columns, padding,
-                  taps, 1);
-    multiply(to, changed_kernel, product, count, rows, columns, channels, channels_out, taps);
-    change_products_back(product, y + n * y_image, of_y ? of_y + n * y_image : NULL, count, rows, columns, channels_out, taps);
+    long own = omp_get_thread_num() * PLACES;
+    convolve_images(m, changed_kernel, changed + own * stream_of(part, channels), products + own * stream_of(part, channels_out), n,
+                    smaller(at_once, images - n), 1);
   }
 }
 

@@ -17,8 +17,11 @@ from thumbnet.kernels.library import library
 
 STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
-PART = 2**19  # numbers a part of the batch is changed into: 2 MB, which the last cache holds beside as many products
+PART = (
+    2**19
+)  # numbers a part of the batch is changed into: 2 MB, which a core's part of the last cache holds with the products
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
+LEAST_PART = 24  # tiles; with 4 to 8 a product takes two to three times as long, with 24 no longer than with more
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
 FEWEST_TILES = 64  # of a batch; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
@@ -85,9 +88,8 @@ def convolve(
     was pooled.
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
-    by, threads = 2 if pool else 1, torch.get_num_threads()
-    share = -(-len(x) // (threads * PARTS_OF_A_THREAD))
-    at_once = images_at_once(share, size, max(channels, channels_out))
+    by, widest = 2 if pool else 1, max(channels, channels_out)
+    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads())
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
     y = torch.empty(shape, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
@@ -99,11 +101,12 @@ def convolve(
         kernel.contiguous(),
         y,
         which,
-        room_for(at_once, size, channels, threads),
+        room_for(at_once, size, channels, teams),
         torch.empty(PLACES * panels(channels_out) * PANEL * channels),
-        room_for(at_once, size, channels_out, threads),
+        room_for(at_once, size, channels_out, teams),
         len(x),
         at_once,
+        teams,
         *full_size(x, chosen),
         channels,
         *size,
@@ -169,9 +172,9 @@ def panels(channels: int) -> int:
     return -(-channels // PANEL)
 
 
-def room_for(images: int, size: Sequence[int], channels: int, threads: int = 1) -> Tensor:
-    """For what the tiles of maps of this size are changed into by each of the threads, not yet filled."""
-    return torch.empty(threads * numbers_of(images, size, channels))
+def room_for(images: int, size: Sequence[int], channels: int, teams: int = 1) -> Tensor:
+    """For what the tiles of maps of this size are changed into by each team of threads, not yet filled."""
+    return torch.empty(teams * numbers_of(images, size, channels))
 
 
 def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
@@ -182,5 +185,21 @@ def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
 
 def images_at_once(images: int, size: Sequence[int], channels: int) -> int:
     """As many of them as fit `PART` when their maps of this size are changed."""
-    count = min(images, max(1, PART // numbers_of(1, size, channels)))
-    return count if count < ROWS else count - count % ROWS  # so that few tiles are multiplied twice
+    count = max(1, PART // numbers_of(1, size, channels))
+    return min(images, in_rows(count))
+
+
+def teams_and_images(images: int, size: Sequence[int], channels: int, threads: int) -> tuple[int, int]:
+    """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images.
+
+    A part has `LEAST_PART` tiles at the least, since the whole kernel is read for it.
+    """
+    least = -(-LEAST_PART // (tiles_along(size[0]) * tiles_along(size[1])))
+    share = max(least, in_rows(-(-images // (threads * PARTS_OF_A_THREAD))))
+    at_once = images_at_once(min(images, share), size, channels)
+    return (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels))
+
+
+def in_rows(count: int) -> int:
+    """Less than `ROWS` away from so many: a multiple of it, so that few tiles are multiplied twice."""
+    return count if count < ROWS else count - count % ROWS

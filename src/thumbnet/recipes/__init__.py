@@ -76,6 +76,8 @@ def as_typed(value: Any) -> str:
     """A field's value as it is typed: `0.75 1`, `yes`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return " ".join(map(as_typed, value)) if isinstance(value, tuple | list) else f"{value}"
 
 
