@@ -322,6 +322,7 @@ def test_a_group_is_named_by_its_recipe_and_changes():
     changed = recipe("cifar10-94", seed=7, epochs=2, flip=False)
     assert name_of_group(changed) == title_of(changed) == "cifar10-94, epochs 2, flip no"
     much = vary(changed, crop=3, jitter=0.0)
+    assert name_of_group(vary(changed, epochs=1.7142857142857142)) == "cifar10-94, epochs 1.71429, flip no"
     assert title_of(much) == "cifar10-94 with 4 fields changed" and name_of_group(much).endswith("crop 3, jitter 0.0")
 
 

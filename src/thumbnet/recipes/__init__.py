@@ -77,7 +77,7 @@ def as_typed(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return str(float(f"{value:.6g}"))  # epochs fitted to a time budget have sixteen digits
     return " ".join(map(as_typed, value)) if isinstance(value, tuple | list) else f"{value}"
 
 
