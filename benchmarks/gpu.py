@@ -27,11 +27,12 @@ from thumbnet.operations import convolution_ceiling
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.statistics import welch
 
-SEEDS = {"cifar10-94": 200, "cifar10-96": 20, "cifar100-80": 10}  # as many as the claims about them ask for
+FAST = "cifar10-94-gpu"
+SEEDS = {FAST: 200, "cifar10-96": 20, "cifar100-80": 10}  # as many as the claims about them ask for
 AGREEMENT, AGREEMENT_SEEDS = "cifar10-83", 5  # a minute on a CPU
 CLASSIC, REPORTS_GPU = "cifar10-classic", 3_072  # MiB, the cap that the report sets
 FIRST = 2  # seeds of a campaign whose time says how many fit into a call
-STEPS = 20  # that are profiled
+STEPS, LONGEST, LETTERS = 20, 50, 110  # that are profiled, kernels that are told, and how much of their names
 
 
 class Call:
@@ -141,7 +142,15 @@ def determinism(call: Call) -> dict[str, Any]:
 
 
 def step(call: Call) -> dict[str, Any]:
-    """A step of `cifar10-94` at full resolution: seconds of it, of the kernels in it, and of the longest of these."""
+    """A step of the recipe for a GPU, replayed, at each of its resolutions; and at the largest without replaying."""
+    made = named_recipe(FAST)
+    parts = (made.resolution[-1],) if call.quick else made.resolution
+    found = {f"at {part:g} of the side": profiled(call, made.batch_size, part, replayed=True) for part in parts}
+    return found | {"launched one by one": profiled(call, made.batch_size, made.resolution[-1], replayed=False)}
+
+
+def profiled(call: Call, size: int, part: float, *, replayed: bool) -> dict[str, Any]:
+    """Seconds of a step of `size` images at `part` of their side, from bytes to weights; of what is replayed; of its kernels."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -149,51 +158,54 @@ def step(call: Call) -> dict[str, Any]:
     from thumbnet.data.datasets import load_dataset
     from thumbnet.graphs import Recordings
     from thumbnet.optimize import build_optimizer
+    from thumbnet.recipes import vary
     from thumbnet.timing import initial_model
-    from thumbnet.training import gradients, updating
+    from thumbnet.training import augmented, updating
 
-    backend, made = prepare(call.machine), named_recipe("cifar10-94")
+    backend, made = prepare(call.machine), vary(named_recipe(FAST), batch_size=size)
     data = load_dataset("cifar10", data_dir=call.data, validation=0.1).to(backend.device)
     model = initial_model(made, data, backend)
+    model.resize.part = part
     optimizer = build_optimizer(model, made, backend.dtype)
-    images, labels = data.train.take(torch.arange(made.batch_size, device=backend.device))
-    x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+    update = updating(model, optimizer, made, backend, lambda loss: None, Recordings())
+    update = update if replayed or backend.device.type != "cuda" else update.update  # type: ignore[attr-defined]
 
-    def update(x: Any, targets: Any) -> tuple[Any, Any]:
-        optimizer.zero_grad(set_to_none=True)
-        found = gradients(model, x, targets, made, backend)
-        optimizer.step()
-        return found
+    def whole_step() -> Any:
+        images, labels = data.train.take(torch.arange(size, device=backend.device))
+        x, targets = augmented(images, labels, labels % 2 == 0, data, made, 0, 0, 0.0)
+        return update(x, targets)[0]
 
-    kinds: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {"plain": update}
-    if backend.device.type == "cuda":
-        kinds["replayed"] = updating(model, optimizer, made, backend, lambda loss: None, Recordings())
-    found: dict[str, Any] = {}
-    activity = ProfilerActivity.CUDA if backend.device.type == "cuda" else ProfilerActivity.CPU
+    images, labels = data.train.take(torch.arange(size, device=backend.device))
+    x, targets = augmented(images, labels, labels % 2 == 0, data, made, 0, 0, 0.0)
     steps = 2 if call.quick else STEPS
-    for name, one_step in kinds.items():
+
+    def seconds_of(work: Callable[[], Any]) -> float:
         for _ in range(5):  # algorithms are chosen, the recording is made
-            loss, _ = one_step(x, labels)
+            loss = work()
         loss.item()
         began = time.perf_counter()
         for _ in range(steps):
-            loss, _ = one_step(x, labels)
+            loss = work()
         loss.item()
-        seconds = (time.perf_counter() - began) / steps
-        with profile(activities=[activity]) as seen:
-            for _ in range(steps):
-                loss, _ = one_step(x, labels)
-            loss.item()
-        spent: Counter[str] = Counter()
-        for event in seen.key_averages():
-            time_of_it = event.self_device_time_total if backend.device.type == "cuda" else event.self_cpu_time_total
-            spent[event.key] += time_of_it / 1e6 / steps
-        found[name] = {
-            "seconds": seconds,
-            "seconds_in_kernels": sum(spent.values()),
-            "longest": {kernel[:90]: took for kernel, took in spent.most_common(15)},
-        }
-    return found
+        return (time.perf_counter() - began) / steps
+
+    whole, of_update = seconds_of(whole_step), seconds_of(lambda: update(x, targets)[0])
+    activity = ProfilerActivity.CUDA if backend.device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as seen:
+        for _ in range(steps):
+            loss = whole_step()
+        loss.item()
+    spent: Counter[str] = Counter()
+    for event in seen.key_averages():
+        time_of_it = event.self_device_time_total if backend.device.type == "cuda" else event.self_cpu_time_total
+        spent[event.key[:LETTERS]] += time_of_it / 1e6 / steps
+    return {
+        "seconds": whole,
+        "seconds_of_the_update": of_update,
+        "seconds_in_kernels": sum(spent.values()),
+        "kernels": sum(event.count for event in seen.key_averages()) / steps,
+        "longest": dict(spent.most_common(LONGEST)),
+    }
 
 
 def classic(call: Call) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thumbnet.models.registry import create_model
-from thumbnet.optimize import Muon, build_optimizer, nearest_orthogonal, set_learning_rate
+from thumbnet.optimize import Muon, build_optimizer, nearest_orthogonal, orthogonalized, set_learning_rate
 from thumbnet.recipes import recipe
 
 
@@ -31,6 +31,13 @@ def test_newton_schulz_in_the_gram_matrix_equals_the_quintic_applied_to_the_sing
     for _ in range(3):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     torch.testing.assert_close(nearest_orthogonal(x, steps=3), u @ s.diag() @ vt)
+
+
+def test_iterated_together_matrices_of_several_shapes_give_what_each_gives_alone():
+    shapes = [(8, 30), (30, 8), (8, 40), (16, 50), (16, 16)]  # smaller sides 8, 8, 8, 16, 16
+    matrices = [matrix(*shape, seed=i) / 20 for i, shape in enumerate(shapes)]
+    for found, alone in zip(orthogonalized(matrices, together=True), map(nearest_orthogonal, matrices), strict=True):
+        torch.testing.assert_close(found, alone)
 
 
 def test_bf16_products_change_the_step_by_little():

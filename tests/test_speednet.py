@@ -10,7 +10,7 @@ from thumbnet.errors import UserError
 from thumbnet.kernels import weight_gradient
 from thumbnet.models import convolution
 from thumbnet.models.convolution import Conv2d, TileConvolution
-from thumbnet.models.preprocessed import Preprocessed
+from thumbnet.models.preprocessed import Preprocessed, Resize, sampled
 from thumbnet.models.registry import create_model
 from thumbnet.models.whitening import EPSILON, Whitening, fit_whitening, train_stem
 
@@ -23,6 +23,14 @@ def pictures(batch=200, side=16):
     noise = torch.rand(batch, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
     mixed = torch.einsum("dc,bchw->bdhw", torch.tensor([[1, 0.5, 0.2], [0.5, 1, 0.5], [0.2, 0.5, 1]]), noise)
     return F.interpolate(mixed, scale_factor=4, mode="bilinear")
+
+
+@pytest.mark.parametrize("part", [0.5, 0.75, 0.875])
+def test_images_are_shrunk_for_a_gpu_as_they_are_for_a_cpu(part):
+    images = pictures(batch=5, side=32)
+    resize = Resize(part)
+    side = round(32 * part)
+    torch.testing.assert_close(sampled(images, [side, side]), resize(images), atol=1e-5, rtol=0)
 
 
 def test_whitened_patches_are_uncorrelated_and_come_with_both_signs():

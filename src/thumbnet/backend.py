@@ -17,6 +17,7 @@ from torch import nn
 
 from thumbnet.errors import UserError
 from thumbnet.kernels.library import library
+from thumbnet.kernels.pool_norm_activate import gpu_module
 from thumbnet.machine import Device, Machine, Precision
 from thumbnet.words import counted
 
@@ -178,7 +179,9 @@ def environment(backend: Backend) -> dict[str, Any]:
 
 
 def uses_kernels(backend: Backend) -> bool:
-    """Whether the parts written in C are used: on a CPU, where a compiler was found."""
+    """Whether the parts written in C, or on a GPU in Triton, are used: where a compiler was found."""
+    if backend.device.type == "cuda":
+        return gpu_module() is not None
     return backend.device.type == "cpu" and library(backend.dtype) is not None
 
 
@@ -208,6 +211,11 @@ def git(*words: str, folder: Path) -> str:
     """What a git command prints."""
     result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return result.stdout.strip()
+
+
+def peak_gpu_memory_mb(backend: Backend) -> int | None:
+    """The most memory of the GPU that this process's tensors took so far, in MB (10^6 bytes); None without one."""
+    return round(torch.cuda.max_memory_allocated() / 1e6) if backend.device.type == "cuda" else None
 
 
 def peak_memory_mb() -> int:

@@ -15,6 +15,7 @@ from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe, vary
+from thumbnet.results import seconds_in_words
 from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
 from thumbnet.statistics import accuracy_interval
@@ -82,7 +83,7 @@ def run_campaign(
         cold = "" if row["cold_wall"] is None else f", cold wall {row['cold_wall']:.1f} s"
         tell(
             f"seed {seed}: {row['accuracy']:.2%} with {counted(row['views'], 'view')}, "
-            f"{row['accuracy_1_view']:.2%} with one; train clock {row['train_clock']:.1f} s{cold}"
+            f"{row['accuracy_1_view']:.2%} with one; train clock {seconds_in_words(row['train_clock'])}{cold}"
         )
     command = command_of(recipe, dataset, split, seeds, changes, machine, one_process=one_process)
     return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from thumbnet.backend import prepare
 from thumbnet.machine import Machine
 from thumbnet.models.convolution import Conv2d
+from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import build_model
 from thumbnet.schedule import steps_per_epoch, total_steps
@@ -68,9 +69,10 @@ def convolution_ceiling(machine: Machine) -> float:
     The faster of torch's way and the networks' own, which in fp32 multiplies less than it counts (kernels/winograd.py).
     """
     backend = prepare(machine)
-    images, channels, side, kernel = 128, 256, 16, 3
+    images, channels, side, kernel = 128 if backend.device.type == "cpu" else 4096, 256, 16, 3
     like: dict[str, Any] = {"device": backend.device, "dtype": backend.dtype}
-    x = torch.full((images, channels, side, side), 0.5, **like).contiguous(memory_format=torch.channels_last)
+    random = generator(backend.device, "ceiling")  # a GPU is faster with zeros
+    x = torch.rand(images, channels, side, side, generator=random, **like).contiguous(memory_format=torch.channels_last)
     own = Conv2d(channels, channels, kernel, padding=1, bias=False).to(**like)
     ways: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: F.conv2d(x, own.weight, padding=1), own)
     fastest, started = math.inf, time.perf_counter()

@@ -107,27 +107,63 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            momentum = group["momentum"] if group["orthogonalize"] else group["sgd_momentum"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                update = self.nesterov(parameter, parameter.grad, momentum)
-                if group["orthogonalize"]:
-                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-                    direction = (update / (update.norm() + TINY)).to(self.compute)  # all singular values in [0, 1]
-                    update = nearest_orthogonal(direction.flatten(1)).view_as(parameter)
-                if isinstance(group["lr"], Tensor):
-                    parameter.sub_(update * group["lr"])  # read when the step runs, not when it is recorded
-                else:
-                    parameter.add_(update, alpha=-group["lr"])
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                buffers = [self.buffer(parameter) for parameter in moved]
+                gradients = [parameter.grad for parameter in moved]
+                momentum = group["momentum"] if group["orthogonalize"] else group["sgd_momentum"]
+                compute = self.compute if group["orthogonalize"] else None
+                move(moved, gradients, buffers, group["lr"], momentum, compute)
 
-    def nesterov(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """The gradient with momentum, looked up one step ahead."""
+    def buffer(self, parameter: Tensor) -> Tensor:
+        """The decaying sum of the parameter's gradients."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        state["momentum_buffer"].mul_(momentum).add_(gradient)
-        return gradient.add(state["momentum_buffer"], alpha=momentum)
+        return state["momentum_buffer"]  # type: ignore[no-any-return]
+
+
+def move(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    buffers: list[Tensor],
+    rate: float | Tensor,
+    momentum: float,
+    compute: torch.dtype | None,
+) -> None:
+    """A step of Nesterov SGD; for kernels D C S S made orthogonal by matrix products in `compute`, unless that is None."""
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)
+    updates = list(torch._foreach_add(gradients, buffers, alpha=momentum))  # looked up one step ahead
+    if compute is not None:
+        for kernel, norm in zip(parameters, torch._foreach_norm(parameters), strict=True):
+            kernel.mul_(len(kernel) ** 0.5 / norm)
+        norms = torch._foreach_add(torch._foreach_norm(updates), TINY)
+        directions = [(update / norm).to(compute).flatten(1) for update, norm in zip(updates, norms, strict=True)]
+        orthogonal = orthogonalized(directions, together=directions[0].device.type == "cuda")
+        updates = [found.view_as(kernel) for found, kernel in zip(orthogonal, parameters, strict=True)]
+    for parameter, update in zip(parameters, updates, strict=True):
+        if isinstance(rate, Tensor):
+            parameter.sub_(update * rate)  # read when the step runs, not when it is recorded
+        else:
+            parameter.add_(update, alpha=-rate)
+
+
+def orthogonalized(matrices: list[Tensor], *, together: bool) -> list[Tensor]:
+    """For each R x N, its singular values in [0, 1], the orthogonal matrix nearest to it.
+
+    With `together` those whose smaller sides agree are iterated in one product: on a GPU, hardly longer than one of them.
+    """
+    if not together:
+        return [nearest_orthogonal(matrix) for matrix in matrices]
+    wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
+    factors: dict[int, Tensor] = {}
+    for side in {len(matrix) for matrix in wide}:
+        places = [i for i, matrix in enumerate(wide) if len(matrix) == side]
+        products = newton_schulz_factor(torch.stack([wide[i] @ wide[i].T for i in places]))
+        factors |= dict(zip(places, products, strict=True))
+    found = [factors[i] @ matrix for i, matrix in enumerate(wide)]
+    return [x if len(x) == len(matrix) else x.T for x, matrix in zip(found, matrices, strict=True)]
 
 
 # Quintic p(s) = a s + b s^3 + c s^5 whose iteration carries singular values from (0, 1] near 1; Jordan 2024, as above.
@@ -136,27 +172,32 @@ NEWTON_SCHULZ_STEPS = 3  # airbench's; more steps cost time and gain no accuracy
 
 
 def nearest_orthogonal(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
-    """U V' of the singular value decomposition U S V' of R x N, approximately; its singular values end near 1.
-
-    Newton-Schulz in the small Gram matrix: every iterate is Z X with the same X and a polynomial Z of G = X X', so that only
-    the first and the last product are as wide as X.
-    """
+    """U V' of the singular value decomposition U S V' of R x N, approximately; its singular values end near 1."""
     if len(matrix) > matrix.shape[1]:
         return nearest_orthogonal(matrix.T, steps).T
-    gram = matrix @ matrix.T  # R R
+    return newton_schulz_factor(matrix @ matrix.T, steps) @ matrix
+
+
+def newton_schulz_factor(gram: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
+    """What carries X to its nearest orthogonal matrix, from its Gram matrix G = X X', R R; or from several, M R R.
+
+    Every iterate of Newton-Schulz is Z X with the same X and a polynomial Z of G, which is symmetric as G is, so that only the
+    first and the last product are as wide as X.
+    """
     product = factor = quintic_factor(gram)
     for _ in range(steps - 1):
         gram = factor @ gram @ factor
         factor = quintic_factor(gram)
         product = factor @ product
-    return product @ matrix
+    return product
 
 
 def quintic_factor(gram: Tensor) -> Tensor:
     """a + b G + c G^2 for the Gram matrix G = X X': times X, it is the quintic of X."""
     a, b, c = NEWTON_SCHULZ
-    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-    factor.diagonal().add_(a)
+    multiplied = torch.addmm if gram.ndim == 2 else torch.baddbmm
+    factor = multiplied(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 INSTALLED, IN_THE_SOURCES = Path(__file__).parent / "published", Path(__file__).parents[2] / "results"
+FEW_SECONDS = 5
 
 
 def folder() -> Path:
@@ -35,15 +36,21 @@ def in_words(result: dict[str, Any]) -> str:
     changed = f" with {changes}" if changes else ""
     where = f"{result['processor']}, {result['precision']}"
     if result["kind"] == "campaign":
+        views = views_in_words(result["views"], result["uncertain"])
         return (
             f"{result['accuracy']:.2%} {result['split']} accuracy{spread(result)}, {result['top5']:.2%} top-5, in "
-            f"{result['train_clock']:.1f} s{changed} ({views_in_words(result['views'], result['uncertain'])}), {where}"
+            f"{seconds_in_words(result['train_clock'])}{changed} ({views}), {where}"
         )
     took = f"{duration(result['train_seconds'])} on " if result["train_seconds"] else ""
     return (
         f"{result['test_accuracy']:.2%} test accuracy, {result['test_top5']:.2%} top-5 (n = {result['n']})"
         f"{changed}, {took}{where}"
     )
+
+
+def seconds_in_words(seconds: float) -> str:
+    """`226.2 s`; of few seconds, as on a GPU, hundredths too."""
+    return f"{seconds:.1f} s" if seconds >= FEW_SECONDS else f"{seconds:.2f} s"
 
 
 def spread(record: dict[str, Any]) -> str:
@@ -75,7 +82,7 @@ def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
         rows.append(
             f"| {name} | {record['accuracy']:.2%}{sd} | {between} | {record['accuracy_1_view']:.2%} | {record['top5']:.2%} "
-            f"| {record['n']} | {record['train_clock']:.1f} s | {cold} "
+            f"| {record['n']} | {seconds_in_words(record['train_clock'])} | {cold} "
             f"| {record['peak_memory_mb'] / 1000:.1f} GB | {record['part_of_ceiling']:.0%} |"
         )
     return rows
@@ -90,6 +97,6 @@ def compared_with_published(record: dict[str, Any], published: list[dict[str, An
             lines.append(
                 f"{record['recipe']}: {100 * (record['accuracy'] - old['accuracy']):+.2f} points and "
                 f"{record['train_clock'] / old['train_clock']:.2f} x the train clock of the published record "
-                f"({old['accuracy']:.2%} in {old['train_clock']:.1f} s on {old['processor']})"
+                f"({old['accuracy']:.2%} in {seconds_in_words(old['train_clock'])} on {old['processor']})"
             )
     return lines

@@ -234,6 +234,7 @@ class Run:
 
     def model(self) -> "nn.Module":
         """The trained network with its normalisation: float B C H W in [0, 1] in, logits B K out; in evaluation mode."""
+        import torch
         from safetensors.torch import load_file
 
         self.require_finished()
@@ -243,9 +244,10 @@ class Run:
             raise UserError(
                 f"{self.path / 'model.safetensors'} is not what training wrote (SHA-256 {digest}); train again"
             )
-        model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
+        with torch.device("meta"):  # its initial weights are not needed
+            model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
-            model.load_state_dict(load_file(self.path / "model.safetensors"))
+            model.load_state_dict(load_file(self.path / "model.safetensors"), assign=True)
         except Exception as error:
             raise UserError(
                 f"{self.path / 'model.safetensors'} does not fit its recipe: {first_line(error)}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, has_fast_bf16, peak_memory_mb, place, prepare
+from thumbnet.backend import Backend, environment, has_fast_bf16, peak_gpu_memory_mb, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -130,8 +130,9 @@ def fit(
     began = time.perf_counter()
     data = data.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    fit_whitening(model.network, model.normalize(sample(data.train).cpu()))
-    model, optimizer = workshop.set_up(place(model, device), recipe, backend)
+    model = place(model, device)
+    fit_whitening(model.network, model.normalize(sample(data.train)))
+    model, optimizer = workshop.set_up(model, recipe, backend)
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
@@ -206,7 +207,9 @@ def check_fits(recipe: Recipe, data: "Dataset") -> None:
     height, width = data.image_size
     if recipe.crop >= min(height, width):
         raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
-    model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    with torch.device("meta"):  # its weights do not matter, and to draw them takes longer than to use them
+        model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    model.to_empty(device="cpu")
     model.resize.part = min(recipe.resolution)
     try:
         with torch.no_grad():
@@ -396,4 +399,5 @@ def summarize(
         "train_seconds": round(position.seconds(), 3),
         "images_per_second": round(images / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
+        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend),
     }

@@ -6,8 +6,10 @@ one pass forward for the pooling, one for the sums, one for the rest, and two ba
 """
 # Shapes: B batch, C channels, H and W height and width, P pixels after pooling.
 
+import os
+import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
+OLDEST_GPU = (8, 0)  # Ampere, says Triton's README
 LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of `enum activation` of the C
     "none": lambda x: x,
@@ -34,6 +37,10 @@ def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool
 
     In training mode by the batch's statistics, which also move the running ones of `norm`.
     """
+    if on_gpu := triton_kernels(x):
+        x = F.max_pool2d(x, 2) if pool and not norm.training else x
+        pool = pool and norm.training
+        return on_gpu.PoolNormActivate.apply(x, norm.weight, norm.bias, norm, activation, LEAKY_SLOPE, pool)  # type: ignore[no-any-return]
     if not has_kernel(x):
         return plain(x, norm, activation, pool=pool)
     return PoolNormActivate.apply(x, norm.weight, norm.bias, norm, CODES[activation], pool)  # type: ignore[no-any-return]
@@ -48,6 +55,40 @@ def plain(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool) -> Te
 def activate(x: Tensor, activation: str) -> Tensor:
     """The activation alone."""
     return Activate.apply(x, CODES[activation]) if has_kernel(x) else ACTIVATIONS[activation](x)  # type: ignore[no-any-return]
+
+
+def bias_activate(x: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """Float B C H W plus a bias C, activated, in the type that autocast is to use."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if on_gpu := triton_kernels(x):
+        return on_gpu.BiasActivate.apply(x, bias, activation, LEAKY_SLOPE, dtype)  # type: ignore[no-any-return]
+    return activate((x + bias[:, None, None]).to(dtype), activation)
+
+
+def triton_kernels(x: Tensor) -> Any:
+    """The Triton of pool_norm_activate_gpu.py where it can take x, on a GPU and channels last; None where not."""
+    fits = x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and x.numel() > 0
+    return gpu_module() if fits and x.is_contiguous(memory_format=torch.channels_last) else None
+
+
+@cache
+def gpu_module() -> Any:
+    """The module with the Triton; None where THUMBNET_KERNELS=plain switches it off or something it needs is not there.
+
+    That is Triton itself, which comes with torch's builds for CUDA, a compiler for the C that launches kernels, and a GPU that
+    it has code for.
+    """
+    compiler = any(map(shutil.which, ("gcc", "cc", "clang"))) or "CC" in os.environ
+    if os.environ.get("THUMBNET_KERNELS") == "plain" or not compiler or not torch.version.cuda:
+        return None
+    if torch.cuda.get_device_capability() < OLDEST_GPU:
+        return None
+    try:
+        from thumbnet.kernels import pool_norm_activate_gpu
+    except ImportError:
+        return None
+    return pool_norm_activate_gpu
 
 
 def has_kernel(x: Tensor) -> bool:

@@ -77,8 +77,7 @@ class SpeedNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.whitening = Whitening(channels)
-        self.activation = activation
+        self.whitening = Whitening(channels, activation=activation)
         pairs = zip([self.whitening.channels_out, *widths], widths, strict=False)
         self.groups = nn.ModuleList(
             Group(*pair, kernels=sides, activation=activation) for pair, sides in zip(pairs, kernels, strict=True)
@@ -88,7 +87,7 @@ class SpeedNet(nn.Module):
         self.apply(initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
-        x = activate(self.whitening(images), self.activation)  # B 8C H-1 W-1
+        x = self.whitening(images)  # B 8C H-1 W-1
         for group in self.groups:
             x = group(x)  # B D H W, halved by every group
         x = x.amax(dim=(2, 3))  # B D

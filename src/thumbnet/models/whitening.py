@@ -9,22 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.kernels.pool_norm_activate import activate, bias_activate
 from thumbnet.models.convolution import channels_last
 
 EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
 
 
 class Whitening(nn.Module):
-    """Filters S x S without padding: B C H W -> B F H-S+1 W-S+1. Random until `fit_whitening` has seen images."""
+    """Filters S x S without padding, then an activation: B C H W -> B F H-S+1 W-S+1. Random until `fit_whitening`."""
 
     filters: Tensor  # F C S S, never trained; the bias is, see `train_stem`
 
-    def __init__(self, channels: int, side: int = 2):
+    def __init__(self, channels: int, side: int = 2, activation: str = "none"):
         super().__init__()
         directions = channels * side**2  # of a patch, each taken with both signs
         self.register_buffer("filters", torch.empty(2 * directions, channels, side, side))
         nn.init.normal_(self.filters, std=directions**-0.5)
         self.bias = nn.Parameter(torch.zeros(2 * directions))
+        self.activation = activation
 
     @property
     def channels_out(self) -> int:
@@ -33,9 +35,12 @@ class Whitening(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """In fp32 also where the rest is bf16, whose rounding of the pixels the weakest directions would magnify 45 times."""
         kind = x.device.type
+        own_pass = kind != "cuda"  # there bias, type and activation are one pass over the largest map
         with torch.autocast(kind, enabled=False):
-            y = F.conv2d(x.to(self.filters.dtype), self.filters, self.bias)
-        return channels_last(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y)
+            y = channels_last(F.conv2d(x.to(self.filters.dtype), self.filters, self.bias if own_pass else None))
+        if not own_pass:
+            return bias_activate(y, self.bias, self.activation)
+        return activate(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y, self.activation)
 
 
 def train_stem(network: nn.Module, trained: bool) -> None:

@@ -17,6 +17,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-mnist-94": general.fashion_mnist,
     "cifar10-83": cifar10.to_83,
     "cifar10-94": cifar10.to_94,
+    "cifar10-94-gpu": cifar10.to_94_on_gpu,
     "cifar10-96": cifar10.to_96,
     "cifar10-classic": cifar10.classic,
     "cifar10-resnet18": cifar10.resnet18,

@@ -1,0 +1,94 @@
+"""On a GPU alone: its kernels against torch's own operations in float64, and what is promised of runs there."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thumbnet.kernels import pool_norm_activate as kernels
+from thumbnet.machine import Machine
+from thumbnet.models.preprocessed import Resize
+from thumbnet.recipes import vary
+from thumbnet.training import train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+GPU = Machine(device="cuda")
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3}  # of the norm of a difference: rounding of the type
+
+
+def normal(*shape, seed, dtype=torch.float32):
+    random = torch.Generator("cuda").manual_seed(seed)
+    return torch.randn(*shape, device="cuda", generator=random).to(dtype)
+
+
+def difference(found, exact):
+    return ((found.double() - exact.double()).norm() / exact.double().norm().clamp(min=1e-9)).item()
+
+
+def layer(channels):
+    norm = nn.BatchNorm2d(channels, momentum=0.3).cuda()
+    with torch.no_grad():
+        norm.weight.copy_(1 + 0.3 * normal(channels, seed=1).tanh())
+        norm.bias.copy_(normal(channels, seed=2))
+        norm.running_mean.copy_(normal(channels, seed=3))
+    return norm
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 24, 7, 5), (2, 130, 4, 6), (50, 64, 15, 15)])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "silu", "none"])
+@pytest.mark.parametrize("training", [True, False])
+def test_pooling_normalisation_and_activation_are_torchs_in_value_gradients_and_statistics(
+    dtype, shape, pool, activation, training
+):
+    x = (2 * normal(*shape, seed=4) + 1).to(dtype).contiguous(memory_format=torch.channels_last)
+    gradient, found = None, []
+    for exact in (False, True):
+        norm = layer(shape[1]).train(training)
+        norm = norm.double() if exact else norm
+        leaf = (x.double() if exact else x).clone().requires_grad_()
+        way = kernels.plain if exact else kernels.pool_norm_activate
+        y = way(leaf, norm, activation, pool=pool)
+        if gradient is None:
+            assert type(y.grad_fn).__name__ == "PoolNormActivateBackward"
+            gradient = normal(*y.shape, seed=5, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        y.backward(gradient.to(y.dtype))
+        found.append((y, leaf.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+    assert max(difference(*pair) for pair in zip(*found, strict=True)) < TOLERANCE[dtype]
+
+
+def test_a_bias_and_an_activation_in_one_pass_are_torchs():
+    x, bias = normal(5, 24, 9, 7, seed=1).contiguous(memory_format=torch.channels_last), normal(24, seed=2)
+    found = []
+    for one_pass in (True, False):
+        leaf, shift = x.clone().requires_grad_(), bias.clone().requires_grad_()
+        y = kernels.bias_activate(leaf, shift, "gelu") if one_pass else F.gelu(leaf + shift[:, None, None])
+        y.backward(normal(5, 24, 9, 7, seed=3).contiguous(memory_format=torch.channels_last))
+        found.append((y, leaf.grad, shift.grad))
+    assert max(difference(*pair) for pair in zip(*found, strict=True)) < 1e-5
+
+
+def test_shrinking_images_gives_what_it_gives_on_a_cpu():
+    images = normal(6, 3, 32, 32, seed=1)
+    assert difference(Resize(0.75)(images).cpu(), Resize(0.75)(images.cpu())) < 1e-5
+
+
+def test_two_runs_of_a_seed_end_with_the_same_bits_also_in_processes_of_their_own(tmp_path):
+    weights = []
+    for name in ("first", "second"):
+        words = ["train", "fashion-mini", "--epochs", "2", "--device", "cuda", "--no-report", "--out", tmp_path / name]
+        subprocess.run([sys.executable, "-m", "thumbnet.cli.main", *map(str, words)], check=True)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_replayed_updates_give_the_bits_of_plain_ones(tiny, quick, tmp_path, monkeypatch):
+    chosen = vary(quick, epochs=3)
+    replayed = train(chosen, tiny, tmp_path / "replayed", machine=GPU, plots=False)
+    monkeypatch.setattr("thumbnet.graphs.WARM_UP", 10**9)
+    plain = train(chosen, tiny, tmp_path / "plain", machine=GPU, plots=False)
+    assert (replayed.path / "model.safetensors").read_bytes() == (plain.path / "model.safetensors").read_bytes()
