@@ -393,7 +393,7 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
     ("images", "size", "channels", "threads", "expected"),
     [
         (250, (7, 7), 256, 2, (2, 12)),  # as many as fit
-        (250, (30, 30), 64, 2, (2, 3)),
+        (250, (30, 30), 64, 2, (2, 5)),
         (250, (7, 7), 256, 16, (16, 6)),  # fewer tiles would be slower
         (250, (3, 3), 256, 8, (8, 24)),
         (250, (7, 7), 256, 64, (1, 12)),  # too few images to keep every thread at work
@@ -411,9 +411,9 @@ def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
     monkeypatch.setattr(convolution.Winograd, "apply", lambda x, weight, bias, padding: taken.append(tuple(x.shape)))
     wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(16, 64, 3, padding=1)
     images = torch.zeros(16, 64, 15, 15)
-    wide(images), wide(torch.zeros(16, 64, 5, 5))
-    assert taken == [(16, 64, 15, 15), (16, 64, 5, 5)]
-    assert wide(images[:3]).shape == (3, 64, 15, 15)  # 48 tiles
+    wide(images), wide(torch.zeros(32, 64, 5, 5))
+    assert taken == [(16, 64, 15, 15), (32, 64, 5, 5)]
+    assert wide(images[:3]).shape == (3, 64, 15, 15)  # 675 pixels
     assert convolution.Conv2d(64, 64, 3)(torch.zeros(80, 64, 3, 3)).shape == (80, 64, 1, 1)
     convolution.Conv2d(64, 64, 2)(images)
     assert taken.pop() == (16, 64, 15, 15)

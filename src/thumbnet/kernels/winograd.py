@@ -1,4 +1,4 @@
-"""3 x 3 and 2 x 2 convolutions in fp32 by tiles, with a quarter to two thirds of the multiplications (Winograd).
+"""3 x 3 and 2 x 2 convolutions in fp32 by tiles, with a fifth to two thirds of the multiplications (Winograd).
 
 In C (winograd.c); Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. Measured 1.0 to 2.7 times as fast as oneDNN, which
 multiplies all, on maps and widths of the networks here (docs/findings.md).
@@ -15,7 +15,10 @@ from torch.autograd.function import once_differentiable
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
-STEP, PLACES = 4, 36  # pixels of a tile along each side; numbers that it is changed into
+STEPS, PLACES = (
+    (4, 6),
+    64,
+)  # pixels of a tile along each side, one or the other for a whole map; numbers of the larger one changed
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
 PART = (
     2**19
@@ -23,18 +26,21 @@ PART = (
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
 LEAST_PART = 24  # tiles; with 4 to 8 a product takes two to three times as long, with 24 no longer than with more
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
-FEWEST_TILES = 64  # of a batch; with fewer, changing the kernel costs more than is saved (docs/findings.md)
+FEWEST_PIXELS = 800  # of a batch's maps; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
 def pays(x: Tensor, channels_out: int, side: int, padding: int) -> bool:
     """Whether x B C H W is convolved faster by tiles: float on the CPU, and enough of everything."""
     rows, columns = output_size(x, side, padding)
-    tiles = len(x) * tiles_along(rows) * tiles_along(columns)
-    few = min(x.shape[1], channels_out) < FEWEST_CHANNELS or min(rows, columns) < 1 or tiles < FEWEST_TILES
+    few = (
+        min(x.shape[1], channels_out) < FEWEST_CHANNELS
+        or min(rows, columns) < 1
+        or len(x) * rows * columns < FEWEST_PIXELS
+    )
     if x.dtype != torch.float32 or few:
         return False
-    saving = side**2 * rows * columns / (places_of(rows, side) * places_of(columns, side))
+    saving = side**2 * rows * columns / places_of((rows, columns), side, step_of((rows, columns), side))
     return saving >= LEAST_SAVING and library(x.dtype) is not None
 
 
@@ -88,8 +94,9 @@ def convolve(
     was pooled.
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
-    by, widest = 2 if pool else 1, max(channels, channels_out)
-    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads())
+    by, widest, side = 2 if pool else 1, max(channels, channels_out), kernel.shape[2]
+    step = step_of(size, side)
+    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads(), side=side)
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
     y = torch.empty(shape, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
@@ -101,19 +108,20 @@ def convolve(
         kernel.contiguous(),
         y,
         which,
-        room_for(at_once, size, channels, teams),
+        room_for(at_once, size, channels, step, teams),
         torch.empty(PLACES * panels(channels_out) * PANEL * channels),
-        room_for(at_once, size, channels_out, teams),
+        room_for(at_once, size, channels_out, step, teams),
         len(x),
         at_once,
         teams,
         *full_size(x, chosen),
         channels,
         *size,
+        step,
         channels_out,
         padding,
         int(turned),
-        kernel.shape[2],
+        side,
     )
     return y, which
 
@@ -121,7 +129,8 @@ def convolve(
 def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen: Tensor | None = None) -> Tensor:
     """That of the kernel, D C S S, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
-    at_once = images_at_once(len(x), size, max(channels, channels_out))
+    step = step_of(size, side)
+    at_once = images_at_once(len(x), size, max(channels, channels_out), side)
     result = torch.empty(channels_out, channels, side, side)
     call(
         "winograd_kernel_gradient",
@@ -130,8 +139,8 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
         gradient,
         chosen,
         result,
-        room_for(at_once, size, channels),
-        room_for(at_once, size, channels_out),
+        room_for(at_once, size, channels, step),
+        room_for(at_once, size, channels_out, step),
         torch.zeros(PLACES * panels(channels_out) * panels(channels) * PANEL**2),
         len(x),
         at_once,
@@ -139,6 +148,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
         width,
         channels,
         *size,
+        step,
         channels_out,
         padding,
         side,
@@ -157,14 +167,20 @@ def output_size(x: Tensor, side: int, padding: int) -> tuple[int, int]:
     return x.shape[2] + 2 * padding - side + 1, x.shape[3] + 2 * padding - side + 1
 
 
-def places_of(pixels: int, side: int) -> int:
-    """That a side of so many pixels is changed into: a tile of n pixels has n + S - 1."""
-    return pixels + (side - 1) * tiles_along(pixels)
+def step_of(size: Sequence[int], side: int) -> int:
+    """The side of the tiles in which a map of this size has fewest places; the smaller of two, whose places have more tiles."""
+    return min(STEPS, key=lambda step: (places_of(size, side, step), step))
 
 
-def tiles_along(pixels: int) -> int:
+def places_of(size: Sequence[int], side: int, step: int) -> int:
+    """That a map of this size is changed into: a tile of n pixels along a side has n + S - 1 there."""
+    rows, columns = (pixels + (side - 1) * tiles_along(pixels, step) for pixels in size)
+    return rows * columns
+
+
+def tiles_along(pixels: int, step: int) -> int:
     """A side of so many pixels; the last tile may have fewer of them."""
-    return -(-pixels // STEP)
+    return -(-pixels // step)
 
 
 def panels(channels: int) -> int:
@@ -172,32 +188,30 @@ def panels(channels: int) -> int:
     return -(-channels // PANEL)
 
 
-def room_for(images: int, size: Sequence[int], channels: int, teams: int = 1) -> Tensor:
-    """For what the tiles of maps of this size are changed into by each team of threads, not yet filled."""
-    return torch.empty(teams * numbers_of(images, size, channels))
+def room_for(images: int, size: Sequence[int], channels: int, step: int, teams: int = 1) -> Tensor:
+    """For what the tiles of maps of this size are changed into by each team of threads, not yet filled; the C's `stream_of`."""
+    lines = panels(channels) * tiles_along(size[0], step) * tiles_along(size[1], step) * images
+    return torch.empty(teams * PLACES * (lines | 1) * PANEL)
 
 
-def numbers_of(images: int, size: Sequence[int], channels: int) -> int:
-    """That they are changed into; `stream_of` of the C."""
-    lines = panels(channels) * tiles_along(size[0]) * tiles_along(size[1]) * images
-    return PLACES * (lines | 1) * PANEL
-
-
-def images_at_once(images: int, size: Sequence[int], channels: int) -> int:
+def images_at_once(images: int, size: Sequence[int], channels: int, side: int) -> int:
     """As many of them as fit `PART` when their maps of this size are changed."""
-    count = max(1, PART // numbers_of(1, size, channels))
-    return min(images, in_rows(count))
+    numbers = places_of(size, side, step_of(size, side)) * panels(channels) * PANEL
+    return min(images, in_rows(max(1, PART // numbers)))
 
 
-def teams_and_images(images: int, size: Sequence[int], channels: int, threads: int) -> tuple[int, int]:
+def teams_and_images(
+    images: int, size: Sequence[int], channels: int, threads: int, *, side: int = 3
+) -> tuple[int, int]:
     """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images.
 
     A part has `LEAST_PART` tiles at the least, since the whole kernel is read for it.
     """
-    least = -(-LEAST_PART // (tiles_along(size[0]) * tiles_along(size[1])))
+    step = step_of(size, side)
+    least = -(-LEAST_PART // (tiles_along(size[0], step) * tiles_along(size[1], step)))
     share = max(least, in_rows(-(-images // (threads * PARTS_OF_A_THREAD))))
-    at_once = images_at_once(min(images, share), size, channels)
-    return (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels))
+    at_once = images_at_once(min(images, share), size, channels, side)
+    return (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels, side))
 
 
 def in_rows(count: int) -> int:
