@@ -262,10 +262,17 @@ def plasma(batch: int, height: int, width: int, decay: float, random: Generator)
     side, weight = 2, 1.0
     while side <= max(height, width):
         cells = torch.rand(batch, 1, side, side, generator=random, device=random.device)
-        total += weight * F.interpolate(cells, (height, width), mode="bicubic", align_corners=True)
+        down, across = (enlargement(side, length).to(cells) for length in (height, width))
+        total += weight * (down @ cells @ across.T)
         side, weight = side * 2, weight / decay
     low, high = total.amin(dim=(2, 3), keepdim=True), total.amax(dim=(2, 3), keepdim=True)
     return (total - low) / (high - low).clamp(min=1e-6)
+
+
+def enlargement(side: int, length: int) -> Tensor:
+    """The matrix, length side, that bicubic interpolation multiplies a line by: a product is faster than the interpolation."""
+    cells = torch.eye(side)[None, None]
+    return F.interpolate(cells, (length, side), mode="bicubic", align_corners=True)[0, 0]
 
 
 def quantise(x: Tensor, table: Tensor, centre: float = 128) -> Tensor:
