@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.schedule import resolution, resolution_at
 
-WARM_UP = (
-    5  # steps that say nothing of the others: memory is laid out, kernels are made; on a GPU the fourth is recorded
-)
+WARM_UP = 5  # steps that say nothing of the others: memory is laid out, kernels made; on a GPU the fourth is recorded
 STALL = 100  # times its due that no working machine takes for a step; a GPU is waited for once in 50 (training.py)
 PATIENCE = 0.1  # of what is left, after which a plan is made anew: ever less, so that the last one is exact
 
@@ -50,9 +48,8 @@ class Deadline:
     def planned(self, recipe: Recipe, done: int, steps: int, now: float) -> Recipe:
         """The recipe with the epochs that fit after `done` steps, by what the steps have taken on average."""
         left = self.ends - now
-        worth = (
-            left * self.expected / max(now - self.began, 1e-3 * self.expected)
-        )  # were the machine as fast as when it was timed
+        taken = max(now - self.began, 1e-3 * self.expected)
+        worth = left * self.expected / taken  # what is left, were the machine as fast as when it was timed
         self.look_at, self.look_after = now + PATIENCE * left, self.expected + PATIENCE * worth
         total = most_steps(worth, recipe, steps, self.seconds, self.checks, done=done)
         return replace(recipe, epochs=max(FEWEST_EPOCHS, total / steps))
