@@ -22,7 +22,7 @@ from thumbnet.errors import Interrupted
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe
 from thumbnet.report import write_run_report
-from thumbnet.results import campaign_table, compared_with_published, in_words
+from thumbnet.results import campaign_table, compared_with_published, in_words, without_the_recipes_own
 from thumbnet.runs import Run
 from thumbnet.statistics import mean_interval
 
@@ -285,3 +285,9 @@ def test_what_bench_cannot_do_is_said_in_one_line(tmp_path, words, message):
     result = thumbnet("bench", *words, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_change_that_the_recipe_has_itself_by_now_is_none_any_more():
+    record = {"kind": "campaign", "recipe": "cifar10-94-gpu", "changes": {"epochs": 10, "resolution": [0.5, 1.0]}}
+    assert without_the_recipes_own(record)["changes"] == {"resolution": [0.5, 1.0]}
+    assert without_the_recipes_own({**record, "recipe": "forgotten"})["changes"] == record["changes"]

@@ -402,7 +402,7 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
     ],
 )
 def test_threads_part_where_there_are_images_for_each_of_them(images, size, channels, threads, expected):
-    assert teams_and_images(images, size, channels, threads) == expected
+    assert teams_and_images(images, size, channels, threads, side=3) == expected
 
 
 @compiled

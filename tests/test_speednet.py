@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from thumbnet.backend import has_fast_bf16, place
 from thumbnet.errors import UserError
 from thumbnet.kernels import weight_gradient
-from thumbnet.models import convolution
+from thumbnet.kernels.pool_norm_activate import bias_activate
+from thumbnet.models import convolution, whitening
 from thumbnet.models.convolution import Conv2d, TileConvolution
 from thumbnet.models.preprocessed import Preprocessed, Resize, sampled
 from thumbnet.models.registry import create_model
@@ -26,11 +27,30 @@ def pictures(batch=200, side=16):
 
 
 @pytest.mark.parametrize("part", [0.5, 0.75, 0.875])
-def test_images_are_shrunk_for_a_gpu_as_they_are_for_a_cpu(part):
-    images = pictures(batch=5, side=32)
-    resize = Resize(part)
-    side = round(32 * part)
-    torch.testing.assert_close(sampled(images, [side, side]), resize(images), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_images_are_shrunk_for_a_gpu_as_they_are_for_a_cpu_also_where_products_are_in_bf16(part, bf16):
+    images = pictures(batch=5, side=32)[:, :, :28]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        shrunk = sampled(images, [round(28 * part), round(32 * part)])
+    torch.testing.assert_close(shrunk, Resize(part)(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_bias_and_an_activation_in_one_are_the_two_in_the_type_of_autocast(bf16):
+    images, bias = pictures(batch=5), torch.tensor([0.5, -1, 2])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        y = bias_activate(images, bias, "silu")
+    assert y.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    expected = F.silu(images + bias[:, None, None])
+    torch.testing.assert_close(y.float(), expected, atol=0.02 if bf16 else 1e-6, rtol=0)
+
+
+def test_whitening_filters_do_not_hang_on_how_many_images_are_unfolded_at_once(monkeypatch):
+    images = pictures()
+    at_once = whitening.whitening_filters(images, 2)
+    monkeypatch.setattr(whitening, "PIXELS_AT_ONCE", 7 * 16**2)
+    in_parts = whitening.whitening_filters(images, 2)
+    torch.testing.assert_close(in_parts.abs(), at_once.abs(), atol=1e-4, rtol=1e-4)
 
 
 def test_whitened_patches_are_uncorrelated_and_come_with_both_signs():

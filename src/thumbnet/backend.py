@@ -213,11 +213,6 @@ def git(*words: str, folder: Path) -> str:
     return result.stdout.strip()
 
 
-def peak_gpu_memory_mb(backend: Backend) -> int | None:
-    """The most memory of the GPU that this process's tensors took so far, in MB (10^6 bytes); None without one."""
-    return round(torch.cuda.max_memory_allocated() / 1e6) if backend.device.type == "cuda" else None
-
-
 def peak_memory_mb() -> int:
     """The most memory this process held so far, in MB (10^6 bytes)."""
     try:  # Linux: ru_maxrss would count the memory of the process that started this one, too

@@ -14,6 +14,7 @@ range. Lengths in pixels are for 32 and scale with the side.
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -269,6 +270,7 @@ def plasma(batch: int, height: int, width: int, decay: float, random: Generator)
     return (total - low) / (high - low).clamp(min=1e-6)
 
 
+@cache
 def enlargement(side: int, length: int) -> Tensor:
     """The matrix, length side, that bicubic interpolation multiplies a line by: a product is faster than the interpolation."""
     cells = torch.eye(side)[None, None]

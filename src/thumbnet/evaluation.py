@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 VIEWS = (1, 2, 6)  # what `average_over_views` knows
-# Large enough to fill two cores and small enough for their caches; a GPU waits less for Python with few large ones. Results
-# depend on it by rounding only.
-BATCH_SIZE, BATCH_SIZE_OF_GPU = 500, 2_500
+# Images at once: enough to fill two cores, and few enough for their caches. Results depend on it by rounding only.
+BATCH_SIZE = 500
+PIXELS_OF_GPU = 2_500 * 32**2  # in one map of a batch there: a GPU waits less for Python with few large ones
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,20 @@ def predict_logits(
         return logits
     model.eval()
     parts = []
-    for images, _ in split.in_order(BATCH_SIZE if backend.device.type == "cpu" else BATCH_SIZE_OF_GPU):
+    for images, _ in split.in_order(batch_size(split, backend)):
         poll()
         x = to_float(images).contiguous(memory_format=torch.channels_last)
         with backend.autocast():
             parts.append(average_over_views(model, x, views).float().cpu())
     return torch.cat(parts)
+
+
+def batch_size(split: Split, backend: Backend) -> int:
+    """How many images of a split are computed at once."""
+    if backend.device.type != "cuda":
+        return BATCH_SIZE
+    height, width = split.images.shape[2:]
+    return max(BATCH_SIZE, PIXELS_OF_GPU // (height * width))
 
 
 def check_views(views: int) -> None:

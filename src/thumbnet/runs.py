@@ -235,23 +235,21 @@ class Run:
     def model(self) -> "nn.Module":
         """The trained network with its normalisation: float B C H W in [0, 1] in, logits B K out; in evaluation mode."""
         import torch
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         self.require_finished()
-        if not (self.path / "model.safetensors").is_file():
+        path = self.path / "model.safetensors"
+        if not path.is_file():
             raise UserError(f"{self.path} has lost its model.safetensors; train again")
-        if self.summary.get("model_sha256", digest := sha256_of(self.path / "model.safetensors")) != digest:
-            raise UserError(
-                f"{self.path / 'model.safetensors'} is not what training wrote (SHA-256 {digest}); train again"
-            )
+        written = path.read_bytes()  # once: what is checked is what is used, whatever happens to the file
+        if self.summary.get("model_sha256", digest := hashlib.sha256(written).hexdigest()) != digest:
+            raise UserError(f"{path} is not what training wrote (SHA-256 {digest}); train again")
         with torch.device("meta"):  # its initial weights are not needed
             model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
-            model.load_state_dict(load_file(self.path / "model.safetensors"), assign=True)
+            model.load_state_dict(load(written), assign=True)
         except Exception as error:
-            raise UserError(
-                f"{self.path / 'model.safetensors'} does not fit its recipe: {first_line(error)}"
-            ) from error
+            raise UserError(f"{path} does not fit its recipe: {first_line(error)}") from error
         return model.eval()
 
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, has_fast_bf16, peak_gpu_memory_mb, peak_memory_mb, place, prepare
+from thumbnet.backend import Backend, environment, has_fast_bf16, peak_memory_mb, place, prepare
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -399,5 +399,4 @@ def summarize(
         "train_seconds": round(position.seconds(), 3),
         "images_per_second": round(images / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
-        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend),
     }

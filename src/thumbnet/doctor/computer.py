@@ -92,7 +92,15 @@ def device(machine: Machine) -> Iterator[Finding]:
     import torch
 
     if torch.cuda.is_available():
+        from thumbnet.kernels.pool_norm_activate import gpu_module
+
         yield "well", f"GPU {torch.cuda.get_device_name(0)}"
+        if gpu_module() is None:
+            yield (
+                "note",
+                "the parts written in Triton are not used (they need its package, a card that it knows, a C compiler and "
+                "Python's headers): the fast recipes take a half more time",
+            )
     elif torch.backends.mps.is_available():
         yield "well", "Apple's GPU can be used"
     elif torch.version.cuda and shutil.which("nvidia-smi"):

@@ -2,12 +2,12 @@
 
 In a network for small images these three cost more than half the time of the convolutions between them: torch's pooling keeps an
 eight-byte place for every value, and each operation reads and writes the whole map. In C (pool_norm_activate.c) it is
-one pass forward for the pooling, one for the sums, one for the rest, and two backward.
+one pass forward for the pooling, one for the sums, one for the rest, and two backward; on a GPU, in Triton
+(pool_norm_activate_gpu.py), pooling and sums are one pass.
 """
 # Shapes: B batch, C channels, H and W height and width, P pixels after pooling.
 
 import os
-import shutil
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
-OLDEST_GPU = (8, 0)  # Ampere, says Triton's README
 LEAKY_SLOPE = 0.2  # TensorFlow's default for tf.nn.leaky_relu; PyTorch's is 0.01
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of `enum activation` of the C
     "none": lambda x: x,
@@ -38,8 +37,10 @@ def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool
     In training mode by the batch's statistics, which also move the running ones of `norm`.
     """
     if on_gpu := triton_kernels(x):
-        x = F.max_pool2d(x, 2) if pool and not norm.training else x
-        pool = pool and norm.training
+        if (
+            pool and not norm.training
+        ):  # the kernel that pools is that of the batch's sums, which evaluation does not need
+            x, pool = F.max_pool2d(x, 2), False
         return on_gpu.PoolNormActivate.apply(x, norm.weight, norm.bias, norm, activation, LEAKY_SLOPE, pool)  # type: ignore[no-any-return]
     if not has_kernel(x):
         return plain(x, norm, activation, pool=pool)
@@ -67,26 +68,31 @@ def bias_activate(x: Tensor, bias: Tensor, activation: str) -> Tensor:
 
 
 def triton_kernels(x: Tensor) -> Any:
-    """The Triton of pool_norm_activate_gpu.py where it can take x, on a GPU and channels last; None where not."""
+    """The Triton of pool_norm_activate_gpu.py where it can take x, on the GPU in use and channels last; None where not."""
     fits = x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and x.numel() > 0
-    return gpu_module() if fits and x.is_contiguous(memory_format=torch.channels_last) else None
+    if (
+        not fits
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or x.device.index != torch.cuda.current_device()
+    ):
+        return None
+    return gpu_module()
 
 
 @cache
 def gpu_module() -> Any:
-    """The module with the Triton; None where THUMBNET_KERNELS=plain switches it off or something it needs is not there.
+    """The module with the Triton; None where it does not work, or THUMBNET_KERNELS=plain switches it off.
 
-    That is Triton itself, which comes with torch's builds for CUDA, a compiler for the C that launches kernels, and a GPU that
-    it has code for.
+    It needs Triton, which comes with torch's builds for CUDA, a card that Triton has code for, and a compiler and Python's
+    headers for what launches a kernel; whether all that is there, one small kernel tells.
     """
-    compiler = any(map(shutil.which, ("gcc", "cc", "clang"))) or "CC" in os.environ
-    if os.environ.get("THUMBNET_KERNELS") == "plain" or not compiler or not torch.version.cuda:
-        return None
-    if torch.cuda.get_device_capability() < OLDEST_GPU:
+    if os.environ.get("THUMBNET_KERNELS") == "plain" or not torch.cuda.is_available():
         return None
     try:
         from thumbnet.kernels import pool_norm_activate_gpu
-    except ImportError:
+
+        pool_norm_activate_gpu.try_out()
+    except Exception:  # of whatever kind: without it everything works as well
         return None
     return pool_norm_activate_gpu
 

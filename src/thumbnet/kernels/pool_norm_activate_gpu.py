@@ -13,9 +13,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-VALUES = (
-    1024  # that a program holds at once, 8 for each of its 128 threads: with 16 they need too many registers to be many
-)
+# That a program holds at once, 8 for each of its 128 threads: with 16 they need too many registers to be many.
+VALUES = 1024
 WIDEST = 128  # channels of these
 # What differs from layer to layer: a kernel is not compiled anew for it. Not `channels`: how wide memory is read hangs on it.
 VARYING = ("pixels", "windows", "height", "width", "rows", "columns", "rounds", "programs", "count")
@@ -142,7 +141,7 @@ def moments_kernel(
     tl.store(moments + 3 * channels + c, tl.load(bias + c, mask=there, other=0.0) - mean * scale, mask=there)
     before = tl.load(running_var + c, mask=there, other=0.0)
     tl.store(running_mean + c, near + momentum * distance, mask=there)
-    tl.store(running_var + c, before + momentum * (variance * (count / (count - 1)) - before), mask=there)
+    tl.store(running_var + c, before + momentum * (variance * (count / tl.maximum(count - 1, 1)) - before), mask=there)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -256,11 +255,9 @@ class PoolNormActivate(torch.autograd.Function):
         place = torch.empty_like(pooled, dtype=torch.int8) if pool else None
         pixels = pooled.numel() // channels
         moments = torch.empty(4, channels, device=x.device)
+        block, rounds, grid = shared(pixels, channels)
+        assert norm.running_mean is not None and norm.running_var is not None
         if norm.training:
-            assert (
-                norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-            )
-            block, rounds, grid = shared(pixels, channels)
             sums, squares = torch.empty(2, grid[0], channels, device=x.device)
             sums_kernel[grid](
                 x, pooled, place, norm.running_mean, sums, squares, pixels, channels, height, width, rounds, pool, **block
@@ -269,14 +266,13 @@ class PoolNormActivate(torch.autograd.Function):
                 sums, squares, weight, bias, norm.running_mean, norm.running_var, moments,
                 grid[0], channels, pixels, norm.momentum, norm.eps, **NARROW,
             )  # fmt: skip
-            norm.num_batches_tracked.add_(1)
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
         else:
-            assert norm.running_mean is not None and norm.running_var is not None and not pool
+            assert not pool
             inverse = (norm.running_var + norm.eps).rsqrt()
             scale = weight * inverse
             torch.stack((norm.running_mean, inverse, scale, bias - norm.running_mean * scale), out=moments)
         y = torch.empty_like(pooled)
-        block, rounds, grid = shared(pixels, channels)
         values_kernel[grid](pooled, moments, y, pixels, channels, rounds, name, leak, **block)
         ctx.save_for_backward(pooled, place, moments)
         ctx.name, ctx.leak, ctx.shape, ctx.of_batch = name, leak, x.shape, norm.training
@@ -367,6 +363,14 @@ NARROW = {"BLOCK_G": 256, "BLOCK_C": 8}  # where parts G C are added up
 def narrow(channels: int) -> tuple[int]:
     """The grid of the programs that do so."""
     return (triton.cdiv(channels, NARROW["BLOCK_C"]),)
+
+
+def try_out() -> None:
+    """Compile and launch a small kernel, or raise whatever keeps this machine from it."""
+    parts, totals = torch.ones(3, 1, device="cuda"), torch.empty(2, 1, device="cuda")
+    totals_kernel[narrow(1)](parts, parts, totals, 3, 1, **NARROW)
+    if totals.tolist() != [[3.0], [3.0]]:
+        raise RuntimeError(f"a sum of three ones by Triton is {totals[0].item()}")
 
 
 def shared(pixels: int, channels: int) -> tuple[dict[str, int], int, tuple[int, int]]:

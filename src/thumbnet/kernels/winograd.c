@@ -331,12 +331,15 @@ INLINE void change_input(image x, long first, long top, long left, long high, lo
     if (has_place(high, taps, i)) of_input(half[i * REACH], LANES, to + i * REACH * stream, stream, across);
 }
 
-INLINE void change_gradient(image gradient, long first, long top, long left, long high, long wide, float *to, long stream) {
+// Of `step` x `step` pixels and less at an edge, where the rest counts as zeros.
+INLINE void change_gradient(image gradient, long first, long top, long left, long high, long wide, long step, float *to,
+                            long stream) {
   lanes square[PLACES], half[PLACES];
   read_square(gradient, square, high, wide, top, left, first);
   prepare_lines(to, stream, 1);
   for (long j = 0; j < wide; j++) of_gradient(square[j], REACH * LANES, half[j], REACH * LANES, high);
-  for (long i = 0; i < REACH; i++) of_gradient(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
+  for (long i = 0; i < REACH; i++)
+    if (has_place(step, 3, i)) of_gradient(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
 }
 
 // And from its places to `count` channels of its pixels.
@@ -395,9 +398,9 @@ static void change_gradients(const float *gradient, const uint8_t *chosen, float
     image from = image_at(gradient, chosen, m.rows, m.columns, channels, t.image);
     long first = work / tiles * LANES;
     float *line = to + work * LANES;
-    if (is_square(t, LARGE)) change_gradient(from, first, t.top, t.left, LARGE, LARGE, line, stream);
-    else if (is_square(t, SMALL)) change_gradient(from, first, t.top, t.left, SMALL, SMALL, line, stream);
-    else change_gradient(from, first, t.top, t.left, t.high, t.wide, line, stream);
+    if (is_square(t, LARGE)) change_gradient(from, first, t.top, t.left, LARGE, LARGE, LARGE, line, stream);
+    else if (is_square(t, SMALL)) change_gradient(from, first, t.top, t.left, SMALL, SMALL, SMALL, line, stream);
+    else change_gradient(from, first, t.top, t.left, t.high, t.wide, m.step, line, stream);
   }
 }
 
@@ -516,6 +519,7 @@ static void add_gradients(const float *changed, const float *gradient, float *of
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
     range all = tiles_with(m, work / out);
+    if (all.from == all.to) continue;
     const float *lines = gradient + work / out * stream_of(m, channels_out) + (work % out * tiles + all.from) * LANES;
     const float *from = changed + work / out * stream_of(m, channels) + all.from * LANES;
     for (long panel = 0; panel < in; panel++, from += tiles * LANES) {

@@ -15,14 +15,11 @@ from torch.autograd.function import once_differentiable
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
-STEPS, PLACES = (
-    (4, 6),
-    64,
-)  # pixels of a tile along each side, one or the other for a whole map; numbers of the larger one changed
+STEPS = (4, 6)  # pixels of a tile along each side; a map is cut into tiles of one of them
+PLACES = 64  # numbers that the larger is changed into
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
-PART = (
-    2**19
-)  # numbers a part of the batch is changed into: 2 MB, which a core's part of the last cache holds with the products
+# Numbers a part of the batch is changed into: 2 MB, which a core's part of the last cache holds with the products.
+PART = 2**19
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
 LEAST_PART = 24  # tiles; with 4 to 8 a product takes two to three times as long, with 24 no longer than with more
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
@@ -200,9 +197,7 @@ def images_at_once(images: int, size: Sequence[int], channels: int, side: int) -
     return min(images, in_rows(max(1, PART // numbers)))
 
 
-def teams_and_images(
-    images: int, size: Sequence[int], channels: int, threads: int, *, side: int = 3
-) -> tuple[int, int]:
+def teams_and_images(images: int, size: Sequence[int], channels: int, threads: int, *, side: int) -> tuple[int, int]:
     """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images.
 
     A part has `LEAST_PART` tiles at the least, since the whole kernel is read for it.

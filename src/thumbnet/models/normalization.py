@@ -1,6 +1,6 @@
 """Batch normalisation with what stands before and after it: max-pooling by 2 x 2, and an activation.
 
-The same parameters, buffers and results as torch's layers in a row; one operation where `kernels` has the C for it.
+The same parameters, buffers and results as torch's layers in a row; one operation where `kernels` has C or Triton for it.
 """
 
 from typing import Any

@@ -43,10 +43,14 @@ class Resize(nn.Module):
 
 
 def sampled(images: Tensor, side: list[int]) -> Tensor:
-    """What `F.interpolate` gives; on a GPU that has a thread for each pixel of one image, which goes through all the others."""
-    identity = torch.eye(2, 3, device=images.device, dtype=images.dtype)[None]
-    places = F.affine_grid(identity, [1, 1, *side], align_corners=False)  # 1 h w 2
-    places = places.expand(len(images), -1, -1, -1)
+    """What `F.interpolate` gives. On a GPU that one goes through all maps with a thread for each pixel of a single map."""
+    y, x = (
+        (2 * torch.arange(length, device=images.device) + 1) / length - 1 for length in side
+    )  # pixels' centres, in [-1, 1]
+    places = torch.stack(
+        (x.expand(*side), y[:, None].expand(*side)), dim=-1
+    )  # h w 2; by no product, which may be in bf16
+    places = places.to(images.dtype).expand(len(images), -1, -1, -1)
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 

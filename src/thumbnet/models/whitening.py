@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from thumbnet.kernels.pool_norm_activate import activate, bias_activate
 from thumbnet.models.convolution import channels_last
 
+PIXELS_AT_ONCE = 2**20  # whose patches are in memory, in double: 100 MB of a colour image
 EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
 
 
@@ -35,12 +36,13 @@ class Whitening(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """In fp32 also where the rest is bf16, whose rounding of the pixels the weakest directions would magnify 45 times."""
         kind = x.device.type
-        own_pass = kind != "cuda"  # there bias, type and activation are one pass over the largest map
+        one_pass = kind == "cuda"  # over the largest map, for bias, type and activation
         with torch.autocast(kind, enabled=False):
-            y = channels_last(F.conv2d(x.to(self.filters.dtype), self.filters, self.bias if own_pass else None))
-        if not own_pass:
-            return bias_activate(y, self.bias, self.activation)
-        return activate(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y, self.activation)
+            y = F.conv2d(x.to(self.filters.dtype), self.filters, None if one_pass else self.bias)
+        if one_pass:
+            return bias_activate(channels_last(y), self.bias, self.activation)
+        y = channels_last(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y)
+        return activate(y, self.activation)
 
 
 def train_stem(network: nn.Module, trained: bool) -> None:
@@ -67,9 +69,14 @@ def fit_whitening(network: nn.Module, images: Tensor) -> None:
 
 def whitening_filters(images: Tensor, side: int) -> Tensor:
     """C*S^2 C S S: each eigenvector of the patches' covariance, divided by the square root of its variance."""
-    channels = images.shape[1]
-    patches = F.unfold(images.double(), side).transpose(0, 1).flatten(1)  # C*S*S patches
-    covariance = patches @ patches.T / patches.shape[1]
-    variances, vectors = torch.linalg.eigh(covariance.cpu())  # ascending; vectors in columns
+    channels, height, width = images.shape[1:]
+    images = images if images.device.type == "cuda" else images.cpu()  # Apple's GPU has no double
+    directions, count = channels * side**2, 0
+    total = torch.zeros(directions, directions, dtype=torch.float64, device=images.device)
+    for part in images.split(max(1, PIXELS_AT_ONCE // (height * width))):
+        patches = F.unfold(part.double(), side).transpose(0, 1).flatten(1)  # C*S*S patches
+        total += patches @ patches.T
+        count += patches.shape[1]
+    variances, vectors = torch.linalg.eigh((total / count).cpu())  # ascending; vectors in columns
     scaled = vectors / (variances + EPSILON).sqrt()
     return scaled.T.reshape(-1, channels, side, side).to(images)

@@ -1,0 +1,53 @@
+"""The kernels for a GPU, interpreted on a CPU where Triton can be imported, against torch's own operations; and who uses them."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from thumbnet.kernels import pool_norm_activate
+
+INTERPRETED = """
+import torch
+from torch import nn
+from thumbnet.kernels import pool_norm_activate as plain, pool_norm_activate_gpu as gpu
+
+for shape, name, pool, training in (
+    ((3, 24, 7, 5), "gelu", True, True),
+    ((2, 130, 4, 6), "silu", False, True),
+    ((2, 7, 4, 4), "leaky_relu", False, False),
+):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    found = []
+    for exact in (False, True):
+        norm = nn.BatchNorm2d(shape[1], momentum=0.3).train(training)
+        leaf = x.clone().requires_grad_()
+        options = (norm, name, plain.LEAKY_SLOPE, pool)
+        if exact:
+            y = plain.plain(leaf, norm, name, pool=pool)
+        else:
+            y = gpu.PoolNormActivate.apply(leaf, norm.weight, norm.bias, *options)
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        found.append((y, leaf.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None or torch.cuda.is_available(), reason="no Triton, or a GPU to try it on")
+def test_interpreted_the_kernels_give_what_torch_gives():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, check=True)
+
+
+def test_kernels_that_cannot_be_compiled_are_left_to_torch_without_a_word(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # there is no Triton, or no card behind it
+    pool_norm_activate.gpu_module.cache_clear()
+    try:
+        monkeypatch.setitem(sys.modules, "thumbnet.kernels.pool_norm_activate_gpu", None)
+        assert pool_norm_activate.gpu_module() is None
+    finally:
+        pool_norm_activate.gpu_module.cache_clear()
