@@ -25,6 +25,7 @@ from thumbnet.files import write_json
 from thumbnet.machine import Machine
 from thumbnet.operations import convolution_ceiling
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import vary
 from thumbnet.statistics import welch
 
 FAST = "cifar10-94-gpu"
@@ -158,7 +159,6 @@ def profiled(call: Call, size: int, part: float, *, replayed: bool) -> dict[str,
     from thumbnet.data.datasets import load_dataset
     from thumbnet.graphs import Recordings
     from thumbnet.optimize import build_optimizer
-    from thumbnet.recipes import vary
     from thumbnet.timing import initial_model
     from thumbnet.training import augmented, updating
 

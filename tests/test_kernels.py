@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import ONE_THREAD
+from kernels import compiled, distance, maps
 from thumbnet.backend import has_fast_bf16
 from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
@@ -18,22 +19,12 @@ from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
 from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
 from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
-from thumbnet.kernels.winograd import Winograd, teams_and_images
-from thumbnet.models import convolution
-from thumbnet.models.speednet import speednet
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
     torch.float32: 1e-5,
 }  # relative, once or twice on the way; of float that of GELU's tails
-compiled = pytest.mark.skipif(library(torch.bfloat16) is None, reason="the C needs Linux, gcc and torch's OpenMP")
 each_number = pytest.mark.parametrize("number", ROUNDING, ids=["bf16", "fp32"])
-
-
-def maps(shape, *, seed=0, number=torch.bfloat16):
-    """B C H W, channels last."""
-    x = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + 1
-    return x.to(number).contiguous(memory_format=torch.channels_last)
 
 
 def batch_norm(channels):
@@ -42,12 +33,6 @@ def batch_norm(channels):
     nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.running_mean, generator=torch.Generator().manual_seed(2))
     return layer
-
-
-def distance(found, expected, *, but=0):
-    """Relative to the size of the whole, without the `but` numbers that are farthest off."""
-    off = (found.float() - expected).abs().flatten().sort().values
-    return (off[: len(off) - but].norm() / expected.norm()).item()
 
 
 @compiled
@@ -288,140 +273,3 @@ def test_second_derivatives_are_refused_and_not_left_out():
     [gradient] = torch.autograd.grad(activate(x, "gelu").float().square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-
-
-def distances_by_tiles(shape, padding, side, *, pool):
-    """Of a convolution by tiles and its three gradients from torch's in float64."""
-    batch, channels, channels_out, height, width = shape
-    random = torch.Generator().manual_seed(3)
-    x = torch.randn(batch, channels, height, width, generator=random)
-    inputs = [
-        x.contiguous(memory_format=torch.channels_last),
-        torch.randn(channels_out, channels, side, side, generator=random),
-        torch.randn(channels_out, generator=random),
-    ]
-    exact = [tensor.double().requires_grad_() for tensor in inputs]
-    for tensor in inputs:
-        tensor.requires_grad_()
-    y, whole = Winograd.apply(*inputs, padding, pool), F.conv2d(*exact, padding=padding)
-    expected = F.max_pool2d(whole, 2) if pool else whole
-    assert y.shape == expected.shape and y.is_contiguous(memory_format=torch.channels_last)
-    gradient = torch.randn(expected.shape, generator=random)
-    if pool:  # where rounding may decide which of four is the largest, nothing comes back
-        four = F.unfold(whole.flatten(0, 1)[:, None], 2, stride=2)  # B*D 4 pixels
-        first, second = four.topk(2, dim=1).values.unbind(1)
-        gradient *= (first - second > 1e-3).view(expected.shape)
-    found = torch.autograd.grad(y, inputs, gradient)
-    assert found[1].is_contiguous()
-    wanted = torch.autograd.grad(expected, exact, gradient.double())
-    return [distance(one, other) for one, other in zip((y, *found), (expected, *wanted), strict=True)]
-
-
-@compiled
-@pytest.mark.parametrize("side", [2, 3])
-@pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (3, 32, 48, 7, 7),
-        (2, 33, 70, 4, 11),
-        (40, 64, 32, 15, 15),
-        (5, 40, 33, 3, 4),
-        (1, 300, 32, 8, 8),
-        (7, 24, 40, 5, 6),
-        (4, 16, 16, 9, 10),
-    ],
-    ids=str,
-)
-def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding, side):
-    assert max(distances_by_tiles(shape, padding, side, pool=False)) < 1e-5
-
-
-@compiled
-@pytest.mark.parametrize("side", [2, 3])
-@pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize(
-    "shape",
-    [(20, 24, 64, 31, 31), (2, 33, 70, 4, 11), (40, 64, 32, 15, 14), (9, 40, 33, 7, 6), (3, 32, 48, 5, 8)],
-    ids=str,
-)
-def test_a_convolution_by_tiles_pools_as_torch_does_with_all_gradients(shape, padding, side):
-    assert max(distances_by_tiles(shape, padding, side, pool=True)) < 1e-5
-
-
-@compiled
-def test_pooling_by_tiles_takes_the_first_of_equals_and_keeps_a_nan():
-    x = maps((2, 32, 8, 8), number=torch.float32)
-    kernel = torch.zeros(32, 32, 3, 3, requires_grad=True)  # so that all outputs are equal
-    [found] = torch.autograd.grad(Winograd.apply(x, kernel, None, 0, True).sum(), kernel)
-    [expected] = torch.autograd.grad(F.max_pool2d(F.conv2d(x, kernel), 2).sum(), kernel)
-    assert distance(found, expected.double()) < 1e-5
-    x[1, 3, 7, 7] = torch.nan
-    y = Winograd.apply(x, torch.ones_like(kernel), None, 0, True)
-    assert not y[0].isnan().any() and y[1, :, -1, -1].isnan().all()
-
-
-@compiled
-def test_a_network_that_pools_in_its_convolutions_is_the_same_network(monkeypatch):
-    torch.manual_seed(0)
-    model = speednet(classes=5, widths=(32, 48), depth=2).train()
-    images = torch.randn(24, 3, 18, 18)
-    results = []
-    for allowed in (True, False):
-        monkeypatch.setattr(convolution, "pays", lambda *_, allowed=allowed: allowed)
-        changed = copy.deepcopy(model)
-        logits = changed(images)
-        logits.square().sum().backward()
-        results.append([logits, *(parameter.grad for parameter in changed.parameters() if parameter.requires_grad)])
-    # Rounding may choose another of four pixels here and there; a wrong gradient is off by about itself.
-    assert all(distance(one, other) < 0.02 for one, other in zip(*results, strict=True))
-
-
-@compiled
-def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_its_input():
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        x = maps((70, 64, 15, 15), number=torch.float32).requires_grad_()
-        kernel = torch.randn(96, 64, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        y = Winograd.apply(x if threads < 3 else x.contiguous(), kernel, None, 1)
-        results.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
-    assert all(torch.equal(one, other) for result in results[1:] for one, other in zip(results[0], result, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("images", "size", "channels", "threads", "expected"),
-    [
-        (250, (7, 7), 256, 2, (2, 12)),  # as many as fit
-        (250, (30, 30), 64, 2, (2, 5)),
-        (250, (7, 7), 256, 16, (16, 6)),  # fewer tiles would be slower
-        (250, (3, 3), 256, 8, (8, 24)),
-        (250, (7, 7), 256, 64, (1, 12)),  # too few images to keep every thread at work
-        (1, (30, 30), 64, 2, (1, 1)),
-        (10, (15, 15), 64, 1, (1, 3)),
-    ],
-)
-def test_threads_part_where_there_are_images_for_each_of_them(images, size, channels, threads, expected):
-    assert teams_and_images(images, size, channels, threads, side=3) == expected
-
-
-@compiled
-def test_convolutions_take_tiles_where_they_pay_and_only_in_fp32(monkeypatch):
-    taken = []
-    monkeypatch.setattr(convolution.Winograd, "apply", lambda x, weight, bias, padding: taken.append(tuple(x.shape)))
-    wide, narrow = convolution.Conv2d(64, 64, 3, padding=1), convolution.Conv2d(16, 64, 3, padding=1)
-    images = torch.zeros(16, 64, 15, 15)
-    wide(images), wide(torch.zeros(32, 64, 5, 5))
-    assert taken == [(16, 64, 15, 15), (32, 64, 5, 5)]
-    assert wide(images[:3]).shape == (3, 64, 15, 15)  # 675 pixels
-    assert convolution.Conv2d(64, 64, 3)(torch.zeros(80, 64, 3, 3)).shape == (80, 64, 1, 1)
-    convolution.Conv2d(64, 64, 2)(images)
-    assert taken.pop() == (16, 64, 15, 15)
-    narrow(torch.zeros(16, 16, 15, 15)), wide.double()(images.double())
-    (
-        convolution.Conv2d(64, 64, 3, padding=1, stride=2)(images),
-        convolution.Conv2d(64, 64, 3, padding=1, groups=2)(images),
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        convolution.Conv2d(64, 64, 3, padding=1)(images)
-    assert len(taken) == 2

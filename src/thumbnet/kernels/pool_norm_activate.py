@@ -37,9 +37,8 @@ def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool
     In training mode by the batch's statistics, which also move the running ones of `norm`.
     """
     if on_gpu := triton_kernels(x):
-        if (
-            pool and not norm.training
-        ):  # the kernel that pools is that of the batch's sums, which evaluation does not need
+        # The kernel that pools is that of the batch's sums, which evaluation does not need.
+        if pool and not norm.training:
             x, pool = F.max_pool2d(x, 2), False
         return on_gpu.PoolNormActivate.apply(x, norm.weight, norm.bias, norm, activation, LEAKY_SLOPE, pool)  # type: ignore[no-any-return]
     if not has_kernel(x):
@@ -69,14 +68,11 @@ def bias_activate(x: Tensor, bias: Tensor, activation: str) -> Tensor:
 
 def triton_kernels(x: Tensor) -> Any:
     """The Triton of pool_norm_activate_gpu.py where it can take x, on the GPU in use and channels last; None where not."""
-    fits = x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and x.numel() > 0
-    if (
-        not fits
-        or not x.is_contiguous(memory_format=torch.channels_last)
-        or x.device.index != torch.cuda.current_device()
-    ):
+    if x.device.type != "cuda" or x.device.index != torch.cuda.current_device() or x.numel() == 0:
         return None
-    return gpu_module()
+    if x.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        return None
+    return gpu_module() if x.is_contiguous(memory_format=torch.channels_last) else None
 
 
 @cache
