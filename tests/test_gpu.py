@@ -1,5 +1,6 @@
 """On a GPU alone: its kernels against torch's own operations in float64, and runs of one seed against each other."""
 
+import copy
 import subprocess
 import sys
 
@@ -8,11 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from thumbnet.augment import augment
+from thumbnet.backend import place, prepare
 from thumbnet.kernels import pool_norm_activate as kernels
 from thumbnet.machine import Machine
 from thumbnet.models.preprocessed import Resize
-from thumbnet.recipes import vary
-from thumbnet.training import train
+from thumbnet.models.registry import create_model
+from thumbnet.recipes import recipe, vary
+from thumbnet.training import gradients, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 with_triton = pytest.mark.skipif(kernels.gpu_module() is None, reason="Triton does not work here")
@@ -44,7 +48,7 @@ def layer(channels):
 
 @with_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(3, 24, 7, 5), (2, 130, 4, 6), (50, 64, 15, 15), (6, 7, 9, 8)])
+@pytest.mark.parametrize("shape", [(3, 24, 7, 5), (2, 130, 4, 6), (50, 64, 15, 15), (6, 7, 9, 8), (70, 40, 8, 7)])
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("activation", ["gelu", "silu", "none"])
 @pytest.mark.parametrize("training", [True, False])
@@ -77,6 +81,50 @@ def test_a_bias_and_an_activation_in_one_pass_are_torchs():
         y.backward(normal(5, 24, 9, 7, seed=3).contiguous(memory_format=torch.channels_last))
         found.append((y, leaf.grad, shift.grad))
     assert max(difference(*pair) for pair in zip(*found, strict=True)) < 1e-5
+
+
+@with_triton
+@pytest.mark.parametrize("jitter", [0.0, 0.2])
+def test_images_are_changed_by_one_kernel_as_they_are_one_by_one(jitter, monkeypatch):
+    chosen = recipe("cifar10-94", jitter=jitter)
+    images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8, device="cuda")
+    mirrored = torch.arange(50, device="cuda") % 3 == 0
+    by_kernel = augment(images, chosen, torch.Generator("cuda").manual_seed(1), mirrored)
+    monkeypatch.setattr("thumbnet.augment.triton_kernel", lambda images: None)
+    one_by_one = augment(images, chosen, torch.Generator("cuda").manual_seed(1), mirrored)
+    torch.testing.assert_close(by_kernel, one_by_one, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["speednet", "speednet_slim", "preact_resnet50_classic"])
+def test_a_network_has_the_logits_and_gradients_it_has_on_a_cpu(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    on_cpu = create_model(name, classes=5, channels=3)
+    on_gpu = place(copy.deepcopy(on_cpu), torch.device("cuda"))
+    images = normal(8, 3, 32, 32, seed=1).cpu()
+    found = []
+    for network, x in ((on_cpu, images), (on_gpu, images.cuda().contiguous(memory_format=torch.channels_last))):
+        y = network(x)
+        y.square().sum().backward()
+        found.append(
+            [y.cpu(), *(parameter.grad.cpu() for parameter in network.parameters() if parameter.requires_grad)]
+        )
+    assert difference(found[1][0], found[0][0]) < 1e-4
+    whole = [torch.cat([gradient.flatten() for gradient in gradients]) for _, *gradients in found]
+    assert difference(whole[1], whole[0]) < 1e-2
+
+
+def test_copies_of_the_weights_in_bf16_change_no_bit_of_what_autocast_computes(monkeypatch):
+    found = []
+    for copied in (True, False):
+        if not copied:
+            monkeypatch.setattr("thumbnet.training.Copies", lambda model, dtype: None)
+        torch.manual_seed(0)
+        model = place(create_model("preact_resnet50_classic", classes=5, channels=3), torch.device("cuda"))
+        x = normal(8, 3, 32, 32, seed=1).contiguous(memory_format=torch.channels_last)
+        gradients(model, x, torch.arange(8, device="cuda") % 5, recipe("cifar10-classic"), prepare(GPU))
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_shrinking_images_gives_what_it_gives_on_a_cpu_also_where_products_are_in_bf16():

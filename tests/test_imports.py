@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors", "words", "files", "locks", "checkpoints", "statistics", "claims", "randomness", "machine", "kernels", "backend",
     "signals", "progress",
-    "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "graphs",
+    "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "operations", "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
     "benchmark", "report", "study", "classic_study", "doctor", "cli",

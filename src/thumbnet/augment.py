@@ -7,11 +7,13 @@ the same shape and range. `augment` is the one the training loop calls; it appli
 # Shapes: B batch, C channels, H and W height and width, K classes.
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from thumbnet.kernels.pool_norm_activate import gpu_module
 from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 
@@ -21,21 +23,36 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
 
     Where it has `alternate_flip`, `mirrored` (bool B, of `mirrored_in_epoch`) says which images to mirror.
     """
-    if recipe.alternate_flip:
-        images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
-    random_flip = recipe.flip and not recipe.alternate_flip
-    x = to_float(images)
-    if recipe.zoom or recipe.shift:
-        x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
-    elif random_flip:
-        x = flip(x, random)
-    if recipe.crop:
-        x = crop(x, random, padding=recipe.crop)
-    if recipe.jitter:
-        x = jitter(x, random, strength=recipe.jitter)
+    affine_too = recipe.zoom or recipe.shift
+    if recipe.alternate_flip and recipe.crop and not affine_too and (on_gpu := triton_kernel(images)):
+        offsets = window_offsets(images, random, padding=recipe.crop)
+        draws = jitter_draws(images, random) if recipe.jitter else None
+        x = on_gpu.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
+    else:
+        if recipe.alternate_flip:
+            images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
+        random_flip = recipe.flip and not recipe.alternate_flip
+        x = to_float(images)
+        if affine_too:
+            x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
+        elif random_flip:
+            x = flip(x, random)
+        if recipe.crop:
+            x = crop(x, window_offsets(x, random, padding=recipe.crop), padding=recipe.crop)
+        if recipe.jitter:
+            x = jitter(x, jitter_draws(x, random), strength=recipe.jitter)
     if recipe.cutout:
         x = cutout(x, random, side=recipe.cutout)
     return x
+
+
+def triton_kernel(images: Tensor) -> Any:
+    """kernels/augment_gpu.py, which does mirroring, cropping and jitter at once, where it can take images B C H W; else None."""
+    if images.device.type != "cuda" or images.device.index != torch.cuda.current_device() or gpu_module() is None:
+        return None
+    from thumbnet.kernels import augment_gpu
+
+    return augment_gpu if augment_gpu.takes(images) else None
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -91,13 +108,17 @@ def resampling_matrix(scale: Tensor, offset: Tensor, side: int) -> Tensor:
     return (1 - (source[:, :, None] - positions).abs()).clamp_(min=0)
 
 
-def crop(images: Tensor, random: Generator, *, padding: int) -> Tensor:
-    """Reflect `padding` pixels at every side and cut the original size at a random place (all (2 padding + 1)^2 are equal)."""
-    batch, _, height, width = images.shape
+def window_offsets(images: Tensor, random: Generator, *, padding: int) -> Tensor:
+    """Of `crop`, int64 2 B: row and column of the window's corner in the padded image; all (2 padding + 1)^2 are equal."""
+    return torch.randint(0, 2 * padding + 1, (2, len(images)), generator=random, device=images.device)
+
+
+def crop(images: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
+    """Reflect `padding` pixels at every side and cut the original size at `offsets` 2 B."""
+    _, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode="reflect")
-    offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=random, device=images.device)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # B C 2p+1 2p+1 H W, without a copy
-    return windows[torch.arange(batch, device=images.device), :, offsets[0, :, 0], offsets[1, :, 0]]
+    return windows[torch.arange(len(images), device=images.device), :, offsets[0], offsets[1]]
 
 
 def cutout(images: Tensor, random: Generator, *, side: int) -> Tensor:
@@ -114,11 +135,16 @@ def cutout(images: Tensor, random: Generator, *, side: int) -> Tensor:
     return torch.where(inside, images.mean(dim=(0, 2, 3), keepdim=True), images)
 
 
-def jitter(images: Tensor, random: Generator, *, strength: float) -> Tensor:
-    """Brightness changed by up to `strength` of the range, contrast by a factor of 1 - strength to 1 + strength."""
-    draws = 2 * torch.rand(2, len(images), 1, 1, 1, generator=random, device=images.device) - 1
+def jitter_draws(images: Tensor, random: Generator) -> Tensor:
+    """Of `jitter`, 2 B in [-1, 1]: how far brightness and contrast of each image change."""
+    return 2 * torch.rand(2, len(images), generator=random, device=images.device) - 1
+
+
+def jitter(images: Tensor, draws: Tensor, *, strength: float) -> Tensor:
+    """Brightness changed by up to `strength` of the range, contrast by a factor of 1 - strength to 1 + strength: `draws` 2 B."""
+    brightness, contrast = strength * draws[:, :, None, None, None]  # B 1 1 1
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return ((images - mean) * (1 + strength * draws[1]) + mean + strength * draws[0]).clamp_(0, 1)
+    return ((images - mean) * (1 + contrast) + mean + brightness).clamp_(0, 1)
 
 
 def mix(

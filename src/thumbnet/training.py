@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
@@ -20,6 +21,7 @@ from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.machine import Machine
+from thumbnet.master_weights import Copies
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
@@ -290,12 +292,15 @@ def augmented(
 def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:
     """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
     size = recipe.micro_batch or len(x)
+    copies = Copies(model, backend.dtype) if backend.device.type == "cuda" and backend.precision == "bf16" else None
     losses, outputs = [], []
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
-            logits = model(part).float()  # B K
+            logits = (functional_call(model, copies.by_name, (part,)) if copies else model(part)).float()  # B K
         loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing) * (len(part) / len(x))
         loss.backward()
+        if copies:
+            copies.hand_over_gradients()
         losses.append(loss.detach())
         outputs.append(logits.detach())
     return torch.stack(losses).sum(), torch.cat(outputs)

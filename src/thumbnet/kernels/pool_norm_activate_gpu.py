@@ -13,57 +13,15 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from thumbnet.kernels import norm_activate_gpu as small
+from thumbnet.kernels.activations_gpu import activated, slope
+
 # That a program holds at once, 8 for each of its 128 threads: with 16 they need too many registers to be many.
 VALUES = 1024
 WIDEST = 128  # channels of these
 # What differs from layer to layer: a kernel is not compiled anew for it. Not `channels`: how wide memory is read hangs on it.
 VARYING = ("pixels", "windows", "height", "width", "rows", "columns", "rounds", "programs", "count")
 PROGRAMS = 1056  # that share the pixels of a sum: 8 for each of the 132 processors of an H100
-
-
-@triton.jit
-def normal_part(z):
-    """Phi(z), the part of the normal distribution below z, and exp(-z^2 / 2).
-
-    Abramowitz & Stegun 7.1.26, right to 1e-7; of its two terms one is the density that GELU's derivative needs anyway.
-    """
-    x = tl.abs(z) * 0.7071067811865476
-    bell = tl.exp(-x * x)
-    t = 1 / (1 + 0.3275911 * x)
-    tail = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t * bell
-    return tl.where(z > 0, 1 - 0.5 * tail, 0.5 * tail), bell
-
-
-@triton.jit
-def activated(z, NAME: tl.constexpr, LEAK: tl.constexpr):
-    """The activation of float values."""
-    if NAME == "relu":
-        z = tl.where(z > 0, z, 0.0)
-    elif NAME == "silu":
-        z = z * tl.sigmoid(z)
-    elif NAME == "gelu":
-        part, _ = normal_part(z)
-        z = z * part
-    elif NAME == "leaky_relu":
-        z = tl.where(z > 0, z, LEAK * z)
-    return z
-
-
-@triton.jit
-def slope(z, NAME: tl.constexpr, LEAK: tl.constexpr):
-    """Its derivative."""
-    result = tl.full(z.shape, 1.0, tl.float32)
-    if NAME == "relu":
-        result = tl.where(z > 0, 1.0, 0.0)
-    elif NAME == "silu":
-        sigmoid = tl.sigmoid(z)
-        result = sigmoid * (1 + z * (1 - sigmoid))
-    elif NAME == "gelu":
-        part, bell = normal_part(z)
-        result = part + z * 0.3989422804014327 * bell  # 1 / sqrt(2 pi)
-    elif NAME == "leaky_relu":
-        result = tl.where(z > 0, 1.0, LEAK)
-    return result
 
 
 @triton.jit
@@ -123,10 +81,11 @@ def total_of(parts, programs, channels, c, there, BLOCK_G: tl.constexpr, BLOCK_C
 
 @triton.jit(do_not_specialize=VARYING)
 def moments_kernel(
-    sums, squares, weight, bias, running_mean, running_var, moments, programs, channels, count, momentum, eps,
+    sums, squares, weight, bias, running_mean, running_var, batches, moments,
+    programs, channels, count, momentum, eps,
     BLOCK_G: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Moments 4 C: mean, inverse deviation, scale, shift; the running ones follow."""
+    """Moments 4 C: mean, inverse deviation, scale, shift; the running ones follow, and the number of batches."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = c < channels
     near = tl.load(running_mean + c, mask=there, other=0.0)
@@ -142,6 +101,8 @@ def moments_kernel(
     before = tl.load(running_var + c, mask=there, other=0.0)
     tl.store(running_mean + c, near + momentum * distance, mask=there)
     tl.store(running_var + c, before + momentum * (variance * (count / tl.maximum(count - 1, 1)) - before), mask=there)
+    if tl.program_id(0) == 0:
+        tl.store(batches, tl.load(batches) + 1)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -247,6 +208,11 @@ class PoolNormActivate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, name: str, leak: float, pool: bool
     ) -> Tensor:
+        ctx.name, ctx.leak, ctx.shape, ctx.of_batch = name, leak, x.shape, norm.training
+        if norm.training and not pool and small.takes(x):
+            y, moments = small.forward(x, weight, bias, norm, name, leak)
+            ctx.save_for_backward(x, None, moments)
+            return y
         batch, channels, height, width = x.shape
         shape = (batch, channels, height // 2, width // 2)
         pooled = x
@@ -263,10 +229,9 @@ class PoolNormActivate(torch.autograd.Function):
                 x, pooled, place, norm.running_mean, sums, squares, pixels, channels, height, width, rounds, pool, **block
             )  # fmt: skip
             moments_kernel[narrow(channels)](
-                sums, squares, weight, bias, norm.running_mean, norm.running_var, moments,
+                sums, squares, weight, bias, norm.running_mean, norm.running_var, norm.num_batches_tracked, moments,
                 grid[0], channels, pixels, norm.momentum, norm.eps, **NARROW,
             )  # fmt: skip
-            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
         else:
             assert not pool
             inverse = (norm.running_var + norm.eps).rsqrt()
@@ -275,7 +240,6 @@ class PoolNormActivate(torch.autograd.Function):
         y = torch.empty_like(pooled)
         values_kernel[grid](pooled, moments, y, pixels, channels, rounds, name, leak, **block)
         ctx.save_for_backward(pooled, place, moments)
-        ctx.name, ctx.leak, ctx.shape, ctx.of_batch = name, leak, x.shape, norm.training
         return y
 
     @staticmethod
@@ -283,6 +247,9 @@ class PoolNormActivate(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         pooled, place, moments = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
+        if ctx.of_batch and place is None and small.takes(pooled):
+            found, totals = small.backward(pooled, gradient, moments, ctx.name, ctx.leak)
+            return found, totals[1], totals[0], None, None, None, None
         totals = gradient_totals(pooled, gradient, moments, ctx.name, ctx.leak)
         of_x = None
         if ctx.needs_input_grad[0]:

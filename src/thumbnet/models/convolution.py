@@ -32,10 +32,12 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.in_channels == 1:
             return channels_last(super().forward(x))
-        if x.device.type != "cpu" or not self.is_plain():  # a GPU has kernels for these cases
-            return super().forward(x)
-        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+        if x.shape[1] > self.in_channels:
+            return self.of_padded(x)
+        if self.is_plain() and self.kernel_size == (1, 1) and self.padding == (0, 0):
             return self.as_product_over_pixels(x)
+        if x.device.type != "cpu" or not self.is_plain():  # a GPU has kernels for the other cases
+            return super().forward(x)
         if self.stride != (1, 1):
             return super().forward(x)
         if self.is_dense(x):
@@ -47,6 +49,11 @@ class Conv2d(nn.Conv2d):
         if same_or_valid and wide and compute_dtype(x) == torch.bfloat16 and has_tiles():
             return TileConvolution.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         return super().forward(x)
+
+    def of_padded(self, x: Tensor) -> Tensor:
+        """The convolution of the first channels of x; what is in the others is zero (see whitening.py)."""
+        kernel = F.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
+        return F.conv2d(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def is_plain(self) -> bool:
         square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1

@@ -100,7 +100,9 @@ def initialize(layer: nn.Module) -> None:
         layer.reset_parameters()
         with torch.no_grad():
             kernel = layer.weight  # D C S S
-            nn.init.dirac_(kernel[: kernel.shape[1]])
+            channels, centre = min(kernel.shape[:2]), kernel.shape[2] // 2
+            passing = kernel[: kernel.shape[1]].zero_()[:channels, :channels, centre, centre]
+            passing.fill_diagonal_(1)  # `nn.init.dirac_` sets one number after the other
     elif isinstance(layer, nn.Linear):
         with torch.no_grad():
             layer.reset_parameters()
