@@ -1,4 +1,5 @@
-"""Write a finished, tested run to results/, so that `thumbnet list recipes` and the README show it.
+"""Write a finished, tested run to results/, so that `thumbnet list recipes` and the README show it, and its
+curve in the original report's form to docs/images/.
 
     thumbnet evaluate RUN --split test
     python benchmarks/publish_run.py RUN NAME [--not-timed]
@@ -35,7 +36,7 @@ def published(run: Run, *, timed: bool) -> dict[str, Any]:
         "recipe": run.recipe.name,
         "dataset": run.data["name"],
         "changes": changes,
-        "command": ["thumbnet", *about["command"][1:]],
+        "command": ["thumbnet", *without_place(about["command"][1:])],
         "seeds": [run.recipe.seed],
         "n": 1,
         "epochs": run.recipe.epochs,
@@ -51,25 +52,29 @@ def published(run: Run, *, timed: bool) -> dict[str, Any]:
         "train_seconds": summary["train_seconds"] if timed else None,
         "images_per_second": summary["images_per_second"] if timed else None,
         "peak_memory_mb": summary["peak_memory_mb"],
-        "processor": about["processor"],
+        "processor": about.get("gpu") or about["processor"],
         "threads": about["threads"],
         "precision": summary["precision"],
         "versions": {key: about[key] for key in ("thumbnet", "commit", "python", "torch", "numpy")},
     }
 
 
+def without_place(command: list[str]) -> list[str]:
+    """Without `--out FOLDER`, which changes nothing."""
+    at = command.index("--out") if "--out" in command else len(command)
+    return command[:at] + command[at + 2 :]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("name", help="file name in results/, without .json")
+    parser.add_argument("name", help="file in results/, without .json; h100/NAME for one of its folders")
     parser.add_argument("--not-timed", action="store_true")
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
     write_json(ROOT / "results" / f"{arguments.name}.json", published(run, timed=not arguments.not_timed))
-    for plot in ("curves", "classic"):
-        target = ROOT / "docs" / "images" / f"{arguments.name}-{plot}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run.path / "plots" / f"{plot}.png", target)
+    picture = ROOT / "docs" / "images" / f"{arguments.name.replace('/', '-')}.png"
+    shutil.copy(run.path / "plots" / "classic.png", picture)
 
 
 if __name__ == "__main__":

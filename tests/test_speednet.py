@@ -203,3 +203,14 @@ def test_grey_images_go_through_a_network_with_channels_last(name):
             )
     model(torch.rand(2, 1, 28, 28))
     assert len(orders) >= 5 and all(orders)
+
+
+def test_a_convolution_takes_a_map_with_empty_channels_as_it_takes_one_without():
+    layer = convolution.Conv2d(12, 8, 3, padding=1)
+    images = torch.randn(2, 12, 6, 6, generator=torch.Generator().manual_seed(0))
+    filled_up = F.pad(images, (0, 0, 0, 0, 0, 4))
+    torch.testing.assert_close(layer(filled_up), layer(images))
+    layer(filled_up).square().sum().backward()
+    found, layer.weight.grad = layer.weight.grad.clone(), None
+    layer(images).square().sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad, atol=1e-4, rtol=1e-4)
