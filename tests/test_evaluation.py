@@ -44,7 +44,7 @@ class Reads(torch.nn.Module):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32, 66, 67, 68, 1000])
 def test_every_image_is_measured_exactly_once_whatever_the_batch_size(batch_size, monkeypatch):
-    monkeypatch.setattr(evaluation, "BATCH_SIZE", batch_size)
+    monkeypatch.setattr(evaluation, "PIXELS_AT_ONCE", 4 * batch_size)
     images = torch.arange(67 * 4, dtype=torch.uint8).view(67, 1, 2, 2)
     model = Reads()
     logits = predict_logits(model, whole(images, torch.zeros(67, dtype=torch.int64)), prepare(CPU))

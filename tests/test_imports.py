@@ -61,6 +61,7 @@ def test_models_know_nothing_of_training():
             "thumbnet.kernels.pool_norm_activate",
             "thumbnet.kernels.weight_gradient",
             "thumbnet.models.convolution",
+            "thumbnet.models.initial_weights",
             "thumbnet.models.normalization",
             "thumbnet.models.whitening",
             "thumbnet.errors",
@@ -111,6 +112,38 @@ def test_the_loop_is_one_visible_function_and_no_function_is_long():
                 assert lines <= (150 if node.name == "fit" else 80), (
                     f"{path}:{node.lineno} {node.name} has {lines} lines"
                 )
+
+
+COMPILERS = """
+import sys
+found = {"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)
+sys.exit(", ".join(sorted(found)) or None)
+"""
+
+
+def test_networks_are_made_without_torchs_compiler():
+    """Some functions import it, for tensors without numbers: one to two seconds before every command."""
+    code = """
+from thumbnet.models.initial_weights import without_weights
+from thumbnet.models.registry import MODELS, create_model
+for name in MODELS:
+    for device in ("cpu", "meta"):
+        with without_weights(device):
+            create_model(name, classes=2)
+"""
+    done = subprocess.run([sys.executable, "-c", code + COMPILERS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_training_and_opening_a_run_do_without_torchs_compiler(tmp_path):
+    code = f"""
+from thumbnet import evaluate, load_dataset, recipe, train
+data = load_dataset("fashion-mini", validation=0.1)
+run = train(recipe("general", epochs=0.02), data, {str(tmp_path / "run")!r}, plots=False)
+evaluate(run)
+"""
+    done = subprocess.run([sys.executable, "-c", code + COMPILERS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_training_with_muon_does_not_import_torchs_compiler():

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from thumbnet.errors import UserError
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import without_weights
 from thumbnet.models.registry import MODELS, create_model, list_models
 
 
@@ -172,3 +173,18 @@ def test_a_convolution_equals_torchs_in_value_and_gradients(side, kernel, paddin
     torch.testing.assert_close(outputs[0], outputs[1])
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+@pytest.mark.parametrize("name", ["speednet", "small_resnet", "preact_resnet50_classic"])
+def test_without_weights_a_network_has_its_shapes_and_draws_nothing(name):
+    shapes = {key: value.shape for key, value in create_model(name, classes=3).state_dict().items()}
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        with without_weights(device):
+            network = create_model(name, classes=3)
+        assert {key: value.shape for key, value in network.state_dict().items()} == shapes
+        assert {value.device.type for value in network.state_dict().values()} == {device}
+    drawn = create_model(name, classes=3).state_dict()  # afterwards all is as before
+    again = create_model(name, classes=3).state_dict()
+    assert all(torch.equal(drawn[key], again[key]) for key in shapes)
+    assert all(bool(value.float().isfinite().all()) for value in drawn.values())

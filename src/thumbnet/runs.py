@@ -234,8 +234,9 @@ class Run:
 
     def model(self) -> "nn.Module":
         """The trained network with its normalisation: float B C H W in [0, 1] in, logits B K out; in evaluation mode."""
-        import torch
         from safetensors.torch import load
+
+        from thumbnet.models.initial_weights import without_weights
 
         self.require_finished()
         path = self.path / "model.safetensors"
@@ -244,7 +245,7 @@ class Run:
         written = path.read_bytes()  # once: what is checked is what is used, whatever happens to the file
         if self.summary.get("model_sha256", digest := hashlib.sha256(written).hexdigest()) != digest:
             raise UserError(f"{path} is not what training wrote (SHA-256 {digest}); train again")
-        with torch.device("meta"):  # its initial weights are not needed
+        with without_weights("meta"):
             model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
             model.load_state_dict(load(written), assign=True)

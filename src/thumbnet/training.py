@@ -22,6 +22,7 @@ from thumbnet.evaluation import Scores, keep_validation, predict_logits, predict
 from thumbnet.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.machine import Machine
 from thumbnet.master_weights import Copies
+from thumbnet.models.initial_weights import without_weights
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
@@ -209,9 +210,8 @@ def check_fits(recipe: Recipe, data: "Dataset") -> None:
     height, width = data.image_size
     if recipe.crop >= min(height, width):
         raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
-    with torch.device("meta"):  # its weights do not matter, and to draw them takes longer than to use them
+    with without_weights():
         model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
-    model.to_empty(device="cpu")
     model.resize.part = min(recipe.resolution)
     try:
         with torch.no_grad():

@@ -68,7 +68,7 @@ class Sums(torch.nn.Module):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 16, 61])
 def test_evaluation_is_exact_for_every_number_of_images_and_every_batch(batch, monkeypatch):
-    monkeypatch.setattr("thumbnet.evaluation.BATCH_SIZE", batch)
+    monkeypatch.setattr("thumbnet.evaluation.PIXELS_AT_ONCE", 25 * batch)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (67, 1, 5, 5), dtype=np.uint8))
     labels = torch.arange(67) % 4
     classes, cases, backend = ("a", "b", "c", "d"), 0, prepare(CPU)

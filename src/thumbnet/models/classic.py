@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import draw_weights
 from thumbnet.models.normalization import NormActivation
 
 STAGES = (
@@ -100,7 +101,7 @@ class ClassicResNet50(nn.Module):
         self.dropouts = nn.ModuleList(nn.Dropout(rate) for rate in (0.0, after_stage2, after_stage3, 0.0))
         self.head_dropout = nn.Dropout(before_dense)
         self.head = nn.Linear(2048, classes)
-        self.apply(initialize_like_keras)
+        draw_weights(self, initialize_like_keras)
         nn.init.trunc_normal_(self.head.weight, std=(2 / 2048) ** 0.5 / TRUNCATED_STD, a=-LIMIT, b=LIMIT)
 
     def forward(self, images: Tensor) -> Tensor:  # B 3 32 32

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import draw_weights
 
 
 class PreActivationBlock(nn.Module):
@@ -45,7 +46,7 @@ class PreActivationResNet(nn.Module):
         self.norm = nn.BatchNorm2d(channels_in)
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels_in, classes)
-        self.apply(initialize)
+        draw_weights(self, initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
         x = self.stem(images)

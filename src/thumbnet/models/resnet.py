@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import draw_weights
 
 
 class ResidualBlock(nn.Module):
@@ -49,7 +50,7 @@ class ResNet(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels_in, classes)
-        self.apply(initialize)
+        draw_weights(self, initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
         x = self.stem(images)

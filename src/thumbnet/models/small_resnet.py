@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import draw_weights
 
 
 class PooledGroup(nn.Module):
@@ -38,7 +39,7 @@ class SmallResNet(nn.Module):
         self.stages = nn.ModuleList(PooledGroup(*pair) for pair in zip(widths, widths[1:], strict=False))
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes)
-        self.apply(initialize)
+        draw_weights(self, initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
         x = F.relu(self.norm(F.max_pool2d(self.stem(images), 2)))  # B D H/2 W/2

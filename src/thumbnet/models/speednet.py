@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thumbnet.kernels.pool_norm_activate import activate
 from thumbnet.models.convolution import Conv2d
+from thumbnet.models.initial_weights import draw_weights
 from thumbnet.models.normalization import NormActivation
 from thumbnet.models.whitening import Whitening
 
@@ -84,7 +85,7 @@ class SpeedNet(nn.Module):
         )
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes, bias=False)
-        self.apply(initialize)
+        draw_weights(self, initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C H W
         x = self.whitening(images)  # B 8C H-1 W-1
