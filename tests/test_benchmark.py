@@ -56,6 +56,14 @@ def test_a_record_holds_every_seed_and_their_mean_spread_and_median_clock():
     json.dumps(made, allow_nan=False)
 
 
+def test_a_record_of_a_gpu_tells_the_memory_there_and_an_older_one_none():
+    made = record([row(0, 0.83, 9.0) | {"peak_gpu_memory_mb": 1_500}, row(1, 0.83, 9.0)])
+    assert made["peak_gpu_memory_mb"] == 1_500
+    assert "| 0.9 GB, 1.5 on the GPU |" in campaign_table([made])[-1]
+    older = record([row(0, 0.83, 9.0)])
+    assert older["peak_gpu_memory_mb"] is None and "| 0.9 GB |" in campaign_table([older])[-1]
+
+
 def test_one_seed_has_no_spread_and_no_interval():
     made = record([row(0, 0.83, 9.0)])
     assert made["accuracy_sd"] is None and made["accuracy_interval95"] is None

@@ -213,6 +213,11 @@ def git(*words: str, folder: Path) -> str:
     return result.stdout.strip()
 
 
+def peak_gpu_memory_mb(device: torch.device) -> int | None:
+    """The most memory of a CUDA GPU that this process's tensors held so far, in MB (10^6 bytes); None for another device."""
+    return round(torch.cuda.max_memory_allocated(device) / 1e6) if device.type == "cuda" else None
+
+
 def peak_memory_mb() -> int:
     """The most memory this process held so far, in MB (10^6 bytes)."""
     try:  # Linux: ru_maxrss would count the memory of the process that started this one, too

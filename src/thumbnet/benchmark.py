@@ -235,7 +235,7 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     For a run that was interrupted it is the sum over its processes. What one view gives is measured off the clock, and kept in
     the run folder as `evaluate` keeps it: the test set is open once.
     """
-    from thumbnet.backend import peak_memory_mb
+    from thumbnet.backend import peak_gpu_memory_mb, peak_memory_mb
     from thumbnet.data.datasets import load_dataset
     from thumbnet.evaluation import opened, predict_logits, predictions_of, remember, score
     from thumbnet.training import train
@@ -270,6 +270,7 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
         "seconds_before": round(seconds_before, 3),
         "images_per_second": run.summary["images_per_second"],
         "peak_memory_mb": max(peak_memory_mb(), run.summary["peak_memory_mb"]),
+        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend.device),
         "test_openings": run.test_openings,
         "environment": run.environment,
     }
@@ -304,6 +305,7 @@ def summary_of_campaign(
         "cold_wall": statistics.median(cold) if (cold := known(row["cold_wall"] for row in rows)) else None,
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
+        "peak_gpu_memory_mb": max(known(row.get("peak_gpu_memory_mb") for row in rows), default=None),
         "processor": about["gpu"] or about["processor"],
         "threads": about["threads"],
         "precision": about["precision"],

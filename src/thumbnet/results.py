@@ -90,10 +90,12 @@ def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:
         sd = "" if record["accuracy_sd"] is None else f" ({100 * record['accuracy_sd']:.2f})"
         interval = record["accuracy_interval95"]
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
+        on_gpu = record.get("peak_gpu_memory_mb")
+        memory = f"{record['peak_memory_mb'] / 1000:.1f} GB" + (f", {on_gpu / 1000:.1f} on the GPU" if on_gpu else "")
         rows.append(
             f"| {name} | {record['accuracy']:.2%}{sd} | {between} | {record['accuracy_1_view']:.2%} | {record['top5']:.2%} "
             f"| {record['n']} | {seconds_in_words(record['train_clock'])} | {cold} "
-            f"| {record['peak_memory_mb'] / 1000:.1f} GB | {record['part_of_ceiling']:.0%} |"
+            f"| {memory} | {record['part_of_ceiling']:.0%} |"
         )
     return rows
 

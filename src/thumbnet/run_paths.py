@@ -1,13 +1,17 @@
-"""Where runs lie: a place for a new one, the newest, and all that are below a folder."""
+"""Where runs lie: a place for a new one, the one to continue there, the newest, and all that are below a folder."""
 
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thumbnet.errors import UserError
-from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
 
 
 def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Path:
@@ -19,6 +23,33 @@ def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Pat
     while path.exists():
         path, count = folder / f"{stamp}-s{recipe.seed}-{count}", count + 1
     return path
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run can be made there: nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def taken(path: Path) -> UserError:
+    """The error for a place where something is already."""
+    if (path / "summary.json").is_file():
+        return UserError(f"{path} holds a finished run; choose another --out")
+    hint = ", or add --resume to continue the run in it" if (path / "recipe.toml").is_file() else ""
+    return UserError(f"{path} is taken; choose another --out{hint}")
+
+
+def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> Run | None:
+    """The run to continue in `path`, or None where a new one may be made there."""
+    if is_free(path):
+        return None
+    if not resume:
+        raise taken(path)
+    run = Run.open(path)
+    if changed := differences(recipe, run.recipe):
+        told = ", ".join(f"{name} {now!r} (there {then!r})" for name, (now, then) in changed.items())
+        raise UserError(f"the recipe differs from that of {path}: {told}; use the same, or another --out")
+    run.check_data(data)
+    return run
 
 
 def point_latest(run: Path, root: Path = Path("runs")) -> None:

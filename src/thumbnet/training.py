@@ -15,7 +15,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
-from thumbnet.backend import Backend, environment, has_fast_bf16, peak_memory_mb, place, prepare
+from thumbnet.backend import (
+    Backend,
+    environment,
+    has_fast_bf16,
+    peak_gpu_memory_mb,
+    peak_memory_mb,
+    place,
+    prepare,
+)
 from thumbnet.data.batches import Split, epoch_order
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -28,8 +36,8 @@ from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import fitted_to, title_of
-from thumbnet.recipes.recipe import Recipe, differences
-from thumbnet.run_paths import new_run_path, point_latest
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.run_paths import existing_run, new_run_path, point_latest
 from thumbnet.runs import Run, build_model
 from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
@@ -338,33 +346,6 @@ def saving_when_stopped(
         ) from None
 
 
-def is_free(path: Path) -> bool:
-    """Whether a run can be made there: nothing is there, or an empty folder."""
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-
-
-def taken(path: Path) -> UserError:
-    """The error for a place where something is already."""
-    if (path / "summary.json").is_file():
-        return UserError(f"{path} holds a finished run; choose another --out")
-    hint = ", or add --resume to continue the run in it" if (path / "recipe.toml").is_file() else ""
-    return UserError(f"{path} is taken; choose another --out{hint}")
-
-
-def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> Run | None:
-    """The run to continue in `path`, or None where a new one may be made there."""
-    if is_free(path):
-        return None
-    if not resume:
-        raise taken(path)
-    run = Run.open(path)
-    if changed := differences(recipe, run.recipe):
-        told = ", ".join(f"{name} {now!r} (there {then!r})" for name, (now, then) in changed.items())
-        raise UserError(f"the recipe differs from that of {path}: {told}; use the same, or another --out")
-    run.check_data(data)
-    return run
-
-
 def summarize(
     run: Run,
     planned: float,
@@ -404,4 +385,5 @@ def summarize(
         "train_seconds": round(position.seconds(), 3),
         "images_per_second": round(images / training_seconds, 1),
         "peak_memory_mb": peak_memory_mb(),
+        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend.device),
     }

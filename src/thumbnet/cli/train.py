@@ -88,7 +88,7 @@ def train(
 
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.training import is_free, taken
+    from thumbnet.run_paths import is_free, taken
     from thumbnet.training import train as train_run
 
     if out is not None and not resume and seeds is None and not is_free(out):

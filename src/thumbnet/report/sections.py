@@ -267,13 +267,19 @@ def cost(run: Run, data: "Dataset | None") -> list[tuple[str, str]]:
         ("training and validation", in_seconds(summary["train_seconds"])),
         ("whole command", in_seconds(summary["wall_seconds"])),
         ("training images per second", f"{summary['images_per_second']:,.0f}"),
-        ("peak memory", f"{summary['peak_memory_mb']:,.0f} MB"),
+        ("peak memory", memory_in_words(summary)),
         ("parameters", f"{summary['parameters']:,}"),
     ]
     if data is not None:
         flops = training_flops(run.recipe, data)
         rows.append(("arithmetic of training", f"{flops / 1e12:,.2f} TFLOP (convolutions and matrix products)"))
     return rows
+
+
+def memory_in_words(summary: dict[str, Any]) -> str:
+    """`720 MB`; on a GPU with what its tensors took there."""
+    of_gpu = summary.get("peak_gpu_memory_mb")
+    return f"{summary['peak_memory_mb']:,.0f} MB" + (f", {of_gpu:,.0f} MB on the GPU" if of_gpu else "")
 
 
 def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
