@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -type f -not -name '*.pyc')
-TESTED := $(SOURCES) README.md $(wildcard tests/*.py tests/*/*.py tests/*.toml results/*.json docs/*.md scripts/*.py benchmarks/*.py)
+TESTED := $(SOURCES) README.md $(wildcard tests/*.py tests/*/*.py tests/*.toml results/*.json results/*/*.json docs/*.md scripts/*.py benchmarks/*.py)
 PASSED := $(VENV)/passed-$(if $(THUMBNET_DATA),with,without)-cifar
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

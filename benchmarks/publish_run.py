@@ -52,6 +52,7 @@ def published(run: Run, *, timed: bool) -> dict[str, Any]:
         "train_seconds": summary["train_seconds"] if timed else None,
         "images_per_second": summary["images_per_second"] if timed else None,
         "peak_memory_mb": summary["peak_memory_mb"],
+        "peak_gpu_memory_mb": summary.get("peak_gpu_memory_mb"),
         "processor": about.get("gpu") or about["processor"],
         "threads": about["threads"],
         "precision": summary["precision"],
@@ -60,9 +61,9 @@ def published(run: Run, *, timed: bool) -> dict[str, Any]:
 
 
 def without_place(command: list[str]) -> list[str]:
-    """Without `--out FOLDER`, which changes nothing."""
-    at = command.index("--out") if "--out" in command else len(command)
-    return command[:at] + command[at + 2 :]
+    """Without `--out FOLDER` or `--out=FOLDER`, which changes nothing."""
+    kept = [word for word, before in zip(command, ["", *command], strict=False) if before != "--out"]
+    return [word for word in kept if word != "--out" and not word.startswith("--out=")]
 
 
 def main() -> None:

@@ -52,6 +52,21 @@ def test_every_image_is_measured_exactly_once_whatever_the_batch_size(batch_size
     assert sum(model.seen) == 67
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "pixels", "expected"),
+    [
+        (32, 32, None, 500),
+        (16, 64, None, 500),
+        (28, 28, None, 653),
+        (1_000, 1_000, None, 1),
+        (32, 32, 1_000 * 32**2, 1_000),
+    ],
+)
+def test_a_batch_has_so_many_pixels_and_one_image_at_least(height, width, pixels, expected):
+    split = whole(torch.zeros(2, 1, height, width, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    assert evaluation.batch_size(split, prepare(CPU), pixels) == expected
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 67])
 def test_scores_equal_those_counted_one_by_one(count):
     random = torch.Generator().manual_seed(count)

@@ -25,7 +25,7 @@ def network() -> nn.Module:
 def step(model: nn.Module, images: torch.Tensor, *, copied: bool) -> torch.Tensor:
     copies = Copies(model, torch.bfloat16) if copied else None
     with torch.autocast("cpu", torch.bfloat16):
-        y = functional_call(model, copies.by_name, (images,)) if copies else model(images)
+        y = functional_call(model, copies.by_name, (images,), tie_weights=False) if copies else model(images)
     y.float().square().sum().backward()
     if copies:
         copies.hand_over_gradients()
@@ -43,6 +43,33 @@ def test_copies_give_what_autocast_gives_and_gradients_add_up_in_float(steps):
     for one, other in zip(*found, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+def test_gradients_handed_over_are_not_handed_over_again():
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for copied in (False, True):
+        model = network().eval()
+        copies = Copies(model, torch.bfloat16) if copied else None
+        for part in images.split(2):  # as micro-batches, with one set of copies
+            with torch.autocast("cpu", torch.bfloat16):
+                y = functional_call(model, copies.by_name, (part,), tie_weights=False) if copies else model(part)
+            y.float().square().sum().backward()
+            if copies:
+                copies.hand_over_gradients()
+        found.append(model[0].weight.grad)
+    assert torch.equal(*found)
+
+
+def test_a_layer_in_two_places_and_a_weight_of_two_layers_keep_their_weights():
+    twice, tied = nn.Linear(4, 4), nn.Linear(4, 4)
+    tied.weight = twice.weight
+    model = nn.Sequential(twice, nn.ReLU(), twice, tied)
+    step(model, torch.rand(3, 4, generator=torch.Generator().manual_seed(1)), copied=True)
+    assert twice.weight is tied.weight is model[2].weight and isinstance(twice.weight, nn.Parameter)
+    found, model[0].weight.grad = twice.weight.grad, None
+    step(model, torch.rand(3, 4, generator=torch.Generator().manual_seed(1)), copied=False)
+    torch.testing.assert_close(found, twice.weight.grad, atol=1e-2, rtol=1e-2)
 
 
 def test_a_frozen_layer_is_not_copied_and_gets_no_gradient():

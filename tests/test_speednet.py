@@ -209,8 +209,10 @@ def test_a_convolution_takes_a_map_with_empty_channels_as_it_takes_one_without()
     layer = convolution.Conv2d(12, 8, 3, padding=1)
     images = torch.randn(2, 12, 6, 6, generator=torch.Generator().manual_seed(0))
     filled_up = F.pad(images, (0, 0, 0, 0, 0, 4))
-    torch.testing.assert_close(layer(filled_up), layer(images))
-    layer(filled_up).square().sum().backward()
+    torch.testing.assert_close(layer.of_filled_up(filled_up), layer(images))
+    with pytest.raises(RuntimeError):
+        layer(filled_up)  # nobody else's channels are left out
+    layer.of_filled_up(filled_up).square().sum().backward()
     found, layer.weight.grad = layer.weight.grad.clone(), None
     layer(images).square().sum().backward()
     torch.testing.assert_close(found, layer.weight.grad, atol=1e-4, rtol=1e-4)

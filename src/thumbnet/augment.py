@@ -23,17 +23,17 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
 
     Where it has `alternate_flip`, `mirrored` (bool B, of `mirrored_in_epoch`) says which images to mirror.
     """
-    affine_too = recipe.zoom or recipe.shift
-    if recipe.alternate_flip and recipe.crop and not affine_too and (on_gpu := triton_kernel(images)):
-        offsets = window_offsets(images, random, padding=recipe.crop)
+    resampled = recipe.zoom > 0 or recipe.shift > 0
+    if recipe.alternate_flip and recipe.crop and not resampled and (in_one := kernel_for(images)):
+        offsets = window_offsets(images, random, padding=recipe.crop)  # drawn in the order of the other way
         draws = jitter_draws(images, random) if recipe.jitter else None
-        x = on_gpu.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
+        x = in_one.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
     else:
         if recipe.alternate_flip:
             images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
         random_flip = recipe.flip and not recipe.alternate_flip
         x = to_float(images)
-        if affine_too:
+        if resampled:
             x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
         elif random_flip:
             x = flip(x, random)
@@ -46,7 +46,7 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
     return x
 
 
-def triton_kernel(images: Tensor) -> Any:
+def kernel_for(images: Tensor) -> Any:
     """kernels/augment_gpu.py, which does mirroring, cropping and jitter at once, where it can take images B C H W; else None."""
     if images.device.type != "cuda" or images.device.index != torch.cuda.current_device() or gpu_module() is None:
         return None

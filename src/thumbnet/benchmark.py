@@ -270,7 +270,9 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
         "seconds_before": round(seconds_before, 3),
         "images_per_second": run.summary["images_per_second"],
         "peak_memory_mb": max(peak_memory_mb(), run.summary["peak_memory_mb"]),
-        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend.device),
+        "peak_gpu_memory_mb": max(
+            known((peak_gpu_memory_mb(backend.device), run.summary.get("peak_gpu_memory_mb"))), default=None
+        ),
         "test_openings": run.test_openings,
         "environment": run.environment,
     }

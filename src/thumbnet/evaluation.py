@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VIEWS = (1, 2, 6)  # what `average_over_views` knows
 # Of the images that are computed at once, so that there are fewer large ones. Results depend on it by rounding only.
-PIXELS_AT_ONCE = 1_000 * 32**2  # with half as many, kernels are changed for tiles twice as often: 2 to 3 % of the time
+PIXELS_AT_ONCE = 500 * 32**2  # enough to fill two cores, and few enough for their caches
 PIXELS_ON_GPU = 2_500 * 32**2  # a GPU waits less for Python with few large batches
 
 
@@ -178,8 +178,11 @@ def predict_logits(
     views: int = 1,
     uncertain: float = 1.0,
     poll: Callable[[], None] = lambda: None,
+    pixels: int | None = None,
 ) -> Tensor:
     """float32 N K on the CPU, in the order of the split. `poll` is called between batches and may raise to stop.
+
+    A batch has images of so many `pixels` at the most, or of as many as this module thinks right.
 
     With `uncertain` below 1, that part of the images with the smallest lead of the first class over the second in one view
     gets all `views`, the others keep the one (hiverge, https://github.com/hiverge/cifar10-speedrun).
@@ -194,7 +197,7 @@ def predict_logits(
         return logits
     model.eval()
     parts = []
-    for images, _ in split.in_order(batch_size(split, backend)):
+    for images, _ in split.in_order(batch_size(split, backend, pixels)):
         poll()
         x = to_float(images).contiguous(memory_format=torch.channels_last)
         with backend.autocast():
@@ -202,11 +205,11 @@ def predict_logits(
     return torch.cat(parts)
 
 
-def batch_size(split: Split, backend: Backend) -> int:
-    """How many images of a split are computed at once."""
+def batch_size(split: Split, backend: Backend, pixels: int | None = None) -> int:
+    """How many images of a split are computed at once, so that they have `pixels` at the most."""
     height, width = split.images.shape[2:]
-    at_once = PIXELS_ON_GPU if backend.device.type == "cuda" else PIXELS_AT_ONCE
-    return max(1, at_once // (height * width))
+    pixels = pixels or (PIXELS_ON_GPU if backend.device.type == "cuda" else PIXELS_AT_ONCE)
+    return max(1, pixels // (height * width))
 
 
 def check_views(views: int) -> None:

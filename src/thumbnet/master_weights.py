@@ -7,10 +7,14 @@ https://arxiv.org/abs/1710.03740, section 3.1.
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class Copies:
-    """The weights of a network's convolutions and dense layers, copied to `dtype`; `by_name` is for `functional_call`."""
+    """The weights of the convolutions and dense layers within a network, copied to `dtype`.
+
+    A layer that is to compute in float for itself, inside `autocast(enabled=False)`, must be none of these.
+    """
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, dtype: torch.dtype):
@@ -21,11 +25,16 @@ class Copies:
             for name, weight in layer.named_parameters(recurse=False)
             if weight.requires_grad
         }
+        self.model = model
         self.masters: list[Tensor] = list(weights.values())
         copies = [torch.empty_like(master, dtype=dtype) for master in self.masters]
         if copies:
             torch._foreach_copy_(copies, self.masters)
         self.by_name = dict(zip(weights, (copy.requires_grad_() for copy in copies), strict=True))
+
+    def compute(self, x: Tensor) -> Tensor:
+        """What the network gives for x, with the copies in place of the weights; tied ones are copied for each of their layers."""
+        return functional_call(self.model, self.by_name, (x,), tie_weights=False)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def hand_over_gradients(self) -> None:

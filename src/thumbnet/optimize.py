@@ -139,14 +139,20 @@ def move(
         for kernel, norm in zip(parameters, torch._foreach_norm(parameters), strict=True):
             kernel.mul_(len(kernel) ** 0.5 / norm)
         norms = torch._foreach_add(torch._foreach_norm(updates), TINY)
-        directions = [(update / norm).to(compute).flatten(1) for update, norm in zip(updates, norms, strict=True)]
+        directions = [divided(update, norm, compute) for update, norm in zip(updates, norms, strict=True)]
         orthogonal = orthogonalized(directions, together=directions[0].device.type == "cuda")
         updates = [found.view_as(kernel) for found, kernel in zip(orthogonal, parameters, strict=True)]
     for parameter, update in zip(parameters, updates, strict=True):
         if isinstance(rate, Tensor):
-            parameter.sub_(update * rate)  # read when the step runs, not when it is recorded
+            parameter.addcmul_(update, rate, value=-1)  # read when the step runs, not when it is recorded
         else:
             parameter.add_(update, alpha=-rate)
+
+
+def divided(kernel: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
+    """D C S S divided by a number -> D x C S S in `dtype`, in one pass, whatever the order of the kernel in memory."""
+    found = torch.empty(kernel.shape, dtype=dtype, device=kernel.device)
+    return torch.div(kernel, norm, out=found).flatten(1)
 
 
 def orthogonalized(matrices: list[Tensor], *, together: bool) -> list[Tensor]:

@@ -304,7 +304,9 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
     losses, outputs = [], []
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
-            logits = (functional_call(model, copies.by_name, (part,)) if copies else model(part)).float()  # B K
+            logits = (
+                functional_call(model, copies.by_name, (part,), tie_weights=False) if copies else model(part)
+            ).float()  # B K
         loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing) * (len(part) / len(x))
         loss.backward()
         if copies:

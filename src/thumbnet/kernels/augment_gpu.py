@@ -55,4 +55,4 @@ def augmented(
 
 def takes(images: Tensor) -> bool:
     """Whether the kernel can have images B C H W."""
-    return 0 < images[0].numel() <= MOST_VALUES and images.is_contiguous()
+    return images.numel() > 0 and images.shape[1:].numel() <= MOST_VALUES and images.is_contiguous()

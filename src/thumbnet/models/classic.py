@@ -101,8 +101,7 @@ class ClassicResNet50(nn.Module):
         self.dropouts = nn.ModuleList(nn.Dropout(rate) for rate in (0.0, after_stage2, after_stage3, 0.0))
         self.head_dropout = nn.Dropout(before_dense)
         self.head = nn.Linear(2048, classes)
-        draw_weights(self, initialize_like_keras)
-        nn.init.trunc_normal_(self.head.weight, std=(2 / 2048) ** 0.5 / TRUNCATED_STD, a=-LIMIT, b=LIMIT)
+        draw_weights(self, initialize_like_the_report)
 
     def forward(self, images: Tensor) -> Tensor:  # B 3 32 32
         x = self.stem(images)  # B 64 7 7
@@ -121,11 +120,13 @@ TRUNCATED_STD = 0.87962566103423978
 LIMIT = 2 * (2 / 2048) ** 0.5 / TRUNCATED_STD
 
 
-def initialize_like_keras(layer: nn.Module) -> None:
-    """Glorot uniform kernels and zero biases, Keras's defaults for convolutions and dense layers."""
+def initialize_like_the_report(layer: nn.Module) -> None:
+    """Keras's defaults, Glorot uniform kernels and zero biases; the dense layer's kernel He normal, as the report asks."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.constant_(layer.get_parameter("bias"), 0)
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=(2 / 2048) ** 0.5 / TRUNCATED_STD, a=-LIMIT, b=LIMIT)
 
 
 def preact_resnet50_classic(

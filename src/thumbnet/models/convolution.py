@@ -1,4 +1,4 @@
-"""torch's 2-D convolution, computed in other ways where they are faster on a CPU; same parameters, same result.
+"""torch's 2-D convolution, computed in other ways where they are faster; same parameters, same result.
 
 Two cases, both common in networks for small images, cost oneDNN far more than their arithmetic: 1x1 kernels, which are
 one matrix product over all pixels, and 3x3 kernels on maps of 1x1 or 2x2 pixels, where most taps meet only padding and
@@ -32,9 +32,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.in_channels == 1:
             return channels_last(super().forward(x))
-        if x.shape[1] > self.in_channels:
-            return self.of_padded(x)
-        if self.is_plain() and self.kernel_size == (1, 1) and self.padding == (0, 0):
+        if self.is_plain() and self.kernel_size == (1, 1) and self.padding == (0, 0) and takes_products(x):
             return self.as_product_over_pixels(x)
         if x.device.type != "cpu" or not self.is_plain():  # a GPU has kernels for the other cases
             return super().forward(x)
@@ -50,10 +48,10 @@ class Conv2d(nn.Conv2d):
             return TileConvolution.apply(x, self.weight, self.bias, int(self.padding[0]))  # type: ignore[no-any-return]
         return super().forward(x)
 
-    def of_padded(self, x: Tensor) -> Tensor:
-        """The convolution of the first channels of x; what is in the others is zero (see whitening.py)."""
+    def of_filled_up(self, x: Tensor) -> Tensor:
+        """Of the first channels of x; the others are zeros, as `Whitening` leaves them on a GPU. Zeros lie around it, one group."""
         kernel = F.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
-        return F.conv2d(x, kernel, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, kernel, self.bias, self.stride, self.padding)
 
     def is_plain(self) -> bool:
         square = len(set(self.kernel_size)) == 1 and len(set(self.padding)) == 1
@@ -104,6 +102,11 @@ class Conv2d(nn.Conv2d):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.permute(0, 3, 1, 2)  # B D H W, channels last in memory
+
+
+def takes_products(x: Tensor) -> bool:
+    """Whether a 1x1 kernel on x is better a matrix product: on a CPU, and on a GPU in half precision, where it was measured."""
+    return x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype != torch.float32)
 
 
 def channels_last(y: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def without_weights(device: str = "cpu") -> Iterator[None]:
 
 
 class NothingDrawn(TorchFunctionMode):
-    """Leaves out the functions of `torch.nn.init`."""
+    """Leaves out those functions of `torch.nn.init` that torch's own layers draw with; the others it does not let be replaced."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: tuple[Any, ...] = (), options: Any = None

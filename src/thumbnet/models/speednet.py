@@ -54,7 +54,9 @@ class Group(nn.Module):
         conv, normalize = self.convs[0], self.norms[0]
         assert isinstance(conv, Conv2d)
         pooled = conv.pools(x)
-        x = first = normalize(conv.pooled(x) if pooled else conv(x), pooled=pooled)  # B D H/2 W/2
+        filled_up = x.shape[1] > conv.in_channels  # of the whitening, on a GPU
+        y = conv.pooled(x) if pooled else conv.of_filled_up(x) if filled_up else conv(x)  # B D H W, or pooled
+        x = first = normalize(y, pooled=pooled)  # B D H/2 W/2
         for conv, normalize in zip(self.convs[1:], self.norms[1:], strict=True):
             x = normalize(conv(x))
         return activate(x + first, self.activation) if self.shortcut else x

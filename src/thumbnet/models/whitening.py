@@ -13,12 +13,14 @@ from thumbnet.kernels.pool_norm_activate import activate, bias_activate
 from thumbnet.models.convolution import channels_last
 
 PIXELS_AT_ONCE = 2**20  # whose patches are in memory, in double: 100 MB of a colour image
-CHANNELS_OF_A_ROW = 32  # on a GPU: with 24, the next layer's kernel gradient took three times as long
 EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
 
 
 class Whitening(nn.Module):
-    """Filters S x S without padding, then an activation: B C H W -> B F H-S+1 W-S+1. Random until `fit_whitening`."""
+    """Filters S x S without padding, then an activation: B C H W -> B F H-S+1 W-S+1. Random until `fit_whitening`.
+
+    On a CUDA GPU channels of zeros follow, up to a power of two (24 to 32, 8 as they are): `Conv2d.of_filled_up` takes them.
+    """
 
     filters: Tensor  # F C S S, never trained; the bias is, see `train_stem`
 
@@ -39,7 +41,10 @@ class Whitening(nn.Module):
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
             if kind == "cuda":  # bias, type and activation in one pass over the largest map, whose rows are filled up
-                empty = -len(self.filters) % CHANNELS_OF_A_ROW
+                filters = len(self.filters)
+                empty = (
+                    2 ** (filters - 1).bit_length() - filters
+                )  # else the next layer's kernel gradient takes three times as long
                 y = F.conv2d(x.to(self.filters.dtype), F.pad(self.filters, (0, 0, 0, 0, 0, 0, 0, empty)))
                 return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)
             y = F.conv2d(x.to(self.filters.dtype), self.filters, self.bias)
