@@ -33,7 +33,7 @@ class Copies:
         self.by_name = dict(zip(weights, (copy.requires_grad_() for copy in copies), strict=True))
 
     def compute(self, x: Tensor) -> Tensor:
-        """What the network gives for x, with the copies in place of the weights; tied ones are copied for each of their layers."""
+        """What the network gives for x with the copies in place of the weights; tied ones are copied for each layer."""
         return functional_call(self.model, self.by_name, (x,), tie_weights=False)  # type: ignore[no-any-return]
 
     @torch.no_grad()

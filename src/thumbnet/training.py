@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
@@ -304,9 +303,7 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
     losses, outputs = [], []
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
-            logits = (
-                functional_call(model, copies.by_name, (part,), tie_weights=False) if copies else model(part)
-            ).float()  # B K
+            logits = (copies.compute(part) if copies else model(part)).float()  # B K
         loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing) * (len(part) / len(x))
         loss.backward()
         if copies:

@@ -49,7 +49,7 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
     def of_filled_up(self, x: Tensor) -> Tensor:
-        """Of the first channels of x; the others are zeros, as `Whitening` leaves them on a GPU. Zeros lie around it, one group."""
+        """Of the first channels of x; the others are zeros, as `Whitening` leaves them on a GPU. Padded with zeros, one group."""
         kernel = F.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
         return F.conv2d(x, kernel, self.bias, self.stride, self.padding)
 
