@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from conftest import thumbnet
 from thumbnet.cli.main import COMMANDS
 from thumbnet.cli.main import run as command_line
+from thumbnet.machine import Moment, moment, others_note
 from thumbnet.recipes import recipe
 from thumbnet.runs import Run
 
@@ -230,7 +231,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --config table.toml", ["the table [train] is not read; write its options at the top of the file"]),
         ("predict taken x.png --json --output o.csv", ["--json, and --output for csv: leave one of them out"]),
         ("predict taken x.png --json --format table", ["--json, and --format for table: leave one of them out"]),
-        ("train fashion-mini --epochs 0", ["epochs is 0", "1 or more"]),
+        ("train fashion-mini --epochs 0", ["--epochs", "0 does nothing; give 1 or more"]),
         ("train fashion-mini --batch-size 1.5", ["--batch-size", "'1.5' is not a whole number"]),
         ("train fashion-mini --epochs 1.5", [
             "--epochs", "'1.5' is not a whole number; fractions may stand in a file for --config"]),
@@ -542,3 +543,21 @@ def test_three_images_of_a_class_are_enough(words, here, capsys):
     assert command_line([words[0], "pics", *words[1:]]) == 0
     if words[0] == "train":
         assert Run.open("run").summary["validation_images"] == 2
+
+
+def test_programs_that_compute_beside_a_training_are_told_and_its_own_work_is_not():
+    began, cores = Moment(when=10.0, by_all=100.0, by_this=5.0), 2
+    assert others_note(began, Moment(when=14.0, by_all=104.0, by_this=8.9), cores) is None
+    busy = others_note(began, Moment(when=14.0, by_all=108.0, by_this=9.0), cores)
+    assert busy is not None and "keep 1.0 of 2 cores busy" in busy and "--threads 1 may be faster" in busy
+    assert others_note(None, began, cores) is None and others_note(began, began, cores) is None
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux tells it there")
+def test_a_moment_counts_the_work_of_this_process():
+    before = moment()
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    now = moment()
+    assert 0.25 < now.by_this - before.by_this < 0.6 and now.by_all - before.by_all > 0.1

@@ -137,7 +137,9 @@ def run(tiny, tmp_path_factory):
 
 
 def test_robustness_is_measured_by_kind_and_level_and_kept(run, tiny):
-    found = evaluate_robustness(run, images=16, machine=CPU, data=tiny)
+    seen = []
+    found = evaluate_robustness(run, images=16, machine=CPU, data=tiny, progress=lambda *told: seen.append(told))
+    assert seen[0] == ("corrupting 16 images in 15 kinds", 0, 75) and [done for _, done, _ in seen] == list(range(75))
     assert [row.kind for row in found.rows] == [kind for kinds in FAMILIES.values() for kind in kinds]
     assert found.images == 16
     assert found.corrupted == pytest.approx(np.mean([row.accuracies for row in found.rows]))

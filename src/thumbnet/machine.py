@@ -1,6 +1,9 @@
 """What a user asks of the machine: where and how to compute. What is computed is the recipe's business."""
 
+import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -19,4 +22,36 @@ class Machine:
     gpu_memory: int | None = field(default=None, metadata={"help": "MiB of CUDA memory to stay within"})
     checkpoint_seconds: float = field(
         default=60.0, metadata={"help": "time between checkpoints: at most so much work is lost to a kill"}
+    )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When it was, and the seconds that all programs of this machine had computed by then, and this one."""
+
+    when: float
+    by_all: float
+    by_this: float
+
+
+def moment() -> Moment | None:
+    """Now; None where Linux does not tell."""
+    try:
+        user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    except (OSError, ValueError):
+        return None
+    ticks = user + nice + system + interrupts + soft
+    return Moment(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4]))
+
+
+def others_note(before: Moment | None, now: Moment | None, cores: int) -> str | None:
+    """A line where other programs have computed on a quarter of the cores or more between two moments, else None."""
+    if before is None or now is None or now.when <= before.when:
+        return None
+    busy = (now.by_all - before.by_all - now.by_this + before.by_this) / (now.when - before.when)
+    if busy < cores / 4:
+        return None
+    return (
+        f"note: other programs keep {busy:.1f} of {cores} cores busy: training will be several times slower; "
+        "--threads 1 may be faster"
     )

@@ -1,6 +1,8 @@
 """Figures: the curves of a run, the figure of the classic report, and grids of images. Matplotlib without pyplot."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +51,17 @@ def save_run_plots(run: "Run") -> list[Path]:
     return list(figures)
 
 
+@contextmanager
+def letters_may_be_missing() -> Iterator[None]:
+    """Without a warning for each letter of a class's name that the font lacks: it is drawn as a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG in one step."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, letters_may_be_missing():
         figure.savefig(temporary, format="png", dpi=DPI)
 
 

@@ -1,8 +1,9 @@
 """Robustness: the accuracy of a finished run on corrupted images, by kind and level."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -15,11 +16,19 @@ from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
 from thumbnet.statistics import wilson_interval
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thumbnet.data.datasets import Dataset
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
 
 SEED = 0  # of the corruptions: all networks see the same ones
 # Of a batch. Twice evaluation's: 2 to 3 % less time for 76 passes, since kernels are changed for tiles half as often, and half as
@@ -69,16 +78,20 @@ def evaluate_robustness(
     machine: Machine | None = None,
     data: "Dataset | None" = None,
     data_dir: str | Path | None = None,
+    progress: Progress = no_progress,
 ) -> Robustness:
     """Measure a finished run on `images` images of a split, evenly spread over it, corrupted in 15 kinds and 5 levels.
 
-    One view each. The result is kept in the run's robustness.json. Opening the test split is counted.
+    One view each. The result is kept in the run's robustness.json. Opening the test split is counted. `progress` is told what is
+    done, how many of its 75 passes, and that number.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     model, chosen, backend = opened(run, data, split, machine)
-    found = measure_robustness(model, spread(chosen, images), backend, split=split, recipe=run.recipe)
+    found = measure_robustness(
+        model, spread(chosen, images), backend, split=split, recipe=run.recipe, progress=progress
+    )
     run.save_robustness(found.to_json())
     return found
 
@@ -90,19 +103,28 @@ def spread(split: Split, images: int) -> Split:
 
 
 def measure_robustness(
-    model: "nn.Module", images: Split, backend: Backend, *, split: str, recipe: Recipe
+    model: "nn.Module",
+    images: Split,
+    backend: Backend,
+    *,
+    split: str,
+    recipe: Recipe,
+    progress: Progress = no_progress,
 ) -> Robustness:
     """The accuracies of a model on clean and corrupted copies of `images`."""
     images = images.to(backend.device)
     hits = hits_of(model, images, images.images, backend)
     x = to_float(images.images)
-    rows = []
+    rows: list[KindRow] = []
+    passes, done = sum(map(len, LEVELS.values())), 0
     for family, kinds in FAMILIES.items():
         for kind in kinds:
-            parts = []
+            parts: list[float] = []
             for level in range(1, len(LEVELS[kind]) + 1):
+                progress(f"corrupting {counted(len(images), 'image')} in {len(LEVELS)} kinds", done, passes)
                 corrupted = (corrupt(x, kind, level, seed=SEED) * 255).round().to(torch.uint8)
                 parts.append(hits_of(model, images, corrupted, backend) / len(images))
+                done += 1
             rows.append(KindRow(kind, family, tuple(parts)))
     return Robustness(
         split=split,

@@ -1,7 +1,8 @@
 """Measure a finished run on images it was not trained on."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thumbnet.cli.options import (
     Json,
@@ -86,13 +87,8 @@ def evaluate(
     opened = Run.open(run)
     on = Machine(**given(machine))
     if robustness:
-        from thumbnet.robustness import evaluate_robustness
-
-        found = evaluate_robustness(opened, split=split, images=images or 1_000, machine=on, data_dir=data_dir)
-        if json:
-            print_json({"run": str(run), **found.to_json()})
-        else:
-            print("\n".join(robustness_lines(opened, found)))
+        told = {"split": split, "images": images or 1_000, "machine": on, "data_dir": data_dir}
+        print_robustness(opened, run, told, json=json)
         return
     scores, said = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
     if predictions:
@@ -107,6 +103,20 @@ def evaluate(
             f"{what:11}  {path}" for what, path in (("predictions", predictions), ("confusion", confusion)) if path
         ]
         print("\n".join([*lines(opened, scores, uncertain), *written]))
+
+
+def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: bool) -> None:
+    """Measured, with its progress shown where somebody watches."""
+    from thumbnet.progress import reporter_for_terminal
+    from thumbnet.robustness import evaluate_robustness
+
+    with reporter_for_terminal() as reporter:
+        found = evaluate_robustness(run, progress=reporter.loading, **options)
+    if json:
+        print_json({"run": str(path), **found.to_json()})
+    else:
+        hint = f"next       thumbnet report {shlex.quote(str(path))}   puts it into the page"
+        print("\n".join([*robustness_lines(run, found), "", hint]))
 
 
 def write_predictions(predictions: "Predictions", path: Path, run: "Run") -> None:

@@ -30,9 +30,12 @@ def typed_whole_number(kind: Any, tokens: Sequence[Token]) -> float:
     [token] = tokens
     if token.source in ("", "cli"):
         try:
-            return whole_number(kind, tokens)
+            number = whole_number(kind, tokens)
         except ValueError as error:
             raise ValueError(f"{error}; fractions may stand in a file for --config") from None
+        if number == 0:
+            raise ValueError("0 does nothing; give 1 or more")
+        return number
     try:
         return float(token.value)
     except ValueError:

@@ -1,5 +1,6 @@
 """Train a classifier; the main job."""
 
+import os
 import shlex
 import time
 from functools import partial
@@ -25,6 +26,7 @@ from thumbnet.cli.options import (
 )
 from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
 from thumbnet.errors import UserError
+from thumbnet.machine import Machine, Moment, moment, others_note
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.words import counted
@@ -76,6 +78,7 @@ def train(
     report
         write report.html into the run folder
     """
+    began = moment()
     check_dataset_name(dataset)
     if seeds is not None:
         check_positive(seeds=seeds)
@@ -86,7 +89,6 @@ def train(
     start = recipe or ("general" if seconds else default_for(dataset, given(fields).get("model")))
     chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(start, **given(fields))
 
-    from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.run_paths import is_free, taken
     from thumbnet.training import train as train_run
@@ -99,6 +101,7 @@ def train(
         loaded = load(progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
+        say_who_computes_too(began, asked, reporter)
         deadline = None
         if seconds:
             chosen, deadline = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
@@ -120,6 +123,15 @@ def train(
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
         print("\n".join(outcome(runs[0].summary) if seeds is None else seeds_outcome(runs)))
+
+
+def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:
+    """Where training is to be on the CPU: whether other programs have used it since this command began."""
+    from thumbnet.backend import choose_device
+
+    note = others_note(began, moment(), os.cpu_count() or 1)
+    if note and choose_device(machine.device).type == "cpu":
+        reporter.say(note)
 
 
 def train_seeds(
@@ -152,6 +164,7 @@ def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> None:
     if wanted:
         from thumbnet.report import write_run_report
 
+        reporter.say("making the page")
         try:
             write_run_report(run)
         except UserError as error:

@@ -41,7 +41,9 @@ class Whitening(nn.Module):
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
             if kind == "cuda":  # bias, type and activation in one pass over the largest map, whose rows are filled up
-                filters = len(self.filters)  # with 24 the next layer's kernel gradient takes three times as long as with 32
+                filters = len(
+                    self.filters
+                )  # with 24 the next layer's kernel gradient takes three times as long as with 32
                 empty = 2 ** (filters - 1).bit_length() - filters
                 y = F.conv2d(x.to(self.filters.dtype), F.pad(self.filters, (0, 0, 0, 0, 0, 0, 0, empty)))
                 return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from thumbnet.plots import overlaid
+from thumbnet.plots import letters_may_be_missing, overlaid
 
 SVG: Any = {"svg.hashsalt": "thumbnet", "font.size": 10}  # the salt makes equal figures equal files
 
@@ -28,7 +28,7 @@ class Picture:
 def as_svg(figure: Figure, alt: str) -> Picture:
     """A figure as SVG, with its text drawn as paths, so that it looks the same everywhere."""
     buffer = io.BytesIO()
-    with rc_context(SVG):
+    with rc_context(SVG), letters_may_be_missing():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return Picture(data_uri("image/svg+xml", buffer.getvalue()), alt)
 
