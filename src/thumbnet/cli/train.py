@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -126,11 +127,14 @@ def train(
 
 
 def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:
-    """Where training is to be on the CPU: whether other programs have used it since this command began."""
+    """Where training is to be on the CPU and somebody watches: whether other programs have used it since this command began.
+
+    Not to a pipe: one that nobody reads would stop the command here, where it cannot be ended in good order yet.
+    """
     from thumbnet.backend import choose_device
 
     note = others_note(began, moment(), os.cpu_count() or 1)
-    if note and choose_device(machine.device).type == "cpu":
+    if note and sys.stderr.isatty() and choose_device(machine.device).type == "cpu":
         reporter.say(note)
 
 
