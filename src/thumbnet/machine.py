@@ -44,6 +44,9 @@ def moment() -> Moment | None:
     return Moment(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4]))
 
 
+SLOWED = "training will be several times slower; --threads 1 may be faster"
+
+
 def others_note(before: Moment | None, now: Moment | None, cores: int) -> str | None:
     """A line where other programs have computed on a quarter of the cores or more between two moments, else None."""
     if before is None or now is None or now.when <= before.when:
@@ -51,7 +54,4 @@ def others_note(before: Moment | None, now: Moment | None, cores: int) -> str | 
     busy = (now.by_all - before.by_all - now.by_this + before.by_this) / (now.when - before.when)
     if busy < cores / 4:
         return None
-    return (
-        f"note: other programs keep {busy:.1f} of {cores} cores busy: training will be several times slower; "
-        "--threads 1 may be faster"
-    )
+    return f"note: other programs keep {busy:.1f} of {cores} cores busy: {SLOWED}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from thumbnet.machine import Machine
+from thumbnet.machine import SLOWED, Machine
 from thumbnet.words import counted
 
 LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
@@ -73,7 +73,7 @@ def processor(machine: Machine) -> Iterator[Finding]:
         )
     load = os.getloadavg()[0]
     if load > cores / 2:
-        yield "note", f"other programs keep this machine busy (load {load:.1f}): training will be several times slower"
+        yield "note", f"other programs keep this machine busy (load {load:.1f}): {SLOWED}"
     if has_fast_bf16(torch.device("cpu")):
         yield "well", "the processor multiplies bf16 natively; it is used"
     else:
