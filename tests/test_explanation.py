@@ -8,13 +8,14 @@ from torch.nn import functional as F
 import thumbnet.explanation
 from conftest import CPU
 from thumbnet.backend import prepare
+from thumbnet.classifier import Prediction
 from thumbnet.data.batches import whole
 from thumbnet.data.datasets import assemble
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 from thumbnet.explanation import activation_maps, embeddings, explain, log_odds, occlusion_maps, save_explanations
+from thumbnet.loading import load
 from thumbnet.models.registry import create_model, list_models
-from thumbnet.prediction import Prediction, load
 from thumbnet.recipes import recipe
 from thumbnet.training import train
 

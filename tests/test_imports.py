@@ -16,7 +16,8 @@ ORDER = [
     "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
-    "operations", "prediction", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
+    "operations", "classifier", "prediction", "exported", "loading",
+    "exporting", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
     "benchmark", "report", "study", "classic_study", "doctor", "cli",
 ]  # fmt: skip
 

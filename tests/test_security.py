@@ -24,6 +24,7 @@ HOLES = {
         ("13.0", "CVE-2026-112403, overflow in the JPEG decoder"),
     ],
     "jinja2": [("3.1.5", "CVE-2024-56326, escape from the sandbox")],
+    "onnx": [("1.21", "CVE-2026-27489 and CVE-2026-34447, files beside the model read through links")],
     "filelock": [("3.20.3", "CVE-2026-22701 and CVE-2025-68146, a symbolic link in place of the lock")],
 }
 
@@ -33,7 +34,8 @@ def floors():
     with open(ROOT / "pyproject.toml", "rb") as file:
         project = tomllib.load(file)["project"]
     found = {}
-    for line in project["dependencies"]:
+    extra = project["optional-dependencies"]["export"]  # `dev` is not installed by users
+    for line in [*project["dependencies"], *extra]:
         requirement = Requirement(line)
         lows = [Version(part.version) for part in requirement.specifier if part.operator in (">=", "==", "~=")]
         found[requirement.name.lower()] = max(lows, default=None)

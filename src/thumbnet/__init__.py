@@ -1,9 +1,10 @@
-"""thumbnet trains, judges and uses classifiers of small images.
+"""thumbnet trains, judges and ships classifiers of small images.
 
     data = thumbnet.load_dataset("fashion-mini")
     run = thumbnet.train(thumbnet.recipe("general"), data, out="runs/first")
     scores = thumbnet.evaluate(run, split="validation")
     classifier = thumbnet.load(run)
+    thumbnet.export(run, "model.onnx")
 
 The names below are loaded when first used, so that importing thumbnet costs nothing.
 """
@@ -12,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thumbnet.classifier import Classifier as Classifier
     from thumbnet.comparison import Comparison as Comparison
     from thumbnet.comparison import compare as compare
     from thumbnet.data.datasets import Dataset as Dataset
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     from thumbnet.errors import UserError as UserError
     from thumbnet.evaluation import Scores as Scores
     from thumbnet.evaluation import evaluate as evaluate
+    from thumbnet.exporting import Receipt as Receipt
+    from thumbnet.exporting import export as export
+    from thumbnet.loading import load as load
     from thumbnet.machine import Machine as Machine
     from thumbnet.models.registry import create_model as create_model
     from thumbnet.models.registry import list_models as list_models
-    from thumbnet.prediction import Classifier as Classifier
-    from thumbnet.prediction import load as load
     from thumbnet.recipes import Recipe as Recipe
     from thumbnet.recipes import list_recipes as list_recipes
     from thumbnet.recipes import recipe as recipe
@@ -35,10 +38,11 @@ if TYPE_CHECKING:
     from thumbnet.training import train as train
 
 HOME_OF = {
-    "Classifier": "thumbnet.prediction",
+    "Classifier": "thumbnet.classifier",
     "Comparison": "thumbnet.comparison",
     "Dataset": "thumbnet.data.datasets",
     "Machine": "thumbnet.machine",
+    "Receipt": "thumbnet.exporting",
     "Recipe": "thumbnet.recipes",
     "Robustness": "thumbnet.robustness",
     "Run": "thumbnet.runs",
@@ -49,10 +53,11 @@ HOME_OF = {
     "create_model": "thumbnet.models.registry",
     "evaluate": "thumbnet.evaluation",
     "evaluate_robustness": "thumbnet.robustness",
+    "export": "thumbnet.exporting",
     "list_datasets": "thumbnet.data.datasets",
     "list_models": "thumbnet.models.registry",
     "list_recipes": "thumbnet.recipes",
-    "load": "thumbnet.prediction",
+    "load": "thumbnet.loading",
     "load_dataset": "thumbnet.data.datasets",
     "recipe": "thumbnet.recipes",
     "train": "thumbnet.training",

@@ -21,8 +21,9 @@ from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
 
 if TYPE_CHECKING:
+    from thumbnet.classifier import Prediction
     from thumbnet.data.datasets import Dataset
-    from thumbnet.prediction import Classifier, Prediction
+    from thumbnet.prediction import NetworkClassifier
 
 LEAST_PLACES = 8  # along each side of the layer that is explained; at 4 x 4 a map of 32 pixels says nothing
 NEIGHBOURS = 5
@@ -169,7 +170,7 @@ def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> l
 
 
 def save_explanations(
-    classifier: "Classifier", data: "Dataset", predictions: "Sequence[Prediction]", folder: Path
+    classifier: "NetworkClassifier", data: "Dataset", predictions: "Sequence[Prediction]", folder: Path
 ) -> list[Path]:
     """A PNG per prediction in `folder`, named after its file; gives their paths. Raises `UserError` where names are taken."""
     from thumbnet.plots import explanation_figure, save

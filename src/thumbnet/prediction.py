@@ -1,21 +1,16 @@
-"""Using a trained network: images in, classes and probabilities out, prepared exactly as they were for training."""
+"""The classifier that computes with a run's network."""
 # Shapes: N images, C channels, H and W height and width, K classes.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from thumbnet.backend import Backend, place, prepare
 from thumbnet.calibration import Threshold, confidence_and_hits, threshold_for
+from thumbnet.classifier import Classifier
 from thumbnet.data.batches import whole
-from thumbnet.data.images import decode_image
 from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
 from thumbnet.machine import Machine
@@ -24,33 +19,40 @@ from thumbnet.runs import Run
 if TYPE_CHECKING:
     from torch import nn
 
-ImageSource: TypeAlias = str | Path | Image.Image
+
+class NetworkClassifier(Classifier):
+    """The network of a finished run on a machine made ready."""
+
+    def __init__(
+        self,
+        model: "nn.Module",
+        classes: tuple[str, ...],
+        channels: int,
+        image_size: tuple[int, int],
+        backend: Backend,
+        *,
+        temperature: float = 1.0,
+    ):
+        super().__init__(classes, channels, image_size)
+        self.model = model
+        self.backend = backend
+        self.temperature = temperature
+
+    def computed_by(self) -> str:
+        return self.backend.describe()
+
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
+        logits = predict_logits(self.model, split, self.backend, views=views)
+        return (logits / self.temperature).softmax(1).numpy()
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What one image is taken for: classes and their probabilities, likeliest first."""
-
-    file: str
-    ranking: tuple[tuple[str, float], ...]
-    sure: bool = True  # False where the probability is below what `predict --sure` asks for
-
-    @property
-    def label(self) -> str:
-        return self.ranking[0][0]
-
-    @property
-    def probability(self) -> float:
-        return self.ranking[0][1]
-
-
-def load(run: "Run | str | Path", *, machine: Machine | None = None) -> "Classifier":
-    """The classifier of a finished run. Raises `UserError` where the folder is none, or unfinished."""
-    run = run if isinstance(run, Run) else Run.open(run)
+def load_run(run: Run, *, machine: Machine | None = None) -> NetworkClassifier:
+    """The classifier of a finished run. Raises `UserError` where it is unfinished."""
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
-    size = tuple(run.data["image_size"])
-    return Classifier(model, run.classes, run.data["channels"], size, backend, temperature=run.temperature)
+    size = (run.data["image_size"][0], run.data["image_size"][1])
+    return NetworkClassifier(model, run.classes, run.data["channels"], size, backend, temperature=run.temperature)
 
 
 def sure_from(run: Run, accuracy: float) -> Threshold:
@@ -65,105 +67,3 @@ def sure_from(run: Run, accuracy: float) -> Threshold:
     if found is None:
         raise UserError(f"{run.path} was right on {accuracy:.1%} of no part of its validation images; ask for less")
     return found
-
-
-class Classifier:
-    """A trained network with scikit-learn's verbs. `classes` holds the names in the order of the columns.
-
-    Probabilities are calibrated: the logits are divided by the `temperature` that was fitted on the validation images.
-    """
-
-    def __init__(
-        self,
-        model: "nn.Module",
-        classes: tuple[str, ...],
-        channels: int,
-        image_size: tuple[int, int],
-        backend: Backend,
-        *,
-        temperature: float = 1.0,
-    ):
-        self.model = model
-        self.classes = classes
-        self.channels = channels
-        self.image_size = image_size
-        self.backend = backend
-        self.temperature = temperature
-
-    def __repr__(self) -> str:
-        size = "{} x {}".format(*self.image_size)
-        return f"Classifier({len(self.classes)} classes, images of {size}, {self.backend.describe()})"
-
-    def predict_proba(
-        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
-    ) -> NDArray[np.float32]:
-        """float32 N K, rows summing to 1.
-
-        `images` is a uint8 array N H W 3 (or N H W for grey), or a sequence of paths or PIL images; what has another size
-        or mode than the training images is converted as they were. `views` averages over mirrored and shifted copies.
-        Raises `UserError` on files that are no images and on arrays of another type or shape.
-        """
-        pixels = self.prepare_images(images)
-        if len(pixels) == 0:
-            return np.zeros((0, len(self.classes)), np.float32)
-        return self.probabilities(pixels, views=views).numpy()
-
-    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> Tensor:
-        """float32 N K for prepared images uint8 N C H W."""
-        split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
-        return (predict_logits(self.model, split, self.backend, views=views) / self.temperature).softmax(1)
-
-    def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
-        """The name of the likeliest class of each image; takes what `predict_proba` takes."""
-        return np.array(self.classes)[self.predict_proba(images, views=views).argmax(1)]
-
-    def prepare_images(self, images: NDArray[np.uint8] | Sequence[ImageSource]) -> NDArray[np.uint8]:
-        """uint8 N C H W in the size and channels of the training images."""
-        if isinstance(images, np.ndarray):
-            if (
-                images.dtype != np.uint8
-                or images.ndim not in (3, 4)
-                or (images.ndim == 4 and images.shape[3] not in (1, 3))
-            ):
-                raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
-            images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
-        elif isinstance(images, str | Path | Image.Image):
-            raise UserError("give a sequence of images, for one image a list of one")
-        sources = [Path(image) if isinstance(image, str) else image for image in images]
-        rows = [decode_image(source, channels=self.channels, size=self.image_size) for source in sources]
-        return np.stack(rows) if rows else np.zeros((0, self.channels, *self.image_size), np.uint8)
-
-
-def predict_files(
-    classifier: Classifier,
-    files: Sequence[Path],
-    *,
-    top: int = 1,
-    views: int = 1,
-    sure: float = 0.0,
-    skip_broken: bool = False,
-) -> tuple[list[Prediction], list[str]]:
-    """Predictions for image files, and the complaints about those that could not be read.
-
-    Those with a probability below `sure` are marked. A file that cannot be read raises `UserError` naming it, unless
-    `skip_broken`.
-    """
-    pixels, readable, broken = [], [], []
-    for file in files:
-        try:
-            pixels.append(decode_image(file, channels=classifier.channels, size=classifier.image_size))
-            readable.append(file)
-        except UserError as error:
-            if not skip_broken:
-                raise UserError(f"{error}, or skip such files (--skip-broken)") from error
-            broken.append(str(error))
-    if not readable:
-        raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")
-    probabilities = classifier.probabilities(np.stack(pixels), views=views)
-    best = probabilities.topk(min(top, len(classifier.classes)), dim=1)
-    rows = zip(readable, best.indices.tolist(), best.values.tolist(), strict=True)
-    predictions = []
-    for file, indices, values in rows:
-        ranking = tuple((classifier.classes[i], value) for i, value in zip(indices, values, strict=True))
-        predictions.append(Prediction(str(file), ranking, sure=values[0] >= sure))
-    return predictions, broken

@@ -57,10 +57,19 @@ locked: opening it is counted in the run folder.
 Example: thumbnet evaluate runs/latest""",
     ),
     "predict": (
-        "RUN IMAGE|FOLDER...",
+        "RUN|FILE.onnx IMAGE|FOLDER...",
         """Name the class of image files.
 
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
+    ),
+    "export": (
+        "RUN FILE.onnx|FILE.pt2",
+        """Write the network to a file that other programs use.
+
+Uint8 images in, calibrated probabilities out; preprocessing lies inside. The file is checked against the network and not left
+where it says something else.
+
+Example: thumbnet export runs/latest model.onnx""",
     ),
     "report": (
         "RUN...",
@@ -117,7 +126,7 @@ def make_app() -> App:
     """The parser. Commands are imported when they run or show their help, so that the rest answers at once."""
     app = App(
         name="thumbnet",
-        help="Train, judge and use classifiers of small images.",
+        help="Train, judge and ship classifiers of small images.",
         version=lambda: version("thumbnet"),
         help_epilogue="First steps: thumbnet train fashion-mini, then thumbnet evaluate runs/latest.",
         suppress_keyboard_interrupt=False,  # `run` says that it was stopped

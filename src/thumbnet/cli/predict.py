@@ -23,7 +23,8 @@ from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
     from thumbnet.calibration import Threshold
-    from thumbnet.prediction import Classifier, Prediction
+    from thumbnet.classifier import Classifier, Prediction
+    from thumbnet.machine import Machine
     from thumbnet.runs import Run
 
 Format: TypeAlias = Literal["table", "csv", "json"]
@@ -51,7 +52,7 @@ def predict(
     Parameters
     ----------
     run
-        folder written by `thumbnet train`
+        folder written by `thumbnet train`, or a file FILE.onnx written by `thumbnet export`
     images
         image files (PNG, JPEG, WebP, GIF, BMP), or folders, which are searched for them
     top
@@ -77,26 +78,19 @@ def predict(
     if sure is not None and views != 1:
         raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
+    from thumbnet.classifier import predict_files
     from thumbnet.data.images import FORMATS_IN_WORDS, image_files
     from thumbnet.machine import Machine
-    from thumbnet.prediction import load, predict_files, sure_from
-    from thumbnet.runs import Run
 
     searched = [image_files(path) for path in images]
     files, ignored = ([file for part in searched for file in part[kind]] for kind in (0, 1))
-    opened = Run.open(run)
-    threshold = None if sure is None else sure_from(opened, sure)
-    classifier = load(opened, machine=Machine(**given(machine)))
+    classifier, opened, threshold = what_predicts(run, Machine(**given(machine)), sure=sure, explain=explain)
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
-    if ignored:
-        shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
-        print(f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name: {shown}", file=sys.stderr)
-    for complaint in broken:
-        print(f"skipped: {complaint}", file=sys.stderr)
+    tell_left_out(ignored, broken, FORMATS_IN_WORDS)
     if threshold:
         print(told_of(threshold), file=sys.stderr)
-    if explain is not None:
+    if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
     if format == "json":
         left_out = {"skipped": broken, "ignored": [str(file) for file in ignored]}
@@ -131,12 +125,44 @@ def format_of(output: Path | None) -> Format:
     return kinds[ending]
 
 
+def what_predicts(
+    run: Path, machine: "Machine", *, sure: float | None, explain: Path | None
+) -> "tuple[Classifier, Run | None, Threshold | None]":
+    """The classifier; of a run folder the run too, and from where on it is sure, where that was asked."""
+    from thumbnet.exported import is_exported, load_exported
+
+    if is_exported(run):
+        for name, value in (("sure", sure), ("explain", explain)):
+            if value is not None:
+                raise UserError(
+                    f"--{name} needs the images of the run, and {run} is an exported file; name the run folder"
+                )
+        return load_exported(run, machine=machine), None, None
+    from thumbnet.prediction import load_run, sure_from
+    from thumbnet.runs import Run
+
+    opened = Run.open(run)
+    threshold = None if sure is None else sure_from(opened, sure)
+    return load_run(opened, machine=machine), opened, threshold
+
+
+def tell_left_out(ignored: list[Path], broken: list[str], formats: str) -> None:
+    """On stderr, what of a folder was no image by its name, and what could not be read."""
+    if ignored:
+        shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
+        print(f"ignored: {counted(len(ignored), 'file')}, no {formats} by the name: {shown}", file=sys.stderr)
+    for complaint in broken:
+        print(f"skipped: {complaint}", file=sys.stderr)
+
+
 def explain_files(
     run: "Run", classifier: "Classifier", predictions: "list[Prediction]", folder: Path, data_dir: Path | None
 ) -> None:
     """A picture per image in `folder`, named after the file."""
     from thumbnet.explanation import save_explanations
+    from thumbnet.prediction import NetworkClassifier
 
+    assert isinstance(classifier, NetworkClassifier)  # a run's
     written = save_explanations(classifier, run.load_data(data_dir=data_dir), predictions, folder)
     print(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
 

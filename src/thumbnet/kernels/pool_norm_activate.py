@@ -68,7 +68,9 @@ def bias_activate(x: Tensor, bias: Tensor, activation: str) -> Tensor:
 
 def triton_kernels(x: Tensor) -> Any:
     """The Triton of pool_norm_activate_gpu.py where it can take x, on the GPU in use and channels last; None where not."""
-    if x.device.type != "cuda" or x.device.index != torch.cuda.current_device() or x.numel() == 0:
+    if x.device.type != "cuda" or torch.compiler.is_compiling():
+        return None
+    if x.device.index != torch.cuda.current_device() or x.numel() == 0:
         return None
     if x.dtype not in (torch.bfloat16, torch.float16, torch.float32):
         return None
@@ -94,7 +96,9 @@ def gpu_module() -> Any:
 
 
 def has_kernel(x: Tensor) -> bool:
-    """Whether the C can take it: bf16 or float on the CPU, channels last, and compiled."""
+    """Whether the C can take it: bf16 or float on the CPU, channels last, and compiled; a graph cannot hold it."""
+    if torch.compiler.is_compiling():
+        return False
     fits = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
     return fits and x.numel() > 0 and library(x.dtype) is not None
 

@@ -30,6 +30,8 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with square kernels; takes and gives B C H W."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # or exporting: what reads the graph knows convolutions
+            return super().forward(x)
         if self.in_channels == 1:
             return channels_last(super().forward(x))
         if self.is_plain() and self.kernel_size == (1, 1) and self.padding == (0, 0) and takes_products(x):
@@ -65,7 +67,7 @@ class Conv2d(nn.Conv2d):
             and self.is_plain()
             and self.padding[0] in (0, 1)
         )
-        if not fits or x.device.type != "cpu" or compute_dtype(x) != torch.float32:
+        if not fits or x.device.type != "cpu" or compute_dtype(x) != torch.float32 or torch.compiler.is_compiling():
             return False
         return not self.is_dense(x) and pays(x, self.out_channels, self.kernel_size[0], int(self.padding[0]))
 

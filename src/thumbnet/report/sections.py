@@ -19,7 +19,7 @@ from thumbnet.explanation import SEARCHED, Explanation, explain
 from thumbnet.files import first_line
 from thumbnet.operations import training_flops
 from thumbnet.plots import occlusion_overlay
-from thumbnet.prediction import load
+from thumbnet.prediction import load_run
 from thumbnet.predictions import Predictions
 from thumbnet.recipes import as_typed, title_of
 from thumbnet.recipes import recipe as named_recipe
@@ -226,7 +226,7 @@ def mistakes(found: Judged, data: "Dataset", split: Split) -> dict[str, Any]:
     chosen = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
     if len(chosen) == 0:
         return {"rows": [], "wrong": 0}
-    classifier = load(found.run)
+    classifier = load_run(found.run)
     images, labels = split.take(chosen)
     options: dict[str, Any] = {"training": data.train, "temperature": found.run.temperature}
     explained = explain(classifier.model, images, guesses[chosen], classifier.backend, **options)

@@ -1,0 +1,131 @@
+"""Images in, classes and probabilities out, prepared exactly as they were for training, whatever computes in between."""
+# Shapes: N images, C channels, H and W height and width, K classes.
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from thumbnet.data.images import decode_image
+from thumbnet.errors import UserError
+
+ImageSource: TypeAlias = str | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one image is taken for: classes and their probabilities, likeliest first."""
+
+    file: str
+    ranking: tuple[tuple[str, float], ...]
+    sure: bool = True  # False where the probability is below what `predict --sure` asks for
+
+    @property
+    def label(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.ranking[0][1]
+
+
+class Classifier(ABC):
+    """What was trained, with scikit-learn's verbs. `classes` holds the names in the order of the columns.
+
+    Probabilities are calibrated: the logits are divided by the temperature that was fitted on the validation images.
+    """
+
+    def __init__(self, classes: tuple[str, ...], channels: int, image_size: tuple[int, int]):
+        self.classes = classes
+        self.channels = channels
+        self.image_size = image_size
+
+    def __repr__(self) -> str:
+        size = "{} x {}".format(*self.image_size)
+        return f"Classifier({len(self.classes)} classes, images of {size}, {self.computed_by()})"
+
+    @abstractmethod
+    def computed_by(self) -> str:
+        """What computes, for people."""
+
+    @abstractmethod
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        """float32 N K for prepared images uint8 N C H W."""
+
+    def predict_proba(
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
+    ) -> NDArray[np.float32]:
+        """float32 N K, rows summing to 1.
+
+        `images` is a uint8 array N H W 3 (or N H W for grey), or a sequence of paths or PIL images; what has another size
+        or mode than the training images is converted as they were. `views` averages over mirrored and shifted copies.
+        Raises `UserError` on files that are no images and on arrays of another type or shape.
+        """
+        pixels = self.prepare_images(images)
+        if len(pixels) == 0:
+            return np.zeros((0, len(self.classes)), np.float32)
+        return self.probabilities(pixels, views=views)
+
+    def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
+        """The name of the likeliest class of each image; takes what `predict_proba` takes."""
+        return np.array(self.classes)[self.predict_proba(images, views=views).argmax(1)]
+
+    def prepare_images(self, images: NDArray[np.uint8] | Sequence[ImageSource]) -> NDArray[np.uint8]:
+        """uint8 N C H W in the size and channels of the training images."""
+        if isinstance(images, np.ndarray):
+            if (
+                images.dtype != np.uint8
+                or images.ndim not in (3, 4)
+                or (images.ndim == 4 and images.shape[3] not in (1, 3))
+            ):
+                raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
+            images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
+        elif isinstance(images, str | Path | Image.Image):
+            raise UserError("give a sequence of images, for one image a list of one")
+        sources = [Path(image) if isinstance(image, str) else image for image in images]
+        rows = [decode_image(source, channels=self.channels, size=self.image_size) for source in sources]
+        return np.stack(rows) if rows else np.zeros((0, self.channels, *self.image_size), np.uint8)
+
+    def rank(self, probabilities: NDArray[np.float32], top: int) -> tuple[tuple[str, float], ...]:
+        """The `top` likeliest classes of one image's probabilities K, with them; all where there are fewer."""
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        return tuple((self.classes[place], float(probabilities[place])) for place in best)
+
+
+def predict_files(
+    classifier: Classifier,
+    files: Sequence[Path],
+    *,
+    top: int = 1,
+    views: int = 1,
+    sure: float = 0.0,
+    skip_broken: bool = False,
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions for image files, and the complaints about those that could not be read.
+
+    Those with a probability below `sure` are marked. A file that cannot be read raises `UserError` naming it, unless
+    `skip_broken`.
+    """
+    pixels, readable, broken = [], [], []
+    for file in files:
+        try:
+            pixels.append(decode_image(file, channels=classifier.channels, size=classifier.image_size))
+            readable.append(file)
+        except UserError as error:
+            if not skip_broken:
+                raise UserError(f"{error}, or skip such files (--skip-broken)") from error
+            broken.append(str(error))
+    if not readable:
+        raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")
+    probabilities = classifier.probabilities(np.stack(pixels), views=views)
+    rankings = [classifier.rank(row, top) for row in probabilities]
+    predictions = [
+        Prediction(str(file), ranking, sure=ranking[0][1] >= sure)
+        for file, ranking in zip(readable, rankings, strict=True)
+    ]
+    return predictions, broken

@@ -1,0 +1,63 @@
+"""Write a finished run's network to a file that other programs use."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+from thumbnet.cli.options import Json, check_writable, described, print_json
+from thumbnet.words import counted
+
+
+@described
+def export(
+    run: Path,
+    file: Path,
+    /,
+    *,
+    views: Literal[1, 2, 6] = 1,
+    data_dir: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Write the network with its preprocessing to one file, and check that it says the same.
+
+    Parameters
+    ----------
+    run
+        folder written by `thumbnet train`
+    file
+        FILE.onnx, or FILE.pt2 for torch
+    views
+        averaged inside the file: the image (1), its mirror image (2), and both shifted by one pixel (6)
+    data_dir
+        where the images to check with lie now, if not where they lay in training
+    """
+    check_writable(file)
+    if sys.stderr.isatty():
+        print("writing and checking; a few seconds", file=sys.stderr)
+
+    from dataclasses import asdict
+
+    from thumbnet.exporting import export, receipt_path
+
+    receipt = export(run, file, views=views, data_dir=data_dir)
+    if json:
+        print_json(asdict(receipt))
+        return
+    height, width = receipt.image_size
+    inside = "" if views == 1 else f", {views} views averaged inside"
+    print(
+        f"file     {file}, {receipt.bytes / 1e6:.1f} MB: uint8 N {height} {width} {receipt.channels} in, "
+        f"probabilities N {receipt.classes} out{inside}"
+    )
+    same = "all" if receipt.same_class == receipt.images else f"{receipt.same_class:,}"
+    kind = "training" if receipt.split == "train" else receipt.split
+    print(
+        f"checked  with {counted(receipt.images, f'{kind} image')}: the same class for {same}, "
+        f"probabilities differ by {receipt.largest_difference:.1e} at most ({receipt.tolerance:g} allowed)"
+    )
+    print(f"receipt  {receipt_path(file)}")
+    if receipt.split == "train":
+        print("note     the run held no validation images out, so its probabilities are not calibrated")
+    if file.suffix.lower() == ".onnx":
+        print(f"use      thumbnet predict {shlex.quote(str(file))} photo.png")

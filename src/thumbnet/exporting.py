@@ -1,0 +1,244 @@
+"""A run's network as one file that other programs use: preprocessing and calibration inside, and proof that it says the same.
+
+Nothing of thumbnet is needed to use it: ONNX for onnxruntime and all that reads ONNX, or torch's own `.pt2`.
+"""
+# Shapes: N images, C channels, H and W height and width, K classes.
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from thumbnet.augment import to_float
+from thumbnet.errors import ThumbnetError, UserError
+from thumbnet.evaluation import average_over_views, check_views
+from thumbnet.exported import FORMAT, IMAGES, KEY, NEEDED, PROBABILITIES, Facts, as_stored, load_exported
+from thumbnet.files import replacing, sha256_of, write_json
+from thumbnet.machine import Machine
+from thumbnet.prediction import load_run
+from thumbnet.runs import Run
+
+if TYPE_CHECKING:
+    from thumbnet.data.batches import Split
+    from thumbnet.data.datasets import Dataset
+
+ENDINGS = (".onnx", ".pt2")
+CHECKED = 1000  # images that the file must say the same of, spread over the split
+TOLERANCE = 1e-4  # of a probability; fp32 in another order differs by 1e-7 to 1e-5
+BATCHES = (1, 7)  # sizes tried beside the large one: a graph can be right for that alone which it was made with
+MOST_AT_ONCE = 65_536  # images in a batch of the file
+OPSET = 20  # ONNX of 2023; onnxruntime reads it from 1.17 on
+
+
+class Deployed(nn.Module):
+    """What is exported: uint8 N H W C in, as files and cameras give images, calibrated probabilities N K out."""
+
+    def __init__(self, network: nn.Module, temperature: float, views: int):
+        super().__init__()
+        self.network, self.temperature, self.views = network, temperature, views
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = average_over_views(self.network, to_float(images.permute(0, 3, 1, 2)), self.views)
+        return (logits / self.temperature).softmax(1)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was exported and how it was checked; written beside the file as FILE.receipt.json."""
+
+    file: str
+    bytes: int
+    sha256: str
+    run: str
+    recipe: str
+    classes: int
+    image_size: tuple[int, int]
+    channels: int
+    views: int
+    temperature: float
+    split: str  # whose images it was checked with
+    images: int
+    largest_difference: float  # of a probability, from what the run's network says in fp32
+    tolerance: float
+    same_class: int  # images that both take for the same
+    accuracy: float  # of the file on these images
+    accuracy_of_run: float
+    versions: dict[str, str]
+
+
+def export(
+    run: "Run | str | Path",
+    path: str | Path,
+    *,
+    views: int = 1,
+    data: "Dataset | None" = None,
+    data_dir: str | Path | None = None,
+) -> Receipt:
+    """Write a finished run's network to FILE.onnx or FILE.pt2, once it was shown to say what the run says.
+
+    Up to 1,000 validation images (training images of a run that held none out) go through both, and no file is left where a
+    probability differs by more than 1e-4. `views` are averaged inside the file. Raises `UserError` for another ending, an
+    unfinished run, data that are gone, and where what the file's kind needs is not installed; `ThumbnetError` where it differs.
+    """
+    run, path = run if isinstance(run, Run) else Run.open(run), Path(path)
+    check_views(views)
+    check_can_export(path)
+    run.require_finished()
+    split, name = images_to_check(run, run.check_data(data or run.load_data(data_dir=data_dir)))
+    classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
+    facts = Facts(
+        format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data["name"], classes=run.classes,
+        channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
+    )  # fmt: skip
+    deployed = Deployed(classifier.model, classifier.temperature, views).eval()
+    images, labels = split.take(spread(len(split), CHECKED))
+    expected = classifier.probabilities(images.numpy(), views=views)
+    write, read = WAYS[path.suffix.lower()]
+    with replacing(path) as temporary:
+        write(deployed, facts, temporary)
+        found = read(temporary)(images.numpy())
+        check_same(path, found, expected)
+    receipt = Receipt(
+        file=str(path), bytes=path.stat().st_size, sha256=sha256_of(path), run=str(run.path), recipe=run.recipe.name,
+        classes=len(facts.classes), image_size=facts.image_size, channels=facts.channels, views=views,
+        temperature=facts.temperature, split=name, images=len(images),
+        largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,
+        same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
+        accuracy=float((found.argmax(1) == labels.numpy()).mean()),
+        accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path),
+    )  # fmt: skip
+    write_json(receipt_path(path), asdict(receipt))
+    return receipt
+
+
+def check_can_export(path: Path) -> None:
+    """Raise `UserError` for a file that cannot be written here, before anything is computed."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"cannot export to {path}; give a name that ends in {' or '.join(ENDINGS)}")
+    if path.suffix.lower() == ".onnx":
+        try:
+            for name in ("onnx", "onnxruntime", "onnxscript"):
+                importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"exporting to ONNX needs {error.name}; install it with: {NEEDED}") from error
+
+
+def receipt_path(path: Path) -> Path:
+    """Where the receipt of an exported file lies: beside it."""
+    return path.with_name(f"{path.name}.receipt.json")
+
+
+def images_to_check(run: Run, data: "Dataset") -> tuple["Split", str]:
+    """The images that chose nothing, or those that trained where all did; never the test images."""
+    return (data.validation, "validation") if data.validation is not None else (data.train, "train")
+
+
+def spread(images: int, wanted: int) -> Tensor:
+    """int64: up to `wanted` places of a split, evenly spread."""
+    return torch.linspace(0, images - 1, min(images, wanted)).round().long()
+
+
+def check_same(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Raise `ThumbnetError` where the file does not say what the network says; NaN never does."""
+    difference = np.abs(found - expected).max(1)
+    if not (difference <= TOLERANCE).all():
+        off = int((~(difference <= TOLERANCE)).sum())
+        raise ThumbnetError(
+            f"nothing was written to {path}: what was exported says something else than the network on {off:,} of "
+            f"{len(found):,} images (by {difference.max():.2g}, allowed are {TOLERANCE:g}); please report it"
+        )
+
+
+def in_batches(
+    compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The same, called with batches of `BATCHES` images first and the others together."""
+
+    def computed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        cuts = np.cumsum(BATCHES)
+        return np.concatenate([compute(part) for part in np.split(pixels, cuts) if len(part)])
+
+    return computed
+
+
+def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
+    """One ONNX file, its weights inside."""
+    with quiet_exporters():
+        program = torch.onnx.export(
+            deployed,
+            (example(facts),),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[IMAGES],
+            output_names=[PROBABILITIES],
+            dynamic_shapes={IMAGES: {0: batch()}},
+        )
+    assert program is not None
+    program.model.metadata_props[KEY] = json.dumps(asdict(facts))
+    program.model.doc_string = f"{facts.recipe} on {facts.data}: images uint8 N H W C, probabilities float32 N K"
+    program.save(str(path), external_data=False)
+
+
+def read_onnx(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Probabilities N K of images N C H W by the file as onnxruntime reads it."""
+    return in_batches(load_exported(path).probabilities)
+
+
+def write_pt2(deployed: Deployed, facts: Facts, path: Path) -> None:
+    """torch's own exported program, with the facts beside it in the archive as `thumbnet.json`."""
+    with quiet_exporters(), open(path, "wb") as file:
+        program = torch.export.export(deployed, (example(facts),), dynamic_shapes={IMAGES: {0: batch()}})
+        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(asdict(facts))})
+
+
+def read_pt2(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Probabilities N K of images N C H W by the program just written. Files of others are not read: they may hold code."""
+    with quiet_exporters(), open(path, "rb") as file:
+        module = torch.export.load(file).module()
+    with_torch = torch.no_grad()(lambda pixels: module(torch.from_numpy(as_stored(pixels))).numpy())
+    return in_batches(with_torch)
+
+
+WAYS = {".onnx": (write_onnx, read_onnx), ".pt2": (write_pt2, read_pt2)}
+
+
+def example(facts: Facts) -> Tensor:
+    """Two images, from which the shapes are read."""
+    return torch.zeros(2, *facts.image_size, facts.channels, dtype=torch.uint8)
+
+
+def batch() -> Any:
+    """The number of images, which stays open."""
+    return torch.export.Dim("batch", min=1, max=MOST_AT_ONCE)
+
+
+def versions(path: Path) -> dict[str, str]:
+    """Of what wrote and checked the file."""
+    names = ["thumbnet", "torch", *(["onnx", "onnxscript", "onnxruntime"] if path.suffix.lower() == ".onnx" else [])]
+    return {name: version(name) for name in names}
+
+
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Without torch's remarks on its own future and on libraries that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,20 @@
+"""A classifier from wherever it was kept: a run folder, or an exported file."""
+
+from pathlib import Path
+
+from thumbnet.classifier import Classifier
+from thumbnet.exported import is_exported, load_exported
+from thumbnet.machine import Machine
+from thumbnet.runs import Run
+
+
+def load(run: "Run | str | Path", *, machine: Machine | None = None) -> Classifier:
+    """The classifier of a finished run, or of a file FILE.onnx that `export` wrote.
+
+    Raises `UserError` where there is none, or the run is unfinished.
+    """
+    if not isinstance(run, Run) and is_exported(run):
+        return load_exported(run, machine=machine)
+    from thumbnet.prediction import load_run
+
+    return load_run(run if isinstance(run, Run) else Run.open(run), machine=machine)

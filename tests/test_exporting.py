@@ -1,0 +1,283 @@
+"""Exported files: they say what the network says, carry what is needed, and nothing is left that was not shown to."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import thumbnet
+from conftest import CPU
+from conftest import thumbnet as thumbnet_command
+from thumbnet import exporting
+from thumbnet.errors import ThumbnetError, UserError
+from thumbnet.exported import FORMAT, KEY, Facts, facts_of, load_exported
+from thumbnet.exporting import Deployed, check_same, export, read_onnx, spread, write_onnx
+from thumbnet.files import sha256_of
+from thumbnet.models.preprocessed import Preprocessed
+from thumbnet.models.registry import MODELS, create_model
+from thumbnet.recipes import recipe
+from thumbnet.training import train
+
+onnx = pytest.importorskip("onnx", reason="exporting to ONNX needs the extra `export`")
+onnxruntime = pytest.importorskip("onnxruntime")
+helper = onnx.helper
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    made = recipe("general", widths=(16, 16, 32), epochs=2, batch_size=32)
+    return train(made, tiny, tmp_path_factory.mktemp("trained") / "run", machine=CPU)
+
+
+@pytest.fixture(scope="module")
+def file(run, tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(run, path, data=tiny)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "part"), [*((name, 3, 1.0) for name in MODELS), ("speednet_slim", 1, 0.75)]
+)
+def test_every_model_says_the_same_as_a_file(name, channels, part, tmp_path):
+    network = create_model(name, classes=5, channels=channels, seed=1)
+    random = torch.Generator().manual_seed(0)
+    for layer in network.modules():  # as if it had been trained: a file with other statistics would say something else
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1, generator=random)
+            layer.running_var.uniform_(0.5, 2, generator=random)
+    model = Preprocessed(network, [0.5] * channels, [0.25] * channels, part).eval()
+    facts = Facts(FORMAT, "0", "r", "d", tuple("abcde"), channels, (32, 32), 0.5, 2)
+    deployed = Deployed(model, facts.temperature, facts.views).eval()
+    write_onnx(deployed, facts, tmp_path / "model.onnx")
+    pixels = torch.randint(0, 256, (11, channels, 32, 32), dtype=torch.uint8, generator=random)
+    with torch.no_grad():
+        expected = deployed(pixels.permute(0, 2, 3, 1)).numpy()
+    assert np.abs(expected - expected[0]).max() > 1e-3  # the images matter
+    np.testing.assert_allclose(read_onnx(tmp_path / "model.onnx")(pixels.numpy()), expected, atol=1e-5)
+
+
+def test_a_network_can_be_compiled_by_torch_and_says_the_same():
+    network = create_model("speednet", classes=4, widths=(32, 48), depth=3).eval()
+    images = torch.rand(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        compiled = torch.compile(network, backend="eager", fullgraph=True)(images)
+        torch.testing.assert_close(compiled, network(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_an_export_is_checked_with_validation_images_and_leaves_a_receipt(run, tiny, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    receipt = export(run, path, data=tiny)
+    kept = json.loads((tmp_path / f"model{ending}.receipt.json").read_text())
+    assert kept["sha256"] == sha256_of(path) and kept["bytes"] == path.stat().st_size
+    assert (receipt.split, receipt.images) == ("validation", 24) and receipt.same_class == 24
+    assert 0 <= receipt.largest_difference < receipt.tolerance == 1e-4
+    assert receipt.accuracy == receipt.accuracy_of_run == run.summary["validation_accuracy"]
+    assert receipt.temperature == run.temperature != 1
+    assert run.test_openings == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, f"{path.name}.receipt.json"]
+
+
+def test_a_file_works_without_thumbnet(file, run, tiny):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    pixels = tiny.development.images[:9]
+    [found] = session.run(None, {"images": pixels.permute(0, 2, 3, 1).numpy()})
+    np.testing.assert_allclose(found, thumbnet.load(run, machine=CPU).probabilities(pixels.numpy()), atol=1e-5)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["thumbnet"])
+    assert tuple(facts["classes"]) == run.classes and facts["image_size"] == [28, 28] and facts["channels"] == 1
+    onnx.checker.check_model(str(file), full_check=True)
+
+
+def test_the_views_lie_inside(run, tiny, tmp_path):
+    receipt = export(run, tmp_path / "six.onnx", views=6, data=tiny)
+    assert receipt.views == 6
+    pixels = tiny.development.images[:9].numpy()
+    by_run, by_file = thumbnet.load(run, machine=CPU), thumbnet.load(tmp_path / "six.onnx")
+    found = by_file.probabilities(pixels)
+    np.testing.assert_allclose(found, by_run.probabilities(pixels, views=6), atol=1e-5)
+    assert np.abs(found - by_run.probabilities(pixels)).max() > 1e-3
+    with pytest.raises(UserError, match="views is 2, and the exported file has 6 inside; leave it out"):
+        by_file.probabilities(pixels, views=2)
+
+
+@pytest.mark.parametrize("spoilt", ["temperature", "nan"])
+def test_no_file_is_left_that_says_something_else(run, tiny, spoilt, tmp_path, monkeypatch):
+    def write_wrong(deployed, facts, path):
+        deployed.temperature = float("nan") if spoilt == "nan" else 1.01 * deployed.temperature
+        write_onnx(deployed, facts, path)
+
+    monkeypatch.setitem(exporting.WAYS, ".onnx", (write_wrong, read_onnx))
+    with pytest.raises(
+        ThumbnetError, match=r"nothing was written to .*model.onnx: what was exported says something else"
+    ) as caught:
+        export(run, tmp_path / "model.onnx", data=tiny)
+    assert caught.value.exit_code == 1 and not list(tmp_path.iterdir())
+
+
+def test_one_image_that_differs_is_enough(tmp_path):
+    said = np.full((1000, 4), 0.25, np.float32)
+    check_same(tmp_path, said + np.float32(5e-5), said)
+    other = said.copy()
+    other[700, 2] += np.float32(2e-4)
+    with pytest.raises(ThumbnetError, match=r"than the network on 1 of 1,000 images \(by 0.0002, allowed are 0.0001\)"):
+        check_same(tmp_path, other, said)
+
+
+def test_images_to_check_with_are_spread_over_the_split():
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(5, 3).tolist() == [0, 2, 4] and len(set(spread(45_000, 1000).tolist())) == 1000
+
+
+def test_a_run_that_held_nothing_out_is_checked_with_training_images(tiny, tmp_path):
+    made = recipe("general", widths=(16, 16, 32), epochs=1, batch_size=32, validation=0.0)
+    receipt = export(train(made, tiny, tmp_path / "run", machine=CPU), tmp_path / "all.onnx", data=tiny)
+    assert (receipt.split, receipt.images, receipt.temperature) == ("train", 240, 1.0)
+
+
+def test_what_cannot_be_exported_is_told_before_anything_is_computed(run, tiny, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"cannot export to model.h5; give a name that ends in .onnx or .pt2"):
+        export(run, "model.h5", data=tiny)
+    with pytest.raises(UserError, match="views is 3; choose 1, 2 or 6"):
+        export(run, tmp_path / "model.onnx", views=3, data=tiny)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(
+        UserError, match=r"exporting to ONNX needs onnxscript; install it with: pip install 'thumbnet\[export\]'"
+    ):
+        export(run, tmp_path / "model.onnx", data=tiny)
+
+
+def small_graph(tmp_path, facts=None, *, classes=3, external=False):
+    """An ONNX file that is none of ours: the mean over the pixels, times a matrix."""
+    weights = onnx.numpy_helper.from_array(np.ones((1, classes), np.float32), "weights")
+    if external:
+        weights = onnx.TensorProto(
+            name="weights", data_type=1, dims=[1, classes], data_location=onnx.TensorProto.EXTERNAL
+        )
+        weights.external_data.add(key="location", value="../secret")
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["m", "weights"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", 8, 8, 1])],
+        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", classes])], [weights],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    if facts is not None:
+        model.metadata_props.add(key=KEY, value=facts if isinstance(facts, str) else json.dumps(facts))
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+GOOD = {
+    "format": 1, "thumbnet": "0.1", "recipe": "r", "data": "d", "classes": ["a", "b", "c"], "channels": 1,
+    "image_size": [8, 8], "temperature": 1.0, "views": 1,
+}  # fmt: skip
+
+
+def test_a_file_with_the_facts_is_read(tmp_path):
+    assert load_exported(small_graph(tmp_path, GOOD)).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (None, "was not written by `thumbnet export`: it says nothing of its classes and images"),
+        ("{", "is damaged: "),
+        (GOOD | {"format": 2, "thumbnet": "9.0"}, "was written by thumbnet 9.0, whose files this one cannot read"),
+        (GOOD | {"classes": ["a", "b"]}, "is damaged: its graph takes .*; export it again"),
+        (GOOD | {"classes": ["a", "b", 3]}, "is damaged: its graph takes"),
+        (GOOD | {"channels": 3}, "is damaged: its graph takes"),
+        (GOOD | {"temperature": None}, "is damaged: 'temperature' is"),
+    ],
+)
+def test_a_file_of_somebody_else_is_refused(facts, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_exported(small_graph(tmp_path, facts))
+
+
+def test_a_file_that_names_other_files_is_refused_before_they_are_read(tmp_path):
+    (tmp_path.parent / "secret").write_bytes(np.ones(3, np.float32).tobytes())
+    with pytest.raises(UserError, match="refers to another file, which is not read; export it again"):
+        load_exported(small_graph(tmp_path, GOOD, external=True))
+
+
+def test_what_is_no_onnx_file_is_refused(file, tmp_path):
+    with pytest.raises(UserError, match=r"there is no file .*none.onnx; `thumbnet export RUN none.onnx` makes one"):
+        load_exported(tmp_path / "none.onnx")
+    content = file.read_bytes()
+    for name, wrong in (("empty", b""), ("cut", content[: len(content) // 2]), ("noise", bytes(range(256)) * 9)):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(wrong)
+        with pytest.raises(UserError, match=r"is no ONNX file, or a damaged one|cannot be computed|was not written by"):
+            load_exported(path)
+
+
+def test_a_graph_that_cannot_be_computed_is_told_in_one_line(tmp_path):
+    model = onnx.load(small_graph(tmp_path, GOOD))
+    model.graph.node[2].op_type = "Nonsense"
+    (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"odd.onnx cannot be computed: .*; export it again"):
+        load_exported(tmp_path / "odd.onnx")
+
+
+def test_what_reads_a_file_says_what_is_missing(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"an ONNX file needs onnxruntime; install it with: pip install"):
+        load_exported(file)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"an ONNX file needs onnx; install it with: pip install"):
+        load_exported(file)
+
+
+@pytest.mark.parametrize("machine", [{"device": "cuda"}, {"precision": "bf16"}])
+def test_a_file_is_computed_on_the_cpu_in_fp32(file, machine):
+    with pytest.raises(UserError, match="is computed on the CPU in fp32; leave --device and --precision out"):
+        load_exported(file, machine=thumbnet.Machine(**machine))
+    assert repr(load_exported(file, machine=CPU)) == "Classifier(10 classes, images of 28 x 28, onnxruntime, 1 thread)"
+
+
+def test_a_number_of_threads_is_checked(file):
+    with pytest.raises(UserError, match="threads is 0, and this machine has"):
+        load_exported(file, machine=thumbnet.Machine(threads=0))
+
+
+def test_the_facts_are_strict_json():
+    with pytest.raises(UserError, match="is damaged: it has a name twice"):
+        facts_of(Path("m.onnx"), '{"format": 1, "format": 1}')
+
+
+def test_the_commands_export_and_predict_without_torch(run, tiny, tmp_path):
+    trained = thumbnet_command(
+        "train", "fashion-mini", "--epochs", 1, "--widths", 16, 16, 32, "--batch-size", 250, "--out", "run", "--threads", 1,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    result = thumbnet_command("export", "run", "model.onnx", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "" and "the same class for all" in result.stdout
+    assert "uint8 N 28 28 1 in, probabilities N 10 out" in result.stdout and "600 validation images" in result.stdout
+    Image.fromarray(tiny.development.images[0, 0].numpy()).save(tmp_path / "a.png")
+    tables = [thumbnet_command("predict", it, "a.png", "--top", 3, cwd=tmp_path) for it in ("run", "model.onnx")]
+    assert tables[0].stdout == tables[1].stdout != "", tables
+    told = json.loads(thumbnet_command("export", "run", "model.pt2", "--json", cwd=tmp_path).stdout)
+    assert told["file"] == "model.pt2" and told["images"] == 600
+    refused = thumbnet_command("predict", "model.onnx", "a.png", "--sure", "0.9", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert (
+        "--sure needs the images of the run, and model.onnx is an exported file; name the run folder" in refused.stderr
+    )
+    code = "import sys; from thumbnet.cli.main import run; run(['predict', 'model.onnx', 'a.png']); print('torch' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert said.stdout.splitlines()[-1] == "False"
