@@ -8,7 +8,10 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -96,31 +99,39 @@ def chromium() -> str:
     return found
 
 
+@contextmanager
+def opened(browser: str, address: str, log: IO[bytes] | int = subprocess.DEVNULL) -> Iterator[None]:
+    """The browser at an address, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # the browser may still write as it ends
+        process = subprocess.Popen(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             f"--user-data-dir={profile}", "--enable-logging=stderr", "--window-size=1700,1200", address],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
 def seen(page: Path) -> tuple[list[dict], list[str]]:
     """What the browser shows of a page at each width, and the lines of its console."""
     browser = chromium()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the browser may still write as it ends
+    with tempfile.TemporaryDirectory() as folder:
         shutil.copy(page, Path(folder) / "page.html")
         harness = HARNESS.replace("WIDTHS", json.dumps(WIDTHS)).replace("LEAST", str(LEAST_CONTRAST))
         (Path(folder) / "harness.html").write_text(harness, encoding="utf-8")
         said = Path(folder) / "said.txt"
         with Listener(folder) as server, open(said, "wb") as log:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            process = subprocess.Popen(
-                [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--window-size=1700,1200",
-                 f"http://127.0.0.1:{server.server_address[1]}/harness.html"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-            try:
-                found = json.loads(server.answers.get(timeout=120))
-            except queue.Empty:
-                found = {"error": "no answer within two minutes"}
-            finally:
-                process.terminate()
-                process.wait(timeout=30)
-                server.shutdown()
+            with opened(browser, f"http://127.0.0.1:{server.server_address[1]}/harness.html", log):
+                try:
+                    found = json.loads(server.answers.get(timeout=120))
+                except queue.Empty:
+                    found = {"error": "no answer within two minutes"}
+            server.shutdown()
         lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
     assert isinstance(found, list), f"{found['error']}; the browser said: {lines[-20:]}"
     return found, [line for line in lines if "CONSOLE" in line and "favicon" not in line]

@@ -17,7 +17,7 @@ ORDER = [
     "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "operations", "classifier", "prediction", "exported", "loading",
-    "exporting", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
+    "exporting", "serving", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
     "benchmark", "report", "study", "classic_study", "doctor", "cli",
 ]  # fmt: skip
 

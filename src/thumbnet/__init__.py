@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from thumbnet.robustness import Robustness as Robustness
     from thumbnet.robustness import evaluate_robustness as evaluate_robustness
     from thumbnet.runs import Run as Run
+    from thumbnet.serving import serve as serve
     from thumbnet.training import train as train
 
 HOME_OF = {
@@ -60,6 +61,7 @@ HOME_OF = {
     "load": "thumbnet.loading",
     "load_dataset": "thumbnet.data.datasets",
     "recipe": "thumbnet.recipes",
+    "serve": "thumbnet.serving",
     "train": "thumbnet.training",
 }
 

@@ -71,6 +71,14 @@ where it says something else.
 
 Example: thumbnet export runs/latest model.onnx""",
     ),
+    "serve": (
+        "RUN|FILE.onnx",
+        """Classify images for the browsers and programs of this computer.
+
+A page for people; for programs, POST /predict takes the bytes of an image and answers with JSON.
+
+Example: thumbnet serve runs/latest""",
+    ),
     "report": (
         "RUN...",
         """Write the page of a run, or of several compared.

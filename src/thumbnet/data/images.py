@@ -43,19 +43,21 @@ _quiet_users = 0
 _quiet_filters = ExitStack()
 
 
-def decode_image(source: Path | bytes | Image.Image, *, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_image(
+    source: Path | bytes | Image.Image, *, channels: int, size: tuple[int, int], most_pixels: int = MAXIMUM_PIXELS
+) -> NDArray[np.uint8]:
     """Give an image as uint8 C H W: upright, on white where it is transparent, its centre resized to `size`.
 
     `source` is a file, a file's bytes or a Pillow image; the format (PNG, JPEG, WebP, the first frame of a GIF, BMP) is
     told by content, not by name. `channels` is 1 (luma) or 3 (RGB), `size` is (height, width). 16-bit grey is scaled
     to 8 bits. An image that already has the size keeps its pixels bit for bit. Raises `UserError`, naming the file, for
-    anything that is missing, not an image, damaged, or above 89,478,485 pixels (refused before it is decoded).
+    anything that is missing, not an image, damaged, or above `most_pixels` (89,478,485; refused before it is decoded).
     """
     if channels not in MODES or min(size) < 1:
         raise UserError(f"cannot make images of {channels} channels and {size} pixels; give 1 or 3, and positive sizes")
     try:
         with quiet_pillow(), opened(source) as image:
-            refuse_bomb(image)
+            refuse_bomb(image, most_pixels)
             image.load()
             transpose = UPRIGHT.get(orientation(image))
             flat = flattened(image, MODES[channels])
@@ -180,11 +182,11 @@ def opened(source: Path | bytes | Image.Image) -> Iterator[Image.Image]:
         yield image
 
 
-def refuse_bomb(image: Image.Image) -> None:
+def refuse_bomb(image: Image.Image, most_pixels: int) -> None:
     """Stop a small file that would unpack to gigabytes, by the size in its header."""
     width, height = image.size
-    if width * height > MAXIMUM_PIXELS:
-        raise ValueError(f"its {width} x {height} pixels are above the limit of {MAXIMUM_PIXELS:,}")
+    if width * height > most_pixels:
+        raise ValueError(f"its {width} x {height} pixels are above the limit of {most_pixels:,}")
 
 
 def orientation(image: Image.Image) -> Any:

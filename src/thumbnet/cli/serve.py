@@ -1,0 +1,44 @@
+"""Classify images for the browsers and programs of this computer."""
+
+import sys
+from pathlib import Path
+
+from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, described, given, print_json
+
+
+@described
+def serve(
+    run: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Whole = 8000,
+    allow_remote: bool = False,
+    machine: Measuring = MeasuringFlags(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Serve a page and an address that classify images, until Ctrl-C.
+
+    Parameters
+    ----------
+    run
+        folder written by `thumbnet train`, or a file FILE.onnx written by `thumbnet export`
+    host
+        the address to listen on; the default is reached from this computer alone
+    port
+        0 takes one that is free
+    allow_remote
+        let other computers in, for another --host; they need the token that the printed address ends in
+    """
+    from thumbnet.machine import Machine
+    from thumbnet.serving import serve
+
+    def tell(address: str) -> None:
+        if json:
+            print_json({"run": str(run), "address": address})
+        else:
+            print(f"{address}  (Ctrl-C ends it)")
+        sys.stdout.flush()  # who started this may wait for the line
+
+    serve(run, host=host, port=port, allow_remote=allow_remote, machine=Machine(**given(machine)), tell=tell)
+    print("ended", file=sys.stderr)
