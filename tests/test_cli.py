@@ -17,12 +17,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from conftest import thumbnet
+from conftest import CPU, thumbnet
 from thumbnet.cli.main import COMMANDS
 from thumbnet.cli.main import run as command_line
+from thumbnet.cli.train import guessing, outcome
+from thumbnet.files import write_json
 from thumbnet.machine import Moment, moment, others_note
-from thumbnet.recipes import recipe
+from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run
+from thumbnet.training import train
 
 SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
 
@@ -561,3 +564,19 @@ def test_a_moment_counts_the_work_of_this_process():
         pass
     now = moment()
     assert 0.25 < now.by_this - before.by_this < 0.6 and now.by_all - before.by_all > 0.1
+
+
+def test_a_run_that_may_only_guess_is_told_so(tiny, quick, tmp_path):
+    run = train(vary(quick, epochs=1), tiny, tmp_path / "run", machine=CPU)
+    kept = run.predictions("validation")
+    name, part = kept.commonest()
+    [note] = guessing(run, part)
+    assert note.startswith(
+        f"note        always answering {name!r} would be right for {part:.2%}, and this may be no better"
+    )
+    assert guessing(run, part + 1e-6) == []
+    summary = run.summary | {"validation_interval95": [part - 0.1, part + 0.1]}
+    write_json(run.path / "summary.json", summary)
+    assert note in outcome(run)
+    run.predictions_path("validation", 1).unlink()
+    assert guessing(run, 0.0) == []  # nothing is known

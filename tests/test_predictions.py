@@ -90,3 +90,7 @@ def test_a_row_of_the_csv_says_class_prediction_and_probability(some):
         assert (int(row["image"]), row["class"]) == (3 * i, some.classes[some.labels[i]])
         assert float(row["probability"]) == pytest.approx(probabilities[i].max().item(), abs=1e-6)
         assert row["correct"] == str(int(row["class"] == row["predicted"]))
+
+
+def test_the_commonest_class_and_its_part(some):
+    assert some.commonest() == ("ant", 3 / 7)

@@ -40,6 +40,11 @@ class Predictions:
         likeliest = self.logits.topk(min(guesses, len(self.classes)), dim=1).indices  # N guesses
         return (likeliest == self.labels[:, None]).any(1)
 
+    def commonest(self) -> tuple[str, float]:
+        """The class of most images, and its part of them: what always answering it would be right for."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        return self.classes[int(counts.argmax())], counts.max().item() / len(self.labels)
+
     def same_images(self, other: "Predictions") -> bool:
         """True where both are of the same images of the same data, in the same order.
 

@@ -123,7 +123,7 @@ def train(
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
-        print("\n".join(outcome(runs[0].summary) if seeds is None else seeds_outcome(runs)))
+        print("\n".join(outcome(runs[0]) if seeds is None else seeds_outcome(runs)))
 
 
 def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:
@@ -269,10 +269,23 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     return run
 
 
-def outcome(summary: dict[str, Any]) -> list[str]:
+def guessing(run: "Run", low: float) -> list[str]:
+    """A line where the network is not shown to be better than one answer for all, `low` being the least its accuracy may be."""
+    try:
+        name, part = run.predictions("validation").commonest()
+    except UserError:  # lost, or never written on a full disk
+        return []
+    if low > part:
+        return []
+    advice = "see its curves; more epochs, more images or another learning rate may help"
+    return [f"note        always answering {name!r} would be right for {part:.2%}, and this may be no better: {advice}"]
+
+
+def outcome(finished: "Run") -> list[str]:
     """What a person wants to know at the end: how good, how long, where it lies, what next."""
     from thumbnet.words import duration
 
+    summary = finished.summary
     run = Path(summary["run"])
     lines = []
     if summary["validation_accuracy"] is not None:
@@ -282,6 +295,7 @@ def outcome(summary: dict[str, Any]) -> list[str]:
             f"validation  accuracy {summary['validation_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, "
             f"{counted(summary['validation_images'], 'image')}){top5}"
         )
+        lines += guessing(finished, low)
     lines += [
         f"time        {duration(summary['train_seconds'])} training and validation, {summary['images_per_second']:,.0f} images/s",
         f"run folder  {run}",
