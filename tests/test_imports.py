@@ -18,7 +18,7 @@ ORDER = [
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "operations", "classifier", "prediction", "exported", "loading",
     "exporting", "serving", "preview", "corruptions", "robustness", "explanation", "comparison", "results", "budget",
-    "benchmark", "report", "study", "classic_study", "doctor", "cli",
+    "benchmark", "report", "study", "classic_study", "sweep", "doctor", "cli",
 ]  # fmt: skip
 
 

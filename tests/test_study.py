@@ -201,7 +201,7 @@ def test_a_study_whose_runs_hold_nothing_out_is_refused_before_it_trains():
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="is taken and holds no study"):
+    with pytest.raises(UserError, match="is taken and holds no plan of ours"):
         run_study(read_study(written(tmp_path)), tmp_path / "taken")
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from thumbnet.claims import metric_in_words
 from thumbnet.files import replacing
-from thumbnet.recipes import title_of
+from thumbnet.recipes import as_typed, title_of
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.schedule import learning_rate
 from thumbnet.words import shortened, told_apart
@@ -432,4 +432,47 @@ def effects_figure(pairs: "Sequence[Pair]", metric: str) -> Figure:
     axes.set_xlabel("difference in nats" if metric == "loss" else "difference in points")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def sweep_figure(
+    values: "Mapping[str, tuple[Sequence[Any], Sequence[float]]]",
+    best: int,
+    metric: str,
+    *,
+    by_factors: Sequence[str] = (),
+) -> Figure:
+    """What every trial reached by the value of each field, a panel per field; the trial at place `best` marked.
+
+    The fields `by_factors` have a logarithmic axis.
+    """
+    columns = len(values) if len(values) < 4 else 2 if len(values) == 4 else 3
+    rows = -(-len(values) // columns)
+    figure = Figure(figsize=(4 * columns, 0.5 + 3 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axes in panels[len(values) :]:
+        axes.set_visible(False)
+    for axes, (name, (x, y)) in zip(panels, values.items(), strict=False):
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in x)
+        shown = x if numbers else [as_typed(value) for value in x]
+        axes.scatter(shown, y, color=TRAINING, alpha=0.6, s=24)
+        axes.scatter(
+            [shown[best]], [y[best]], color=VALIDATION, s=60, marker="D", zorder=3, label="the best, chosen for it"
+        )
+        if name in by_factors:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        elif numbers and all(isinstance(value, int) for value in x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not numbers:
+            axes.margins(x=0.3)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if metric != "loss":
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper right")
+    figure.supylabel(f"validation {metric_in_words(metric)}", fontsize=10)
     return figure

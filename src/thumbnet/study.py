@@ -258,7 +258,7 @@ def run_study(
     refuse_taken(folder)
     make_folder(folder)
     cells = study.cells()
-    threads = (machine.threads if machine else None) or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
+    threads = share_of_cores(machine or Machine(), jobs)
     running = Running()
     with alone_in(folder, "at the study"), StopSignals() as stop, leaving_no_process(running):
         write_plan(study, folder)
@@ -321,12 +321,17 @@ def seconds_of_run(recipe: Recipe, data: "Dataset", backend: "Backend") -> float
     return training_seconds(recipe, cut, step_seconds(recipe, cut, backend, steps=3))
 
 
+def share_of_cores(machine: Machine, jobs: int) -> int | None:
+    """Threads of each of so many processes at a time; None leaves it to the one that is alone."""
+    return machine.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
+
+
 def refuse_taken(folder: Path) -> None:
     """Raise `UserError` where something other than a study is in the folder's place, before anything is written there."""
     if not folder.exists() or (folder / "plan.json").is_file():
         return
     if not folder.is_dir() or any(not path.name.startswith(".lock") for path in folder.iterdir()):
-        raise UserError(f"{folder} is taken and holds no study; give another --out")
+        raise UserError(f"{folder} is taken and holds no plan of ours; give another --out")
 
 
 def write_plan(study: Study, folder: Path) -> None:

@@ -103,6 +103,15 @@ Called again, it goes on where it stopped.
 
 Example: thumbnet study classic --scale 0.05""",
     ),
+    "sweep": (
+        "FILE",
+        """Search better values of recipe fields.
+
+The best of the trials is trained again on fresh seeds, beside the recipe as it is, and only that is claimed. Called again,
+it goes on where it stopped.
+
+Example: thumbnet sweep rates.toml --jobs 2""",
+    ),
     "doctor": (
         "[NAME|FOLDER]",
         """Examine a data set for faults, or this machine.

@@ -1,0 +1,258 @@
+"""Sweeps: what is proposed and kept, what may be claimed of the best, and what a sweep file may not say."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import CPU, ONE_THREAD
+from conftest import thumbnet as thumbnet_command
+from thumbnet import sweep as sweeping
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.files import read_json, write_json
+from thumbnet.recipes import recipe
+from thumbnet.sweep import (
+    Range,
+    Trials,
+    changed_fields,
+    found_in,
+    read_sweep,
+    run_sweep,
+    sweep_of,
+    values_by_field,
+    write_sweep,
+)
+from thumbnet.training import train
+
+pytest.importorskip("optuna", reason="sweeps need the extra `tune`")
+
+SEARCH = {"learning_rate": {"low": 0.01, "high": 1.0, "log": True}, "crop": {"low": 0, "high": 4}}
+FILE = {"dataset": "fashion-mini", "recipe": "general", "trials": 12, "search": SEARCH}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """A run folder that stands for every trial's."""
+    made = recipe("general", widths=(8, 8, 16), epochs=1, batch_size=32)
+    return train(made, tiny, tmp_path_factory.mktemp("finished") / "run", machine=CPU).path
+
+
+@pytest.fixture
+def by_rule(finished, monkeypatch):
+    """Trials end at once and reach what a function of their recipe says, None for failure; gives the cells begun."""
+    begun = []
+
+    def use(rule):
+        def start(cell, folder, running, machine, threads, data_dir):
+            begun.append(cell.recipe)
+            value = rule(cell.recipe)
+            out = folder / "cells" / cell.name
+            if value is not None:
+                shutil.copytree(finished, out)
+                write_json(out / "summary.json", read_json(out / "summary.json") | {"validation_accuracy": value})
+            process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({int(value is None)})"])
+            running.processes[cell.name] = (process, cell, 0.0)
+
+        monkeypatch.setattr(sweeping, "start", start)
+        return begun
+
+    return use
+
+
+def near_a_third(made):
+    return 1 - abs(made.learning_rate - 0.3) / 2 - made.crop / 100
+
+
+def test_the_best_is_found_and_told_with_what_mattered(by_rule, tmp_path):
+    begun = by_rule(near_a_third)
+    sweep = sweep_of(FILE, default_name="rates")
+    found = run_sweep(sweep, tmp_path / "out")
+    assert len(begun) == len(found.trials) == 12
+    assert begun[0] == sweep.recipe  # the first trial is the recipe as it is
+    assert {made.seed for made in begun} == {0}
+    assert found.best.value == max(row.value for row in found.trials) == near_a_third(found.recipe)
+    assert found.best.value > near_a_third(sweep.recipe)
+    assert changed_fields(sweep, found).keys() <= {"learning_rate", "crop"}
+    assert all(0.01 <= made.learning_rate <= 1 and made.crop in range(5) for made in begun)
+    assert sum(found.importance.values()) == pytest.approx(1) and found.importance["learning_rate"] > 0.5
+    assert len(values_by_field(found)["crop"][0]) == 12
+    write_sweep(sweep, tmp_path / "out", found, None)
+    told = read_json(tmp_path / "out" / "sweep.json")
+    assert told["best"] == found.best.number and len(told["trials"]) == 12 and told["confirmed"] is None
+    assert "learning_rate" in (tmp_path / "out" / "best.toml").read_text()
+
+
+def test_more_trials_go_on_and_are_the_same_as_without_a_stop(by_rule, tmp_path):
+    by_rule(near_a_third)
+    whole = run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "whole")
+    run_sweep(sweep_of(FILE | {"trials": 5}, default_name="rates"), tmp_path / "parts")
+    begun = by_rule(near_a_third)
+    before = len(begun)
+    parts = run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "parts")
+    assert len(begun) - before == 7
+    assert parts.trials == whole.trials and parts.best == whole.best
+
+
+def test_a_trial_that_was_stopped_is_gone_on_with_and_one_that_had_ended_is_kept(by_rule, finished, tmp_path):
+    begun = by_rule(near_a_third)
+    sweep = sweep_of(FILE | {"trials": 4}, default_name="rates")
+    run_sweep(sweep_of(FILE | {"trials": 2}, default_name="rates"), tmp_path / "out")
+    left = Trials(sweep, tmp_path / "out")
+    stopped, heard_of_by_nobody = left.propose(print), left.propose(print)
+    shutil.copytree(finished, tmp_path / "out" / "cells" / heard_of_by_nobody.name)
+    del begun[:]
+    found = run_sweep(sweep, tmp_path / "out")
+    assert begun == [stopped.recipe]
+    assert [row.number for row in found.trials] == [0, 1, 2, 3]
+    assert found.trials[3].value == read_json(finished / "summary.json")["validation_accuracy"]
+
+
+def test_failed_trials_are_counted_and_passed_over(by_rule, tmp_path):
+    said = []
+    by_rule(lambda made: None if made.crop >= 2 else near_a_third(made))
+    found = run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "out", tell=said.append)
+    failed = [row for row in found.trials if row.value is None]
+    assert failed and all(row.changes["crop"] >= 2 for row in failed) and found.recipe.crop < 2
+    assert sum("failed; see" in line for line in said) == len(failed)
+
+
+def test_where_every_trial_fails_that_is_the_outcome(by_rule, tmp_path):
+    by_rule(lambda made: None)
+    with pytest.raises(TrainingFailed, match=r"every trial failed; see .*cells.*, and search other values"):
+        run_sweep(sweep_of(FILE | {"trials": 2}, default_name="rates"), tmp_path / "out")
+
+
+def test_values_that_do_not_go_together_are_told_and_count_as_made(by_rule, tmp_path):
+    by_rule(near_a_third)
+    said = []
+    search = {"batch_size": [100, 125], "micro_batch": [0, 50]}
+    found = run_sweep(sweep_of(FILE | {"search": search}, default_name="b"), tmp_path / "out", tell=said.append)
+    assert any("not made: micro_batch 50 does not divide batch_size 125" in line for line in said)
+    assert len(found.trials) == 12 and found.best.value is not None
+
+
+def test_lists_of_values_are_tried_as_the_field_has_them(by_rule, tmp_path):
+    begun = by_rule(lambda made: 0.9 if made.widths == (16, 32, 32) and not made.flip else 0.5)
+    search = {"widths": [[8, 8, 16], [16, 32, 32]], "flip": [True, False], "optimizer": ["muon", "sgd"]}
+    sweep = sweep_of(FILE | {"search": search}, default_name="lists")
+    found = run_sweep(sweep, tmp_path / "out", jobs=2)
+    assert {made.widths for made in begun} == {(8, 8, 16), (16, 32, 32)} and {made.flip for made in begun} == {
+        True,
+        False,
+    }
+    assert found.best.value == 0.9 and found.recipe.widths == (16, 32, 32) and found.recipe.flip is False
+
+
+def test_a_loss_is_made_small(finished, tmp_path):
+    trials = Trials(sweep_of(FILE | {"metric": "loss"}, default_name="loss"), tmp_path)
+    for value in (0.7, 0.4, 0.9):
+        trials.record(trials.propose(print), value)
+    assert found_in(trials, tmp_path).best.value == 0.4
+
+
+def test_another_plan_in_the_folder_is_refused(by_rule, tmp_path):
+    by_rule(near_a_third)
+    run_sweep(sweep_of(FILE | {"trials": 1}, default_name="rates"), tmp_path / "out")
+    other = sweep_of(FILE | {"search": {"crop": SEARCH["crop"]}}, default_name="rates")
+    with pytest.raises(
+        UserError, match="holds another plan: its search differs; give another --out, or the plan of then"
+    ):
+        run_sweep(other, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="is taken and holds no plan of ours; give another --out"):
+        run_sweep(other, tmp_path / "mine")
+
+
+def test_a_signal_stops_between_trials(by_rule, tmp_path):
+    by_rule(lambda made: os.kill(os.getpid(), signal.SIGTERM) or 0.5)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command goes on with the sweep"):
+        run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "out")
+
+
+def test_the_best_is_confirmed_on_seeds_that_no_trial_had():
+    sweep = sweep_of(FILE | {"seeds": 3}, default_name="rates")
+    study = sweep.confirming(recipe("general", crop=3))
+    assert study.seeds == (1, 2, 3) and [variant.name for variant in study.variants] == ["as it is", "best found"]
+    assert all(cell.recipe.seed != sweep.recipe.seed for cell in study.cells())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"serach": {}}, "unknown key 'serach'; did you mean 'search'"),
+        ({"search": {}}, r"nothing to search: give a table \[search\] with at least one field"),
+        ({"search": {"learning_rat": [0.1, 0.2]}}, "unknown recipe field 'learning_rat'; did you mean 'learning_rate'"),
+        ({"search": {"seed": [1, 2]}}, "search: seed cannot be searched"),
+        ({"search": {"validation": [0.1, 0.2]}}, "search: validation cannot be searched; it says what is measured"),
+        ({"search": {"widths": {"low": 1, "high": 2}}}, "search: widths is no single number; give a list of values to try"),
+        ({"search": {"crop": {"low": 1}}}, "search: crop is .*; give low and high, and log = true for steps by factors"),
+        ({"search": {"crop": {"low": 1, "high": 2, "log": 1}}}, "give low and high, and log = true"),
+        ({"search": {"crop": {"low": 3, "high": 1}}}, "search: crop goes from 3 to 1; give a low that is below high"),
+        ({"search": {"head_rate": {"low": 0, "high": 1, "log": True}}}, "give a low above 0 that is below high"),
+        ({"search": {"crop": {"low": 0.5, "high": 3}}}, "crop is 0.5; give a whole number"),
+        ({"search": {"learning_rate": {"low": "a", "high": 3}}}, "learning_rate is 'a'; give a number"),
+        ({"search": {"crop": [1]}}, "search: crop is .1.; give a list of two values or more, or low and high"),
+        ({"search": {"crop": 1}}, "search: crop is 1; give a list of two values or more"),
+        ({"search": {"crop": [1, 1]}}, "search: crop has a value twice"),
+        ({"search": {"optimizer": ["muon", "mun"]}}, "optimizer is 'mun'; choose one of"),
+        ({"trials": 0}, "trials is 0; give a whole number from 1 to 10,000"),
+        ({"seeds": True}, "seeds is True; give a whole number from 1 to 10,000"),
+        ({"metric": "f1"}, "metric is 'f1'; choose accuracy, top5 or loss"),
+        ({"name": "a/b"}, "name is 'a/b'; give one that a folder can have"),
+        ({"fields": 3}, r"fields is not a table; begin it with \[fields\]"),
+        ({"fields": {"seed": 3}}, "seed is set by the sweep itself; leave it out of .fields."),
+        ({"fields": {"validation": 0}}, r"trains on all images \(validation 0\), so that nothing is left to judge trials by"),
+        ({"recipe": "genral"}, "unknown recipe 'genral'"),
+    ],
+)  # fmt: skip
+def test_what_a_sweep_file_may_not_say(changes, message):
+    with pytest.raises(UserError, match=message):
+        sweep_of(FILE | changes, default_name="rates")
+
+
+def test_a_range_and_a_list_are_read(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'recipe = "general"\n[search]\ncrop = { low = 0, high = 2 }\nflip = [true, false]\n'
+    )
+    sweep = read_sweep(tmp_path / "s.toml")
+    assert sweep.space == {"crop": Range(0, 2), "flip": (True, False)} and (sweep.trials, sweep.seeds) == (20, 5)
+    assert sweep.name == "s" and sweep.dataset == "fashion-mini"
+    (tmp_path / "s.toml").write_text("trials = 1\n")
+    with pytest.raises(UserError, match=r"s.toml: nothing to search"):
+        read_sweep(tmp_path / "s.toml")
+
+
+def test_without_optuna_the_way_to_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"a sweep needs optuna; install it with: pip install 'thumbnet\[tune\]'"):
+        run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "out")
+
+
+def test_the_command_searches_confirms_and_goes_on(tmp_path):
+    (tmp_path / "rates.toml").write_text(
+        'trials = 2\nseeds = 1\nrecipe = "general"\n[fields]\nepochs = 1\nwidths = [8, 8, 16]\nbatch_size = 250\n'
+        "[search]\nlearning_rate = [0.0001, 0.2]\n"
+    )
+    plan = thumbnet_command("sweep", "rates.toml", "--plan", cwd=tmp_path, **ONE_THREAD)
+    assert "2 trials and 2 x 1 fresh seed: 4 runs, about " in plan.stdout, plan.stderr
+    assert not (tmp_path / "sweeps").exists()
+    result = thumbnet_command("sweep", "rates.toml", "--jobs", 2, "--threads", 1, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["trials"] == 2 and told["best"]["changes"]["learning_rate"] in (0.0001, 0.2)
+    assert [group["name"] for group in told["confirmed"]["groups"]] == ["as it is", "best found"]
+    again = thumbnet_command("sweep", "rates.toml", "--threads", 1, cwd=tmp_path)
+    assert again.returncode == 0 and "2 trials, 2 made already" in again.stderr
+    assert "which being chosen flatters" in again.stdout
+    folder = tmp_path / "sweeps" / "rates"
+    assert (folder / "trials.png").is_file() and (folder / "best.toml").is_file()
+    assert (folder / "confirmed" / f"trial-{told['best']['trial']}" / "study.html").is_file()
+    assert not list(tmp_path.rglob("test-openings.jsonl"))
+    missing = thumbnet_command("sweep", "none.toml", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "there is no sweep file none.toml; give a TOML file with a table [search]" in missing.stderr
