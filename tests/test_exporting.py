@@ -16,8 +16,8 @@ from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet import exporting
 from thumbnet.errors import ThumbnetError, UserError
-from thumbnet.exported import FORMAT, KEY, Facts, facts_of, load_exported
-from thumbnet.exporting import Deployed, check_same, export, read_onnx, spread, write_onnx
+from thumbnet.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
+from thumbnet.exporting import Deployed, check_same, export, in_batches, read_onnx, spread, write_onnx
 from thumbnet.files import sha256_of
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
@@ -53,14 +53,14 @@ def test_every_model_says_the_same_as_a_file(name, channels, part, tmp_path):
             layer.running_mean.normal_(0, 0.1, generator=random)
             layer.running_var.uniform_(0.5, 2, generator=random)
     model = Preprocessed(network, [0.5] * channels, [0.25] * channels, part).eval()
-    facts = Facts(FORMAT, "0", "r", "d", tuple("abcde"), channels, (32, 32), 0.5, 2)
+    facts = Facts(FORMAT, "0", "r", "d", tuple("abcde"), channels, (32, 32), 0.5, 2, "")
     deployed = Deployed(model, facts.temperature, facts.views).eval()
     write_onnx(deployed, facts, tmp_path / "model.onnx")
     pixels = torch.randint(0, 256, (11, channels, 32, 32), dtype=torch.uint8, generator=random)
     with torch.no_grad():
         expected = deployed(pixels.permute(0, 2, 3, 1)).numpy()
     assert np.abs(expected - expected[0]).max() > 1e-3  # the images matter
-    np.testing.assert_allclose(read_onnx(tmp_path / "model.onnx")(pixels.numpy()), expected, atol=1e-5)
+    np.testing.assert_allclose(in_batches(read_onnx(tmp_path / "model.onnx"), pixels.numpy()), expected, atol=1e-5)
 
 
 def test_a_network_can_be_compiled_by_torch_and_says_the_same():
@@ -82,6 +82,9 @@ def test_an_export_is_checked_with_validation_images_and_leaves_a_receipt(run, t
     assert receipt.accuracy == receipt.accuracy_of_run == run.summary["validation_accuracy"]
     assert receipt.temperature == run.temperature != 1
     assert run.test_openings == 0
+    assert (
+        receipt.weights_of_run == sha256_of(run.path / "model.safetensors") and receipt.fingerprint == tiny.fingerprint
+    )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, f"{path.name}.receipt.json"]
 
 
@@ -171,6 +174,8 @@ def small_graph(tmp_path, facts=None, *, classes=3, external=False):
         [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", classes])], [weights],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    if isinstance(facts, dict):
+        facts = facts | {"weights": digest_of(model)}
     if facts is not None:
         model.metadata_props.add(key=KEY, value=facts if isinstance(facts, str) else json.dumps(facts))
     path = tmp_path / "foreign.onnx"
@@ -180,7 +185,7 @@ def small_graph(tmp_path, facts=None, *, classes=3, external=False):
 
 GOOD = {
     "format": 1, "thumbnet": "0.1", "recipe": "r", "data": "d", "classes": ["a", "b", "c"], "channels": 1,
-    "image_size": [8, 8], "temperature": 1.0, "views": 1,
+    "image_size": [8, 8], "temperature": 1.0, "views": 1, "weights": "",
 }  # fmt: skip
 
 
@@ -193,16 +198,32 @@ def test_a_file_with_the_facts_is_read(tmp_path):
     [
         (None, "was not written by `thumbnet export`: it says nothing of its classes and images"),
         ("{", "is damaged: "),
-        (GOOD | {"format": 2, "thumbnet": "9.0"}, "was written by thumbnet 9.0, whose files this one cannot read"),
+        (GOOD | {"format": 2, "thumbnet": "9.0"}, "was written by thumbnet '9.0', whose files this one cannot read"),
         (GOOD | {"classes": ["a", "b"]}, "is damaged: its graph takes .*; export it again"),
-        (GOOD | {"classes": ["a", "b", 3]}, "is damaged: its graph takes"),
         (GOOD | {"channels": 3}, "is damaged: its graph takes"),
+        (GOOD | {"classes": ["a", "b", 3]}, "is damaged: its classes, image size, channels or views are none"),
+        (GOOD | {"classes": ["a", "b", "b"]}, "is damaged: its classes"),
+        (GOOD | {"image_size": [8.0, 8]}, "is damaged: its classes, image size"),
+        (GOOD | {"image_size": [8]}, "is damaged: its classes, image size"),
+        (GOOD | {"channels": 2}, "is damaged: its classes, image size, channels"),
+        (GOOD | {"views": 0}, "is damaged: its classes, image size, channels or views"),
         (GOOD | {"temperature": None}, "is damaged: 'temperature' is"),
     ],
 )
 def test_a_file_of_somebody_else_is_refused(facts, message, tmp_path):
     with pytest.raises(UserError, match=message):
         load_exported(small_graph(tmp_path, facts))
+
+
+def test_weights_and_answers_that_are_wrong_are_noticed(tmp_path):
+    path = small_graph(tmp_path, GOOD)
+    with pytest.raises(UserError, match="is damaged: its answers are no probabilities; export it again"):
+        load_exported(path).predict_proba(np.full((1, 8, 8), 200, np.uint8))  # 200 for each class
+    content = path.read_bytes()
+    one = np.float32(1).tobytes()
+    path.write_bytes(content.replace(3 * one, 2 * one + np.float32(2).tobytes(), 1))
+    with pytest.raises(UserError, match="is damaged: its weights are not those that were exported; export it again"):
+        load_exported(path)
 
 
 def test_a_file_that_names_other_files_is_refused_before_they_are_read(tmp_path):
@@ -214,6 +235,16 @@ def test_a_file_that_names_other_files_is_refused_before_they_are_read(tmp_path)
 def test_what_is_no_onnx_file_is_refused(file, tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*none.onnx; `thumbnet export RUN none.onnx` makes one"):
         load_exported(tmp_path / "none.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(
+        UserError, match=r"is a folder; give an exported file, or a run folder whose name does not end in .onnx"
+    ):
+        load_exported(tmp_path / "folder.onnx")
+    (tmp_path / "model.pt2").touch()
+    with pytest.raises(
+        UserError, match=r"is for torch, and not read here: its format can hold code; export an .onnx file"
+    ):
+        thumbnet.load(tmp_path / "model.pt2")
     content = file.read_bytes()
     for name, wrong in (("empty", b""), ("cut", content[: len(content) // 2]), ("noise", bytes(range(256)) * 9)):
         path = tmp_path / f"{name}.onnx"
@@ -228,6 +259,85 @@ def test_a_graph_that_cannot_be_computed_is_told_in_one_line(tmp_path):
     (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match=r"odd.onnx cannot be computed: .*; export it again"):
         load_exported(tmp_path / "odd.onnx")
+
+
+def test_a_file_damaged_anywhere_costs_one_line_or_says_what_it_said(file, tiny, capfd):
+    content, pixels = bytearray(file.read_bytes()), tiny.development.images[:2].numpy()
+    random = np.random.default_rng(0)
+    complaints = []
+    damaged = file.with_name("damaged.onnx")
+    for _ in range(150):
+        wrong = bytearray(content)
+        for place in random.integers(0, len(wrong) if len(complaints) % 2 else 4000, size=3):
+            wrong[place] = random.integers(256)
+        damaged.write_bytes(wrong)
+        try:
+            assert load_exported(damaged).probabilities(pixels).shape == (2, 10)
+        except UserError as error:
+            complaints.append(str(error))
+    assert len(complaints) > 20 and not any("\n" in line for line in complaints)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("place", ["subgraph", "function", "sparse"])
+def test_other_files_are_noticed_wherever_a_graph_names_them(place, tmp_path):
+    away = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    away.external_data.add(key="location", value="secret")
+    model = onnx.load(small_graph(tmp_path, GOOD))
+    if place == "subgraph":
+        inner = helper.make_graph([], "inner", [], [helper.make_tensor_value_info("w", 1, [1])], [away])
+        model.graph.node[0].attribute.append(helper.make_attribute("body", inner))
+    elif place == "function":
+        node = helper.make_node("Constant", [], ["w"])
+        node.attribute.append(helper.make_attribute("value", away))
+        model.functions.append(helper.make_function("here", "f", [], ["w"], [node], [helper.make_opsetid("", 13)]))
+    else:
+        model.graph.sparse_initializer.add().values.CopyFrom(away)
+    (tmp_path / "hidden.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="refers to another file"):
+        load_exported(tmp_path / "hidden.onnx")
+
+
+def test_an_earlier_file_stays_where_the_new_one_fails_and_its_receipt_goes_with_it(run, tiny, tmp_path, monkeypatch):
+    path, receipt = tmp_path / "model.pt2", tmp_path / "model.pt2.receipt.json"
+    export(run, path, data=tiny)
+    before = path.read_bytes(), receipt.read_bytes()
+    write, read = exporting.WAYS[".pt2"]
+    monkeypatch.setitem(
+        exporting.WAYS, ".pt2", (write, lambda path: lambda pixels: np.zeros((len(pixels), 10), np.float32))
+    )
+    with pytest.raises(ThumbnetError, match="says something else"):
+        export(run, path, data=tiny)
+    assert (path.read_bytes(), receipt.read_bytes()) == before
+    monkeypatch.setitem(exporting.WAYS, ".pt2", (write, read))
+    monkeypatch.setattr(exporting, "write_json", lambda path, value: 1 / 0)  # the power fails here
+    with pytest.raises(ZeroDivisionError):
+        export(run, path, views=2, data=tiny)
+    assert path.read_bytes() != before[0] and not receipt.exists()
+
+
+def test_images_go_through_the_file_in_batches_of_one_of_seven_and_of_what_memory_holds():
+    sizes = []
+    pixels = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1).repeat(224, 2).repeat(224, 3)
+    found = in_batches(lambda part: sizes.append(len(part)) or part[:, 0, 0, :1].astype(np.float32), pixels)
+    assert sizes == [1, 7, 10, 10, 2] and found[:, 0].tolist() == list(range(30))
+    del sizes[:]
+    in_batches(lambda part: sizes.append(len(part)) or part[:, 0, 0], pixels[:3])
+    assert sizes == [1, 2]
+
+
+def test_the_example_of_the_page_says_what_thumbnet_says(file, tiny, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+    [code] = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    Image.fromarray(tiny.development.images[4, 0].numpy()).resize((90, 90)).convert("RGB").save(tmp_path / "photo.png")
+    (tmp_path / "model.onnx").write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    [ranking] = [load_exported("model.onnx").predict_proba(["photo.png"])[0]]
+    name, value = capsys.readouterr().out.rsplit(maxsplit=1)
+    assert name == load_exported("model.onnx").classes[ranking.argmax()] and float(value) == pytest.approx(
+        ranking.max()
+    )
 
 
 def test_what_reads_a_file_says_what_is_missing(file, monkeypatch):
@@ -267,7 +377,11 @@ def test_the_commands_export_and_predict_without_torch(run, tiny, tmp_path):
     assert result.stderr == "" and "the same class for all" in result.stdout
     assert "uint8 N 28 28 1 in, probabilities N 10 out" in result.stdout and "600 validation images" in result.stdout
     Image.fromarray(tiny.development.images[0, 0].numpy()).save(tmp_path / "a.png")
-    tables = [thumbnet_command("predict", it, "a.png", "--top", 3, cwd=tmp_path) for it in ("run", "model.onnx")]
+    words = ("predict", "run", "a.png", "--top", 3, "--precision", "fp32")
+    tables = [
+        thumbnet_command(*words, cwd=tmp_path),
+        thumbnet_command("predict", "model.onnx", *words[2:], cwd=tmp_path),
+    ]
     assert tables[0].stdout == tables[1].stdout != "", tables
     told = json.loads(thumbnet_command("export", "run", "model.pt2", "--json", cwd=tmp_path).stdout)
     assert told["file"] == "model.pt2" and told["images"] == 600

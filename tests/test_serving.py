@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ from thumbnet.loading import load
 from thumbnet.recipes import recipe
 from thumbnet.serving import application, serve
 from thumbnet.serving.endpoints import LARGEST_BODY, PAGE, WAITING, About, received
+from thumbnet.serving.server import settings
 from thumbnet.training import train
 
 ABOUT = About("runs/x", "general", "tiny")
@@ -61,17 +63,17 @@ def png(pixels):
 class Fixed(Classifier):
     """Says the same of every image, or fails."""
 
-    def __init__(self, classes=("cat", "dog", "<img src=x onerror=document.title='run'>"), *, fails=False):
+    def __init__(self, classes=("cat", "dog", "<img src=x onerror=document.title='run'>"), *, fails=False, of=0.1):
         super().__init__(classes, 1, (8, 8))
-        self.fails = fails
+        self.fails, self.of = fails, of
 
     def computed_by(self):
         return "a table"
 
     def probabilities(self, pixels, *, views=1):
-        if self.fails:
+        if self.fails and pixels.any():  # not when the server warms up
             raise RuntimeError("broken")
-        return np.tile(np.linspace(1, 2, len(self.classes), dtype=np.float32) / 10, (len(pixels), 1))
+        return np.tile(self.of * np.linspace(1, 2, len(self.classes), dtype=np.float32), (len(pixels), 1))
 
 
 def client(classifier=None, **options):
@@ -103,17 +105,22 @@ def test_it_tells_what_it_serves():
     [
         ("POST", "/predict", b"", {}, 400, "the body is empty; send the bytes of an image"),
         ("POST", "/predict", b"<svg/>", {}, 400, "it is no PNG, JPEG, WebP, GIF or BMP image"),
-        ("POST", "/predict", b"x" * (LARGEST_BODY + 1), {}, 413, "the image has 16777217 bytes; at most 16,777,216 are taken"),
+        ("POST", "/predict", b"x" * (LARGEST_BODY + 1), {}, 413, "the image has 16,777,217 bytes; at most 16,777,216 are taken"),
         ("POST", "/predict", b"x", {"content-type": "multipart/form-data; boundary=b"}, 415, "send the image itself, not a form"),
         ("POST", "/predict?top=0", b"x", {}, 400, "top is '0'; give 1 to 3"),
         ("POST", "/predict?top=4", b"x", {}, 400, "top is '4'; give 1 to 3"),
         ("POST", "/predict?top=%C2%B2", b"x", {}, 400, "give 1 to 3"),
         ("POST", "/predict?top=99999999999999", b"x", {}, 400, "give 1 to 3"),
-        ("GET", "/predict", None, {}, 405, "Method Not Allowed"),
-        ("DELETE", "/model", None, {}, 405, "Method Not Allowed"),
-        ("GET", "/page/../../../etc/passwd", None, {}, 404, "Not Found"),
-        ("GET", "/%2e%2e/%2e%2e/etc/passwd", None, {}, 404, "Not Found"),
-        ("GET", "/model", None, {"host": "evil.example"}, 403, "this server answers to 127.0.0.1 only, not to 'evil.example'"),
+        ("POST", "/predict?top=0000000000000003", b"x", {}, 400, "give 1 to 3"),
+        ("POST", "/predict?top=" + "0" * 5000 + "3", b"x", {}, 400, "give 1 to 3"),
+        ("GET", "/model", None, {"x": "a" * (1 << 15)}, 431, "the headers have more than 16,384 bytes"),
+        ("GET", "/model", None, {"sec-fetch-site": "cross-site"}, 403, "pages of other sites may not use this server"),
+        ("GET", "/", None, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403, "pages of other sites may not"),
+        ("GET", "/predict", None, {}, 405, "there is no GET /predict; there are GET /, GET /model"),
+        ("DELETE", "/model", None, {}, 405, "there is no DELETE /model; there are GET /,"),
+        ("GET", "/page/../../../etc/passwd", None, {}, 404, "; there are GET /, GET /model, GET /health and POST /predict"),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", None, {}, 404, "; there are GET /, GET /model, GET /health and POST /predict"),
+        ("GET", "/model", None, {"host": "evil.example"}, 403, "names of this computer only, not to 'evil.example'"),
         ("GET", "/model", None, {"host": "127.0.0.1.evil.example:8000"}, 403, "this server answers to"),
         ("GET", "/model", None, {"host": "[::1"}, 403, "this server answers to"),
         ("POST", "/predict", b"x", {"origin": "null"}, 403, "pages of 'null' may not use this server"),
@@ -134,14 +141,14 @@ def test_an_image_that_would_unpack_to_gigabytes_is_refused_by_its_header():
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     answer = client().post("/predict", content=bytes(content))
     assert (
-        answer.status_code == 400 and "10000 x 10000 pixels are above the limit of 50,000,000" in answer.json()["error"]
+        answer.status_code == 400 and "10000 x 10000 pixels are above the limit of 16,000,000" in answer.json()["error"]
     )
 
 
 def test_the_page_of_this_server_may_use_it_and_no_other_may_frame_it(picture):
     answer = client().post("/predict", content=picture, headers={"origin": LOCAL})
     assert answer.status_code == 200
-    page = client().get("/")
+    page = client().get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"})  # a link to it
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
@@ -149,7 +156,7 @@ def test_the_page_of_this_server_may_use_it_and_no_other_may_frame_it(picture):
 
 
 def test_other_computers_need_the_token():
-    remote = client(host="0.0.0.0", token="secret")
+    remote = client(any_host=True, token="secret")
     for headers in (
         {},
         {"authorization": "Bearer wrong"},
@@ -160,18 +167,24 @@ def test_other_computers_need_the_token():
         assert answer.status_code == 401 and answer.json()["error"] == "send the token: Authorization: Bearer TOKEN"
     assert remote.post("/predict", content=b"x").status_code == 401
     assert remote.get("/model", headers={"authorization": "Bearer secret", "host": "my.computer"}).status_code == 200
+    assert remote.get("/model", headers={"authorization": "bearer secret"}).status_code == 200
     assert remote.get("/").status_code == remote.get("/health").status_code == 200
 
 
 def test_a_failure_is_told_without_what_failed(picture):
     answer = client(Fixed(fails=True)).post("/predict", content=picture)
     assert answer.status_code == 500 and answer.json() == {"error": "the server failed; its terminal says why"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_answer_that_is_no_number_is_told(picture):
+    answer = client(Fixed(of=np.nan)).post("/predict", content=picture)
+    assert answer.status_code == 400 and answer.json()["error"] == "the network's answer to this image is no number"
 
 
 def test_too_many_at_once_are_told_to_come_again(picture):
     app = application(Fixed(), ABOUT)
-    [endpoint] = [route.endpoint for route in app.routes if route.path == "/predict"]
-    service = endpoint.__self__
+    service = service_of(app)
     service.inside = WAITING
     answer = TestClient(app, base_url=LOCAL).post("/predict", content=picture)
     assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
@@ -199,11 +212,17 @@ def test_a_sender_that_is_too_slow_or_announces_nothing_is_bounded(monkeypatch):
     assert large.value.status_code == 413 and "the image is larger than 16,777,216 bytes" in large.value.detail
 
 
+def service_of(app):
+    """What answers POST /predict."""
+    [endpoint] = [route.endpoint for route in app.app.routes if route.path == "/predict"]
+    return endpoint.__self__
+
+
 @contextmanager
 def answering(app):
-    """A real server in this process; gives its port."""
+    """A real server in this process, set as `serve` sets it; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", limit_concurrency=128))
+        server = uvicorn.Server(settings(app))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
@@ -235,15 +254,44 @@ NOISE = [
 
 
 def test_noise_and_senders_that_leave_do_not_end_it(picture):
-    with answering(application(Fixed(), ABOUT)) as port:
+    app = application(Fixed(), ABOUT)
+    with answering(app) as port:
         for noise in NOISE:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
                 raw.sendall(noise)
-                if b"half" not in noise:
-                    raw.settimeout(0.2)
-                    with suppress(OSError):
-                        raw.recv(1000)
+                raw.settimeout(0.5)
+                said = b""
+                with suppress(OSError):
+                    said = raw.recv(1000)
+            fine = b"HTTP/1.1 200" if b"GET" in noise else b"none"  # some of it is nearly HTTP
+            assert not said.startswith((b"HTTP/1.1 5", b"HTTP/1.1 2")) or said.startswith(fine), (noise[:60], said)
             assert ask(port, picture)[0] == 200, noise[:60]
+        for _ in range(2 * WAITING):  # each leaves in the middle of its image
+            with socket.create_connection(("127.0.0.1", port)) as raw:
+                raw.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nhalf")
+        answers = (
+            ask(port, picture)[0] for _ in range(100) if not time.sleep(0.05)
+        )  # they are noticed one after the other
+        assert 200 in answers
+    assert service_of(app).inside == 0
+
+
+def test_silent_connections_end_and_do_not_keep_others_out(picture, monkeypatch):
+    monkeypatch.setattr("thumbnet.serving.connections.SECONDS_SILENT", 1.0)
+    with answering(application(Fixed(), ABOUT)) as port:
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        dripping = socket.create_connection(("127.0.0.1", port))
+        dripping.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n")
+        assert ask(port, picture)[0] == 200
+        dripping.settimeout(10)
+        assert b"413" in dripping.recv(100)
+        for raw in (*silent, dripping):
+            raw.settimeout(10)
+            with suppress(ConnectionResetError):
+                while raw.recv(1000):  # until the server ends it
+                    pass
+            raw.close()
+        assert ask(port, picture)[0] == 200
 
 
 def test_many_senders_at_once_all_get_their_own_answer(run, tiny):
@@ -334,19 +382,32 @@ def test_the_command_serves_until_it_is_asked_to_end(run, picture, started, numb
     assert (process.returncode, said) == (0, "ended\n")
 
 
+def test_a_signal_at_the_moment_the_address_is_told_ends_it_as_well(monkeypatch):
+    monkeypatch.setattr("thumbnet.serving.server.load", lambda run, machine: Fixed())
+    monkeypatch.setattr("thumbnet.serving.server.about", lambda run, classifier: ABOUT)
+    for _ in range(20):  # each would go on for ever, or end this process
+        serve("model.onnx", port=0, tell=lambda address: signal.raise_signal(signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_an_exported_file_is_served_without_torch(run, tiny, picture, tmp_path):
     pytest.importorskip("onnxruntime")
     export(run, tmp_path / "model.onnx", data=tiny)
-    code = (
-        "import sys, threading, os, signal, thumbnet\n"
-        "def tell(address):\n"
-        "    print(address, 'torch' in sys.modules, flush=True)\n"
-        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "thumbnet.serve('model.onnx', port=0, tell=tell)\n"
-    )
+    (tmp_path / "a.png").write_bytes(picture)
+    code = """
+import http.client, os, signal, sys, threading, thumbnet
+def ask(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/predict", body=open("a.png", "rb").read())
+    print(connection.getresponse().status, "torch" in sys.modules, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+def tell(address):
+    threading.Thread(target=ask, args=[int(address.rstrip("/").rpartition(":")[2])]).start()
+thumbnet.serve("model.onnx", port=0, tell=tell)
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1] == "False"
+    assert done.stdout.split() == ["200", "False"]
 
 
 def test_what_cannot_be_served_is_told_before_anything_is_loaded(tmp_path):
@@ -356,17 +417,79 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(tmp_path):
             serve(tmp_path, port=port)
     with pytest.raises(UserError, match="port is 70000; give 0 to 65535"):
         serve(tmp_path, port=70000)
-    with pytest.raises(UserError, match="lets other computers in; say so with --allow-remote, and they need a token"):
+    with pytest.raises(
+        UserError, match="--host '0.0.0.0' lets other computers in; say so with --allow-remote, and they need a token"
+    ):
         serve(tmp_path, host="0.0.0.0")
     result = thumbnet_command("serve", "none", "--port", "0", cwd=tmp_path)
     assert result.returncode == 2 and "there is no run folder none" in result.stderr
 
 
-def test_the_token_is_in_the_address_and_can_be_chosen(run, monkeypatch):
+def test_the_token_is_in_the_address_and_can_be_chosen(monkeypatch):
+    monkeypatch.setattr("thumbnet.serving.server.load", lambda run, machine: Fixed())
+    monkeypatch.setattr("thumbnet.serving.server.about", lambda run, classifier: ABOUT)
     told = []
-    monkeypatch.setattr("thumbnet.serving.server.answer", lambda app, listening: None)
-    monkeypatch.setenv("THUMBNET_TOKEN", "mine")
-    serve(run, host="0.0.0.0", port=0, allow_remote=True, machine=CPU, tell=told.append)
+
+    def tell(address):
+        told.append(address)
+        signal.raise_signal(signal.SIGINT)
+
+    options = {"port": 0, "tell": tell}
+    monkeypatch.setenv("THUMBNET_TOKEN", "mine-mine-mine-mine")
+    serve("m.onnx", host="0.0.0.0", allow_remote=True, **options)
+    serve("m.onnx", **options)  # asked for on this computer as well
     monkeypatch.delenv("THUMBNET_TOKEN")
-    serve(run, host="0.0.0.0", port=0, allow_remote=True, machine=CPU, tell=told.append)
-    assert told[0].endswith("/#mine") and len(told[1].partition("#")[2]) >= 20
+    serve("m.onnx", allow_remote=True, **options)  # behind a proxy
+    serve("m.onnx", **options)
+    assert told[0].startswith(f"http://{socket.gethostname()}:") and told[0].endswith("/#mine-mine-mine-mine")
+    assert told[1].endswith("/#mine-mine-mine-mine") and len(told[2].partition("#")[2]) >= 20 and "#" not in told[3]
+    monkeypatch.setenv("THUMBNET_TOKEN", "a b")
+    with pytest.raises(UserError, match="THUMBNET_TOKEN is no token: give 16 or more of letters, digits and"):
+        serve("m.onnx", **options)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_of_another_computer_is_told(host, tmp_path):
+    with pytest.raises(UserError, match=rf"{host} is no address of this computer; give another --host"):
+        serve(tmp_path, host=host, port=0, allow_remote=True)
+
+
+ORIENTED = Image.Exif()
+ORIENTED[274] = 6  # turned by a quarter
+
+
+@pytest.mark.parametrize(
+    ("format", "mode", "options"),
+    [
+        ("PNG", "RGB", {}), ("PNG", "L", {}), ("PNG", "P", {}), ("PNG", "RGBA", {}), ("PNG", "LA", {}), ("PNG", "1", {}),
+        ("PNG", "I;16", {}), ("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"exif": ORIENTED}), ("WEBP", "RGBA", {}),
+        ("GIF", "P", {}), ("BMP", "RGB", {}),
+    ],
+)  # fmt: skip
+def test_one_picture_gets_one_answer_four_ways(format, mode, options, everywhere, tiny, tmp_path):
+    """By the network on the pixels, by `predict` on the file, by the server, and by the exported file."""
+    by_run, by_file, server = everywhere
+    random = np.random.default_rng(3)
+    picture = Image.fromarray(random.integers(0, 256, (37, 52, 4), np.uint8), "RGBA")
+    picture = (
+        Image.fromarray(random.integers(0, 65536, (37, 52), np.uint16)) if mode == "I;16" else picture.convert(mode)
+    )
+    path = tmp_path / f"picture.{format.lower()}"
+    picture.save(path, format, **options)
+    [expected] = by_run.predict_proba([path])
+    np.testing.assert_allclose(by_file.predict_proba([path])[0], expected, atol=1e-5)
+    [[row], _] = predict_files(by_run, [path], top=10)
+    np.testing.assert_allclose([value for _, value in row.ranking], np.sort(expected)[::-1], atol=1e-6)
+    answer = server.post("/predict?top=10", content=path.read_bytes()).json()["ranking"]
+    assert [place["class"] for place in answer] == [name for name, _ in row.ranking]
+    np.testing.assert_allclose([place["probability"] for place in answer], np.sort(expected)[::-1], atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def everywhere(run, tiny, tmp_path_factory):
+    """The classifier of a run, of its export, and a client of its server."""
+    pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("everywhere") / "model.onnx"
+    export(run, path, data=tiny)
+    classifier = load(run, machine=CPU)
+    return classifier, load(path), client(classifier)

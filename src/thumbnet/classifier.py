@@ -85,8 +85,10 @@ class Classifier(ABC):
             ):
                 raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
             images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
-        elif isinstance(images, str | Path | Image.Image):
+        elif isinstance(images, str | Path | Image.Image) or not isinstance(images, Sequence):
             raise UserError("give a sequence of images, for one image a list of one")
+        if any(isinstance(image, np.ndarray) for image in images):
+            raise UserError("a list holds arrays; give one array of all images, uint8 N H W 3, or N H W for grey")
         sources = [Path(image) if isinstance(image, str) else image for image in images]
         rows = [decode_image(source, channels=self.channels, size=self.image_size) for source in sources]
         return np.stack(rows) if rows else np.zeros((0, self.channels, *self.image_size), np.uint8)

@@ -10,10 +10,10 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,18 @@ from torch import Tensor, nn
 from thumbnet.augment import to_float
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.evaluation import average_over_views, check_views
-from thumbnet.exported import FORMAT, IMAGES, KEY, NEEDED, PROBABILITIES, Facts, as_stored, load_exported
+from thumbnet.exported import (
+    FORMAT,
+    IMAGES,
+    KEY,
+    NEEDED,
+    PROBABILITIES,
+    Facts,
+    as_stored,
+    digest_of,
+    in_parts,
+    load_exported,
+)
 from thumbnet.files import replacing, sha256_of, write_json
 from thumbnet.machine import Machine
 from thumbnet.prediction import load_run
@@ -36,9 +47,9 @@ if TYPE_CHECKING:
 ENDINGS = (".onnx", ".pt2")
 CHECKED = 1000  # images that the file must say the same of, spread over the split
 TOLERANCE = 1e-4  # of a probability; fp32 in another order differs by 1e-7 to 1e-5
-BATCHES = (1, 7)  # sizes tried beside the large one: a graph can be right for that alone which it was made with
+BATCHES = (1, 7)  # sizes tried beside large ones: a graph can be right for that alone which it was made with
 MOST_AT_ONCE = 65_536  # images in a batch of the file
-OPSET = 20  # ONNX of 2023; onnxruntime reads it from 1.17 on
+OPSET = 20  # ONNX of 2023
 
 
 class Deployed(nn.Module):
@@ -61,7 +72,11 @@ class Receipt:
     bytes: int
     sha256: str
     run: str
+    weights_of_run: str | None  # SHA-256 of its model.safetensors
     recipe: str
+    seed: int
+    data: str
+    fingerprint: str  # of the data
     classes: int
     image_size: tuple[int, int]
     channels: int
@@ -95,11 +110,12 @@ def export(
     check_views(views)
     check_can_export(path)
     run.require_finished()
-    split, name = images_to_check(run, run.check_data(data or run.load_data(data_dir=data_dir)))
+    split, name = images_to_check(run.check_data(data or run.load_data(data_dir=data_dir)))
     classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
     facts = Facts(
         format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data["name"], classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
+        weights="",
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
     images, labels = split.take(spread(len(split), CHECKED))
@@ -107,10 +123,13 @@ def export(
     write, read = WAYS[path.suffix.lower()]
     with replacing(path) as temporary:
         write(deployed, facts, temporary)
-        found = read(temporary)(images.numpy())
+        found = in_batches(read(temporary), images.numpy())
         check_same(path, found, expected)
+        size, digest = temporary.stat().st_size, sha256_of(temporary)
+        receipt_path(path).unlink(missing_ok=True)  # of the file that is replaced now
     receipt = Receipt(
-        file=str(path), bytes=path.stat().st_size, sha256=sha256_of(path), run=str(run.path), recipe=run.recipe.name,
+        file=str(path), bytes=size, sha256=digest, run=str(run.path.resolve()), weights_of_run=run.summary.get("model_sha256"),
+        recipe=run.recipe.name, seed=run.recipe.seed, data=run.data["name"], fingerprint=run.data["fingerprint"],
         classes=len(facts.classes), image_size=facts.image_size, channels=facts.channels, views=views,
         temperature=facts.temperature, split=name, images=len(images),
         largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,
@@ -131,7 +150,7 @@ def check_can_export(path: Path) -> None:
             for name in ("onnx", "onnxruntime", "onnxscript"):
                 importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"exporting to ONNX needs {error.name}; install it with: {NEEDED}") from error
+            raise UserError(f"exporting to ONNX needs {error.name or 'onnx'}; install it with: {NEEDED}") from error
 
 
 def receipt_path(path: Path) -> Path:
@@ -139,8 +158,8 @@ def receipt_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.receipt.json")
 
 
-def images_to_check(run: Run, data: "Dataset") -> tuple["Split", str]:
-    """The images that chose nothing, or those that trained where all did; never the test images."""
+def images_to_check(data: "Dataset") -> tuple["Split", str]:
+    """The images that trained nothing, or those that trained where all did; never the test images."""
     return (data.validation, "validation") if data.validation is not None else (data.train, "train")
 
 
@@ -160,16 +179,13 @@ def check_same(path: Path, found: NDArray[np.float32], expected: NDArray[np.floa
         )
 
 
-def in_batches(
-    compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """The same, called with batches of `BATCHES` images first and the others together."""
+Compute: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # N C H W -> N K
 
-    def computed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        cuts = np.cumsum(BATCHES)
-        return np.concatenate([compute(part) for part in np.split(pixels, cuts) if len(part)])
 
-    return computed
+def in_batches(compute: Compute, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities N K of images N C H W: in batches of `BATCHES` images first, then of many."""
+    *small, rest = np.split(pixels, np.cumsum(BATCHES))
+    return np.concatenate([compute(part) for part in (*small, *in_parts(rest)) if len(part)])
 
 
 def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
@@ -186,14 +202,15 @@ def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
             dynamic_shapes={IMAGES: {0: batch()}},
         )
     assert program is not None
-    program.model.metadata_props[KEY] = json.dumps(asdict(facts))
-    program.model.doc_string = f"{facts.recipe} on {facts.data}: images uint8 N H W C, probabilities float32 N K"
-    program.save(str(path), external_data=False)
+    model = program.model_proto
+    model.metadata_props.add(key=KEY, value=json.dumps(asdict(replace(facts, weights=digest_of(model)))))
+    model.doc_string = f"{facts.recipe} on {facts.data}: images uint8 N H W C, probabilities float32 N K"
+    path.write_bytes(model.SerializeToString())
 
 
-def read_onnx(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Probabilities N K of images N C H W by the file as onnxruntime reads it."""
-    return in_batches(load_exported(path).probabilities)
+def read_onnx(path: Path) -> Compute:
+    """The file as onnxruntime computes it."""
+    return load_exported(path).computed
 
 
 def write_pt2(deployed: Deployed, facts: Facts, path: Path) -> None:
@@ -203,12 +220,16 @@ def write_pt2(deployed: Deployed, facts: Facts, path: Path) -> None:
         torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(asdict(facts))})
 
 
-def read_pt2(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Probabilities N K of images N C H W by the program just written. Files of others are not read: they may hold code."""
+def read_pt2(path: Path) -> Compute:
+    """The program just written, as torch computes it. Files of others are not read: they may hold code."""
     with quiet_exporters(), open(path, "rb") as file:
         module = torch.export.load(file).module()
-    with_torch = torch.no_grad()(lambda pixels: module(torch.from_numpy(as_stored(pixels))).numpy())
-    return in_batches(with_torch)
+
+    @torch.no_grad()
+    def compute(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return module(torch.from_numpy(as_stored(pixels))).numpy()  # type: ignore[no-any-return]
+
+    return compute
 
 
 WAYS = {".onnx": (write_onnx, read_onnx), ".pt2": (write_pt2, read_pt2)}

@@ -121,6 +121,10 @@ class Run:
         path = Path(path)
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} points at {path.readlink()}, which is gone; name another run folder")
+        if path.suffix == ".onnx" and path.is_file():
+            raise UserError(f"{path} is an exported file; name the run folder that it was made from")
+        if path.suffix == ".pt2":
+            raise UserError(f"{path} is for torch, and not read here: its format can hold code; export an .onnx file")
         if not path.is_dir():
             is_below = (Path("runs") / path).is_dir()
             hint = f"did you mean runs/{path}?" if is_below else "`thumbnet train` makes one and prints where it lies"

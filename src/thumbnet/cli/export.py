@@ -32,7 +32,7 @@ def export(
     data_dir
         where the images to check with lie now, if not where they lay in training
     """
-    check_writable(file)
+    check_writable(file, file.with_name(f"{file.name}.receipt.json"))
     if sys.stderr.isatty():
         print("writing and checking; a few seconds", file=sys.stderr)
 
@@ -59,5 +59,8 @@ def export(
     print(f"receipt  {receipt_path(file)}")
     if receipt.split == "train":
         print("note     the run held no validation images out, so its probabilities are not calibrated")
+    place = shlex.quote(str(file))
     if file.suffix.lower() == ".onnx":
-        print(f"use      thumbnet predict {shlex.quote(str(file))} photo.png")
+        print(f"use      thumbnet predict {place} photo.png   or   thumbnet serve {place}")
+    else:
+        print(f"use      torch.export.load({str(file)!r}).module()")

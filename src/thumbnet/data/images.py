@@ -64,7 +64,8 @@ def decode_image(
     except MemoryError:
         raise  # the machine's trouble, not the file's: it must not count as a broken image
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
-        raise UserError(f"cannot read image {name_of(source)}: {reason_of(error)}; replace or remove it") from error
+        reason = reason_of(error, most_pixels)
+        raise UserError(f"cannot read image {name_of(source)}: {reason}; replace or remove it") from error
     fitted = resized(flat if transpose is None else flat.transpose(transpose), size)
     pixels = np.asarray(fitted).reshape(*size, channels)  # H W or H W C -> H W C
     return pixels.transpose(2, 0, 1).copy()  # H W C -> C H W; Pillow's own memory is read-only
@@ -245,11 +246,11 @@ def name_of(source: Path | bytes | Image.Image) -> str:
     return f"of {len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, most_pixels: int = MAXIMUM_PIXELS) -> str:
     """One line that says why, without Pillow's internals."""
     if isinstance(error, UnidentifiedImageError):
         return f"it is no {FORMATS_IN_WORDS} image, or a damaged one"
     if isinstance(error, Image.DecompressionBombError):
-        return f"its pixels are above the limit of {MAXIMUM_PIXELS:,}"
+        return f"its pixels are above the limit of {most_pixels:,}"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -1,14 +1,18 @@
 """A classifier behind an address of this computer, until Ctrl-C."""
 
+import errno
 import os
+import re
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import uvicorn
+from starlette.types import ASGIApp
 
 from thumbnet.classifier import Classifier
 from thumbnet.errors import UserError
@@ -16,12 +20,12 @@ from thumbnet.exported import ExportedClassifier
 from thumbnet.loading import load
 from thumbnet.machine import Machine
 from thumbnet.runs import Run
+from thumbnet.serving.connections import Connection
 from thumbnet.serving.endpoints import About, application
-from thumbnet.serving.guard import LOOPBACK
+from thumbnet.serving.guard import LARGEST_HEADERS, is_loopback
 
 TOKEN = "THUMBNET_TOKEN"
-MOST_CONNECTIONS = 128  # more are refused with 503, so that idle ones cannot take all memory
-LARGEST_HEADERS = 16 << 10  # bytes
+MOST_CONNECTIONS = 512  # more are answered with 503; a silent one costs some kilobytes, for ten seconds
 SECONDS_IDLE = 5  # for which a connection is kept for the next request
 SECONDS_TO_END = 10  # for requests that are being answered when the server is asked to end
 
@@ -38,67 +42,90 @@ def serve(
     """Answer on http://HOST:PORT for a finished run or an exported FILE.onnx, until SIGINT or SIGTERM.
 
     `tell` is given the address once the server listens. With port 0 the system picks a free one. Another host than this computer
-    alone needs `allow_remote`; then every request needs the token that the address ends in (THUMBNET_TOKEN, else a new one).
-    Raises `UserError` where the port is taken or there is nothing to serve.
+    alone needs `allow_remote`, which answers under any name (behind a proxy too) and asks every request for the token that the
+    address ends in: THUMBNET_TOKEN, else a new one. Raises `UserError` where the port is taken or there is nothing to serve.
     """
-    if host not in LOOPBACK and not allow_remote:
-        raise UserError(f"--host {host} lets other computers in; say so with --allow-remote, and they need a token")
-    token = (os.environ.get(TOKEN) or secrets.token_urlsafe(16)) if host not in LOOPBACK else None
-    listening = listen(host, port)
-    try:
-        classifier = load(run, machine=machine)
-        warm_up(classifier)
-        app = application(classifier, about(run, classifier), host=host, token=token)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        tell(address + (f"#{token}" if token else ""))
-        answer(app, listening)
-    finally:
-        listening.close()
+    if not allow_remote and not is_loopback(host):
+        raise UserError(f"--host {host!r} lets other computers in; say so with --allow-remote, and they need a token")
+    token = chosen_token(required=allow_remote)
+    with listening_on(host, port) as listening:
+        opened = run if isinstance(run, Run) or str(run).endswith(".onnx") else Run.open(run)
+        classifier = load(opened, machine=machine)
+        app = application(classifier, about(opened, classifier), any_host=allow_remote, token=token)
+        server = uvicorn.Server(settings(app))
+        with ended_by_signals(server):
+            tell(address_of(host, listening.getsockname()[1]) + (f"#{token}" if token else ""))
+            server.run(sockets=[listening])
 
 
-def listen(host: str, port: int) -> socket.socket:
+def chosen_token(*, required: bool) -> str | None:
+    """What the environment says, else a new one where one is `required`."""
+    token = os.environ.get(TOKEN)
+    if token and not re.fullmatch("[A-Za-z0-9._~-]{16,}", token):
+        raise UserError(f"{TOKEN} is no token: give 16 or more of letters, digits and . _ ~ -")
+    return token or (secrets.token_urlsafe(16) if required else None)
+
+
+@contextmanager
+def listening_on(host: str, port: int) -> Iterator[socket.socket]:
     """A socket bound to the address, before anything is loaded."""
     if not 0 <= port <= 65535:
         raise UserError(f"port is {port}; give 0 to 65535")
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # those of getaddrinfo are negative
+            raise UserError(f"{host} is no address of this computer; give another --host") from error
         hint = "choose another with --port, or --port 0 for any that is free"
-        raise UserError(f"cannot listen on {host} port {port}: {error.strerror}; {hint}") from error
+        raise UserError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; {hint}") from error
+    with listening:
+        yield listening
+
+
+def address_of(host: str, port: int) -> str:
+    """What to type into a browser: a name of this computer where it listens on all of its addresses."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/"
 
 
 def about(run: "Run | str | Path", classifier: Classifier) -> About:
     """What is served, in names."""
-    if isinstance(classifier, ExportedClassifier):
-        return About(Path(str(run)).name, classifier.facts.recipe, classifier.facts.data)
-    opened = run if isinstance(run, Run) else Run.open(run)
-    return About(str(opened.path), opened.recipe.name, opened.data["name"])
+    if isinstance(run, Run):
+        return About(run.path.resolve().name, run.recipe.name, run.data["name"])
+    assert isinstance(classifier, ExportedClassifier)
+    return About(Path(run).name, classifier.facts.recipe, classifier.facts.data)
 
 
-def warm_up(classifier: Classifier) -> None:
-    """Compute one image, so that the first one sent does not wait for what is prepared on first use."""
-    classifier.probabilities(np.zeros((1, classifier.channels, *classifier.image_size), np.uint8))
-
-
-def answer(app: object, listening: socket.socket) -> None:
-    """Run until a signal asks to end, which is how a server ends: requests being answered are finished first."""
-    settings = uvicorn.Config(
+def settings(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn is run."""
+    return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        log_level="warning",
-        access_log=False,
+        http=Connection,
+        ws="none",
         lifespan="off",
+        log_level="error",  # a line for each request that is no HTTP would let anybody fill the terminal
+        access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
         h11_max_incomplete_event_size=LARGEST_HEADERS,
         timeout_keep_alive=SECONDS_IDLE,
         timeout_graceful_shutdown=SECONDS_TO_END,
-        ws="none",
-        http="h11",
     )
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:  # uvicorn catches the signal, ends, and raises it again for who stood there before: for nobody
-        uvicorn.Server(settings).run(sockets=[listening])
+
+
+@contextmanager
+def ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGINT and SIGTERM end the server, which is how a server ends, from here on: also before uvicorn catches them itself.
+
+    When it has ended, uvicorn raises them again for who stood there before, and that is the server too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has handlers
+        return
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

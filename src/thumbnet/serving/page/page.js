@@ -17,7 +17,8 @@ async function ask(path, options = {}) {
   const response = await fetch(path, { ...options, headers }).catch(() => {
     throw new Error("the server does not answer; is it still running?");
   });
-  const answer = await response.json();
+  const answer = await response.json().catch(() => ({ error: response.statusText })); // too many connections: plain text
+  if (response.status === 401) throw new Error("open the address that the terminal printed, with all that follows the #");
   if (!response.ok) throw new Error(answer.error);
   return answer;
 }
@@ -25,7 +26,7 @@ async function ask(path, options = {}) {
 function show(item, file, { class: name, probability, ranking }) {
   const rows = ranking.map((row) => {
     const line = make("div", "", { className: "row" });
-    const meter = make("meter", "", { min: 0, max: 1, value: row.probability });
+    const meter = make("meter", "", { min: 0, max: 1, value: row.probability, ariaLabel: row.class });
     line.append(make("span", row.class, { title: row.class }), meter, make("span", percent(row.probability)));
     return line;
   });
@@ -37,6 +38,7 @@ async function classify(files) {
     const item = make("li");
     const image = make("img", "", { src: URL.createObjectURL(file), alt: file.name });
     image.addEventListener("error", () => (image.style.visibility = "hidden")); // no image that the browser knows
+    for (const name of ["load", "error"]) image.addEventListener(name, () => URL.revokeObjectURL(image.src));
     const said = make("div");
     said.append(make("h2", "…"), make("small", file.name));
     item.append(image, said);
@@ -63,7 +65,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 find("curl").textContent =
-  `curl ${token ? `-H 'Authorization: Bearer ${token}' ` : ""}--data-binary @photo.png ${location.origin}/predict`;
+  `curl ${token ? `-H 'Authorization: Bearer ${token}' ` : ""}--data-binary @photo.png ${new URL("predict", location.href.split("#")[0])}`;
 
 ask("model")
   .then(({ recipe, data, classes, image_size: [height, width] }) => {
