@@ -418,7 +418,7 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(tmp_path):
     with pytest.raises(UserError, match="port is 70000; give 0 to 65535"):
         serve(tmp_path, port=70000)
     with pytest.raises(
-        UserError, match="--host '0.0.0.0' lets other computers in; say so with --allow-remote, and they need a token"
+        UserError, match=r"'0\.0\.0\.0' lets other computers in; say so with --allow-remote, and they need a token"
     ):
         serve(tmp_path, host="0.0.0.0")
     result = thumbnet_command("serve", "none", "--port", "0", cwd=tmp_path)

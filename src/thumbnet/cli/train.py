@@ -302,6 +302,6 @@ def outcome(finished: "Run") -> list[str]:
         f"plots       {run / 'plots' / 'curves.png'}",
         f"summary     {run / 'summary.json'}",
         *([f"report      {run / 'report.html'}"] if (run / "report.html").is_file() else []),
-        f"next        thumbnet evaluate {shlex.quote(str(run))}   or   thumbnet predict {shlex.quote(str(run))} IMAGE",
+        f"next        thumbnet evaluate {shlex.quote(str(run))}   (also: thumbnet predict, export, serve)",
     ]
     return lines
