@@ -15,9 +15,12 @@ from thumbnet import sweep as sweeping
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.recipes import recipe
+from thumbnet.runs import write_recipe
 from thumbnet.sweep import (
     Range,
+    Trial,
     Trials,
+    at_work,
     changed_fields,
     found_in,
     read_sweep,
@@ -25,7 +28,7 @@ from thumbnet.sweep import (
     sweep_of,
     values_by_field,
     write_sweep,
-)
+)  # fmt: skip
 from thumbnet.training import train
 
 pytest.importorskip("optuna", reason="sweeps need the extra `tune`")
@@ -53,6 +56,7 @@ def by_rule(finished, monkeypatch):
             out = folder / "cells" / cell.name
             if value is not None:
                 shutil.copytree(finished, out)
+                write_recipe(cell.recipe, out)
                 write_json(out / "summary.json", read_json(out / "summary.json") | {"validation_accuracy": value})
             process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({int(value is None)})"])
             running.processes[cell.name] = (process, cell, 0.0)
@@ -82,7 +86,7 @@ def test_the_best_is_found_and_told_with_what_mattered(by_rule, tmp_path):
     assert len(values_by_field(found)["crop"][0]) == 12
     write_sweep(sweep, tmp_path / "out", found, None)
     told = read_json(tmp_path / "out" / "sweep.json")
-    assert told["best"] == found.best.number and len(told["trials"]) == 12 and told["confirmed"] is None
+    assert told["best"] == found.best.number and len(told["trials"]) == 12 and told["fresh_seeds"] is None
     assert "learning_rate" in (tmp_path / "out" / "best.toml").read_text()
 
 
@@ -102,8 +106,10 @@ def test_a_trial_that_was_stopped_is_gone_on_with_and_one_that_had_ended_is_kept
     sweep = sweep_of(FILE | {"trials": 4}, default_name="rates")
     run_sweep(sweep_of(FILE | {"trials": 2}, default_name="rates"), tmp_path / "out")
     left = Trials(sweep, tmp_path / "out")
-    stopped, heard_of_by_nobody = left.propose(print), left.propose(print)
-    shutil.copytree(finished, tmp_path / "out" / "cells" / heard_of_by_nobody.name)
+    stopped, heard_of_by_nobody = left.cell(left.propose()), left.cell(left.propose())
+    there = tmp_path / "out" / "cells" / heard_of_by_nobody.name
+    shutil.copytree(finished, there)
+    write_recipe(heard_of_by_nobody.recipe, there)
     del begun[:]
     found = run_sweep(sweep, tmp_path / "out")
     assert begun == [stopped.recipe]
@@ -150,7 +156,7 @@ def test_lists_of_values_are_tried_as_the_field_has_them(by_rule, tmp_path):
 def test_a_loss_is_made_small(finished, tmp_path):
     trials = Trials(sweep_of(FILE | {"metric": "loss"}, default_name="loss"), tmp_path)
     for value in (0.7, 0.4, 0.9):
-        trials.record(trials.propose(print), value)
+        trials.record(trials.propose(), value)
     assert found_in(trials, tmp_path).best.value == 0.4
 
 
@@ -159,13 +165,22 @@ def test_another_plan_in_the_folder_is_refused(by_rule, tmp_path):
     run_sweep(sweep_of(FILE | {"trials": 1}, default_name="rates"), tmp_path / "out")
     other = sweep_of(FILE | {"search": {"crop": SEARCH["crop"]}}, default_name="rates")
     with pytest.raises(
-        UserError, match="holds another plan: its search differs; give another --out, or the plan of then"
+        UserError, match=r"holds another plan: search was .*learning_rate.*, now .*; give another --out"
     ):
         run_sweep(other, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(UserError, match="is taken and holds no plan of ours; give another --out"):
-        run_sweep(other, tmp_path / "mine")
+    with (
+        pytest.raises(UserError, match="is taken and holds no plan of ours; give another --out"),
+        at_work(tmp_path / "mine"),
+    ):
+        pass
+    with (
+        at_work(tmp_path / "out"),
+        pytest.raises(UserError, match="another process is at the sweep"),
+        at_work(tmp_path / "out"),
+    ):
+        pass
 
 
 def test_a_signal_stops_between_trials(by_rule, tmp_path):
@@ -174,11 +189,73 @@ def test_a_signal_stops_between_trials(by_rule, tmp_path):
         run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "out")
 
 
-def test_the_best_is_confirmed_on_seeds_that_no_trial_had():
+def test_the_best_is_tried_on_seeds_that_no_trial_had():
     sweep = sweep_of(FILE | {"seeds": 3}, default_name="rates")
-    study = sweep.confirming(recipe("general", crop=3))
+    study = sweep.on_fresh_seeds(Trial(4, {"crop": 3}, 0.9), recipe("general", crop=3), 12, ["trial-2"])
     assert study.seeds == (1, 2, 3) and [variant.name for variant in study.variants] == ["as it is", "best found"]
     assert all(cell.recipe.seed != sweep.recipe.seed for cell in study.cells())
+    assert "trial 4 of 12" in study.about and "before: trial-2" in study.about
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [(2, "device cuda is not available"), (75, "stopped by SIGTERM"), (-9, "was ended")]
+)
+def test_a_trial_that_could_not_be_trained_is_no_failure_of_its_values(code, why, by_rule, tmp_path, monkeypatch):
+    """A GPU that is not there, a run held by a process that outlived its sweep, a kill."""
+
+    def start(cell, folder, running, machine, threads, data_dir):
+        (folder / "cells" / f"{cell.name}.log").write_text(f"loading\nthumbnet: {why}\n")
+        program = f"import os; os.kill(os.getpid(), {-code})" if code < 0 else f"raise SystemExit({code})"
+        running.processes[cell.name] = (subprocess.Popen([sys.executable, "-c", program]), cell, 0.0)
+
+    sweep = sweep_of(FILE | {"trials": 3}, default_name="rates")
+    monkeypatch.setattr(sweeping, "start", start)
+    with pytest.raises(
+        TrainingFailed, match=rf"trial 0 could not be trained: .*{why}.*; then the same command goes on"
+    ):
+        run_sweep(sweep, tmp_path / "out")
+    begun = by_rule(near_a_third)
+    found = run_sweep(sweep, tmp_path / "out")
+    assert begun[0] == sweep.recipe and len(begun) == 3 and all(row.value is not None for row in found.trials)
+
+
+def test_a_line_torn_by_a_power_cut_costs_that_line(by_rule, tmp_path):
+    by_rule(near_a_third)
+    sweep = sweep_of(FILE | {"trials": 4}, default_name="rates")
+    before = run_sweep(sweep, tmp_path / "out")
+    path = tmp_path / "out" / "trials.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])  # the outcome of trial 3; its run is there
+    assert run_sweep(sweep, tmp_path / "out") == before
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-2]) + lines[-2][:20])  # its proposal too: the same is proposed again
+    assert run_sweep(sweep, tmp_path / "out") == before
+
+
+def test_a_run_of_another_recipe_in_a_trials_place_is_not_believed(by_rule, tmp_path):
+    by_rule(near_a_third)
+    sweep = sweep_of(FILE | {"trials": 2}, default_name="rates")
+    run_sweep(sweep, tmp_path / "out")
+    (tmp_path / "out" / "trials.jsonl").unlink()
+    write_recipe(recipe("general", crop=4), tmp_path / "out" / "cells" / "trial-1-s0")
+    with pytest.raises(UserError, match="is the run of another recipe; remove it, or give another --out"):
+        run_sweep(sweep, tmp_path / "out")
+
+
+def test_the_same_recipe_is_trained_once(by_rule, tmp_path):
+    begun, said = by_rule(near_a_third), []
+    sweep = sweep_of(FILE | {"search": {"flip": [True, False]}}, default_name="flips")
+    found = run_sweep(sweep, tmp_path / "out", tell=said.append)
+    assert len(begun) == 2 and len(found.trials) == 12 and not found.importance
+    assert sum("the same as trial" in line for line in said) == 10
+
+
+def test_values_keep_their_range_and_the_recipe_as_it_is_its_digits(by_rule, tmp_path):
+    begun = by_rule(near_a_third)
+    search = {"learning_rate": {"low": 0.123456, "high": 0.123459}}
+    sweep = sweep_of(FILE | {"search": search, "fields": {"learning_rate": 0.1234567}}, default_name="digits")
+    found = run_sweep(sweep, tmp_path / "out")
+    assert begun[0].learning_rate == 0.1234567
+    assert all(0.123456 <= row.changes["learning_rate"] <= 0.123459 for row in found.trials)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +265,13 @@ def test_the_best_is_confirmed_on_seeds_that_no_trial_had():
         ({"search": {}}, r"nothing to search: give a table \[search\] with at least one field"),
         ({"search": {"learning_rat": [0.1, 0.2]}}, "unknown recipe field 'learning_rat'; did you mean 'learning_rate'"),
         ({"search": {"seed": [1, 2]}}, "search: seed cannot be searched"),
-        ({"search": {"validation": [0.1, 0.2]}}, "search: validation cannot be searched; it says what is measured"),
+        ({"search": {"validation": [0.1, 0.2]}}, "search: validation cannot be searched; it says"),
         ({"search": {"widths": {"low": 1, "high": 2}}}, "search: widths is no single number; give a list of values to try"),
         ({"search": {"crop": {"low": 1}}}, "search: crop is .*; give low and high, and log = true for steps by factors"),
         ({"search": {"crop": {"low": 1, "high": 2, "log": 1}}}, "give low and high, and log = true"),
+        ({"search": {"crop": {"low": 3, "high": 10**20}}}, "search: crop goes from 3 to 1e.20"),
+        ({"search": {"views": [1, 2]}}, "search: views cannot be searched; it says what is measured, or trials have no use"),
+        ({"fields": {"name": "x"}}, "name is set by the sweep itself; leave it out of .fields."),
         ({"search": {"crop": {"low": 3, "high": 1}}}, "search: crop goes from 3 to 1; give a low that is below high"),
         ({"search": {"head_rate": {"low": 0, "high": 1, "log": True}}}, "give a low above 0 that is below high"),
         ({"search": {"crop": {"low": 0.5, "high": 3}}}, "crop is 0.5; give a whole number"),
@@ -245,13 +325,13 @@ def test_the_command_searches_confirms_and_goes_on(tmp_path):
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["trials"] == 2 and told["best"]["changes"]["learning_rate"] in (0.0001, 0.2)
-    assert [group["name"] for group in told["confirmed"]["groups"]] == ["as it is", "best found"]
+    assert [group["name"] for group in told["fresh_seeds"]["groups"]] == ["as it is", "best found"]
     again = thumbnet_command("sweep", "rates.toml", "--threads", 1, cwd=tmp_path)
     assert again.returncode == 0 and "2 trials, 2 made already" in again.stderr
     assert "which being chosen flatters" in again.stdout
     folder = tmp_path / "sweeps" / "rates"
     assert (folder / "trials.png").is_file() and (folder / "best.toml").is_file()
-    assert (folder / "confirmed" / f"trial-{told['best']['trial']}" / "study.html").is_file()
+    assert (folder / "fresh" / f"trial-{told['best']['trial']}" / "study.html").is_file()
     assert not list(tmp_path.rglob("test-openings.jsonl"))
     missing = thumbnet_command("sweep", "none.toml", cwd=tmp_path)
     assert missing.returncode == 2

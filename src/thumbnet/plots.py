@@ -439,12 +439,11 @@ def sweep_figure(
     values: "Mapping[str, tuple[Sequence[Any], Sequence[float]]]",
     best: int,
     metric: str,
-    *,
-    by_factors: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float, bool]],
 ) -> Figure:
     """What every trial reached by the value of each field, a panel per field; the trial at place `best` marked.
 
-    The fields `by_factors` have a logarithmic axis.
+    `ranges` holds lowest and highest value of the fields that have a range, and whether their axis is logarithmic.
     """
     columns = len(values) if len(values) < 4 else 2 if len(values) == 4 else 3
     rows = -(-len(values) // columns)
@@ -456,17 +455,19 @@ def sweep_figure(
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in x)
         shown = x if numbers else [as_typed(value) for value in x]
         axes.scatter(shown, y, color=TRAINING, alpha=0.6, s=24)
-        axes.scatter(
-            [shown[best]], [y[best]], color=VALIDATION, s=60, marker="D", zorder=3, label="the best, chosen for it"
-        )
-        if name in by_factors:
+        axes.scatter([shown[best]], [y[best]], color=VALIDATION, s=60, marker="D", zorder=3, label="the best")
+        low, high, by_factors = ranges.get(name, (0, 0, False))
+        if by_factors:
             axes.set_xscale("log")
+            axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
         elif numbers and all(isinstance(value, int) for value in x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if not numbers:
+        if high > low and not by_factors:
+            axes.set_xlim(low - (high - low) / 20, high + (high - low) / 20)
+        elif not numbers:
             axes.margins(x=0.3)
         axes.set_xlabel(name)
         axes.grid(alpha=0.25)

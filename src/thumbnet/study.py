@@ -238,6 +238,7 @@ class Running:
 
     processes: dict[str, tuple[subprocess.Popen[bytes], Cell, float]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)  # exit codes of the processes that have ended
     seconds: list[float] = field(default_factory=list)  # of the cells that this call finished
 
 
@@ -413,6 +414,7 @@ def ended(running: Running) -> Iterator[Cell]:
         if process.poll() is None:
             continue
         del running.processes[name]
+        running.codes[name] = process.returncode
         if process.returncode == 0:
             running.seconds.append(time.monotonic() - began)
         else:

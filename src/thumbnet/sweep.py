@@ -1,20 +1,20 @@
 """Searches: values of recipe fields tried one after the other (Optuna), and the best of them trained again on fresh seeds.
 
 The best of many trials owes part of its lead to luck, since it was chosen by it. So what a sweep claims comes from a study of two
-variants, the recipe as it is and the best found, on seeds and held-out images that no trial saw. A sweep folder holds
-plan.json       what is searched; a later call may ask for more trials or seeds, and for nothing else
-trials.journal  what was tried and reached, for Optuna
-cells/          one run folder per trial, its recipe (CELL.toml) and what its process said (CELL.log)
-trials.png      every trial, by the value of each field
-best.toml       the recipe found
-confirmed/      the study of the two, in trial-NUMBER
-sweep.json      all trials, what mattered, and the comparison
+variants, the recipe as it is and the best found, on seeds that no trial had. A sweep folder holds
+plan.json     what is searched; a later call may ask for more trials or seeds, and for nothing else
+trials.jsonl  what was proposed, and what came of it
+cells/        one run folder per trial, its recipe (CELL.toml) and what its process said (CELL.log)
+trials.png    every trial, by the value of each field
+best.toml     the recipe found
+fresh/        the study of the two, in trial-NUMBER
+sweep.json    all trials, what mattered, and the comparison
 """
 
+import json
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,29 +22,27 @@ from typing import Any, TypeAlias
 from thumbnet.comparison import Metric
 from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
+from thumbnet.files import append_line, make_folder, read_json, read_json_lines, read_toml, write_json, write_text
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes.recipe import Recipe, checked, differences
 from thumbnet.runs import Run, as_toml, recipe_table
 from thumbnet.signals import StopSignals
 from thumbnet.study import Cell, Running, Study, Variant, ended, leaving_no_process, refuse_taken, share_of_cores, start
 from thumbnet.words import counted
 
 KEYS = ("name", "dataset", "recipe", "trials", "seeds", "metric", "fields", "search")
-OWN = (
-    "name",
-    "seed",
-    "folds",
-    "fold",
-    "validation",
-)  # fields that the sweep itself sets, or that change what is measured
+# Fields that the sweep itself sets, that change what is measured, or that trials do not use.
+OWN = ("name", "seed", "folds", "fold", "validation", "views", "uncertain")
 LARGEST = 10_000  # trials; more is a slip of the pen
+LARGEST_NUMBER = 1e9  # that is searched
 SEED = 0  # of every trial: they differ in what is searched alone. Fresh seeds count from 1.
 NEEDED = "pip install 'thumbnet[tune]'"
 DIGITS = 4  # of a number that is tried, so that a recipe can be read aloud
+FEWEST_TO_WEIGH = 10  # trials, before it is told what mattered
+JUDGED = 1  # exit code of a run that failed by its values; others are of the surroundings
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ class Range:
     log: bool = False
 
 
+FIELDS = {row.name: row for row in fields(Recipe)}
 Space: TypeAlias = Mapping[str, "Range | tuple[Any, ...]"]  # by field; a tuple lists the values
 
 
@@ -79,11 +78,18 @@ class Sweep:
         return {"sweep": self.name, "dataset": self.dataset, "metric": self.metric, "search": space,
                 "recipe": {name: as_typed(value) for name, value in recipe_table(self.recipe).items()}}  # fmt: skip
 
-    def confirming(self, best: Recipe) -> Study:
-        """The study that tells whether the best is better."""
-        variants = (Variant("as it is", self.dataset, self.recipe), Variant("best found", self.dataset, best))
+    def on_fresh_seeds(self, best: "Trial", recipe: Recipe, trials: int, earlier: Sequence[str] = ()) -> Study:
+        """The study that tells whether the best is better. `earlier`: bests that were looked at before, by name."""
+        variants = (Variant("as it is", self.dataset, self.recipe), Variant("best found", self.dataset, recipe))
         seeds = tuple(range(SEED + 1, SEED + 1 + self.seeds))
-        return Study(f"{self.name}, confirmed", variants, seeds, metrics={self.dataset: self.metric})
+        about = (
+            f'"best found" is trial {best.number} of {trials}, chosen by the images that seed {SEED} holds out. Here both are '
+            "trained on fresh seeds. These hold out another cut of the same images, and the same ones where the set "
+            "brings its own validation images: what the choice owes to the images themselves may remain."
+        )
+        if earlier:
+            about += f" Looked at in this way before: {', '.join(earlier)}; each look is a chance more to be wrong."
+        return Study(f"{self.name}, fresh seeds", variants, seeds, metrics={self.dataset: self.metric}, about=about)
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,9 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     shared = table.get("fields", {})
     if not isinstance(shared, dict):
         raise UserError("fields is not a table; begin it with [fields]")
-    for name in {"seed", "folds", "fold"} & set(shared):
-        raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
+    for name in ("name", "seed", "folds", "fold"):
+        if name in shared:
+            raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
     recipe = named_recipe(str(table.get("recipe", default_for(dataset))), **(shared | {"seed": SEED}))
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
@@ -139,7 +146,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise UserError(f"name is {name!r}; give one that a folder can have")
     trials, seeds = (count_of(table, key, default) for key, default in (("trials", 20), ("seeds", 5)))
-    return Sweep(name, dataset, recipe, space_of(table.get("search"), recipe), trials, seeds, metric)
+    return Sweep(name, dataset, recipe, space_of(table.get("search")), trials, seeds, metric)
 
 
 def count_of(table: dict[str, Any], key: str, default: int) -> int:
@@ -150,33 +157,30 @@ def count_of(table: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def space_of(table: Any, recipe: Recipe) -> Space:
-    """What each field is tried with. Every value is checked as a recipe's is."""
+def space_of(table: Any) -> Space:
+    """What each field is tried with. Every value is checked by itself; whether some go together, their trial shows."""
     if not isinstance(table, dict) or not table:
         raise UserError("nothing to search: give a table [search] with at least one field")
-    types = {row.name: row.type for row in fields(Recipe)}
     space: dict[str, Range | tuple[Any, ...]] = {}
     for name, given in table.items():
         if name in OWN:
-            raise UserError(f"search: {name} cannot be searched; it says what is measured, or is set by the sweep")
-        if name not in types:
-            raise unknown_name("recipe field", name, [known for known in types if known not in OWN])
-        space[name] = (
-            range_of(name, given, types[name], recipe) if isinstance(given, dict) else values_of(name, given, recipe)
-        )
+            raise UserError(
+                f"search: {name} cannot be searched; it says what is measured, or trials have no use for it"
+            )
+        if name not in FIELDS:
+            raise unknown_name("recipe field", name, [known for known in FIELDS if known not in OWN])
+        space[name] = range_of(name, given) if isinstance(given, dict) else values_of(name, given)
     return space
 
 
-def range_of(name: str, given: dict[str, Any], kind: Any, recipe: Recipe) -> Range:
+def range_of(name: str, given: dict[str, Any]) -> Range:
     """`{ low = 0.05, high = 0.5, log = true }`, of a field that is one number."""
-    if kind not in (int, float):
+    if FIELDS[name].type not in (int, float):
         raise UserError(f"search: {name} is no single number; give a list of values to try")
     if not {"low", "high"} <= set(given) <= {"low", "high", "log"} or not isinstance(given.get("log", False), bool):
         raise UserError(f"search: {name} is {given}; give low and high, and log = true for steps by factors")
-    for end in ("low", "high"):
-        vary(recipe, **{name: given[end]})
-    found = Range(given["low"], given["high"], given.get("log", False))
-    if not found.low < found.high or (found.log and found.low <= 0):
+    found = Range(checked(FIELDS[name], given["low"]), checked(FIELDS[name], given["high"]), given.get("log", False))
+    if not found.low < found.high < LARGEST_NUMBER or (found.log and found.low <= 0):
         above = " above 0" if found.log else ""
         raise UserError(
             f"search: {name} goes from {found.low:g} to {found.high:g}; give a low{above} that is below high"
@@ -184,11 +188,11 @@ def range_of(name: str, given: dict[str, Any], kind: Any, recipe: Recipe) -> Ran
     return found
 
 
-def values_of(name: str, given: Any, recipe: Recipe) -> tuple[Any, ...]:
+def values_of(name: str, given: Any) -> tuple[Any, ...]:
     """A list of values, each as the field has it."""
     if not isinstance(given, list) or len(given) < 2:
         raise UserError(f"search: {name} is {given!r}; give a list of two values or more, or low and high")
-    values = tuple(getattr(vary(recipe, **{name: value}), name) for value in given)
+    values = tuple(checked(FIELDS[name], value) for value in given)
     if len(set(values)) < len(values):
         raise UserError(f"search: {name} has a value twice")
     return values
@@ -198,102 +202,138 @@ def values_of(name: str, given: Any, recipe: Recipe) -> tuple[Any, ...]:
 
 
 class Trials:
-    """What was tried, in Optuna's journal: it proposes, and remembers what came of it."""
+    """What was tried. Optuna proposes; what it knows is told it anew in each call, from trials.jsonl."""
 
     def __init__(self, sweep: Sweep, folder: Path):
         try:
             import optuna
-            from optuna.storages import journal
         except ImportError as error:
             raise UserError(f"a sweep needs optuna; install it with: {NEEDED}") from error
-        self.sweep, self.optuna = sweep, optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        file = journal.JournalFileBackend(str(folder / "trials.journal"))
-        self.study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(file),
-            study_name=sweep.name,
-            direction="minimize" if sweep.metric == "loss" else "maximize",
-            load_if_exists=True,
-        )
-        if not self.study.trials and (as_it_is := self.within(sweep.recipe)):
-            self.study.enqueue_trial(as_it_is)  # so that the best is no worse than what there was
+        self.sweep, self.optuna, self.path = sweep, optuna, folder / "trials.jsonl"
+        self.study = optuna.create_study(direction="minimize" if sweep.metric == "loss" else "maximize")
+        self.recall()
 
-    def within(self, recipe: Recipe) -> dict[str, Any] | None:
-        """The recipe's own values, if all of them are among those searched."""
-        own = {name: getattr(recipe, name) for name in self.sweep.space}
-        for name, tried in self.sweep.space.items():
-            if not (tried.low <= own[name] <= tried.high if isinstance(tried, Range) else own[name] in tried):
-                return None
-        return {name: as_typed(v) if isinstance(self.sweep.space[name], tuple) else v for name, v in own.items()}
-
-    def propose(self, tell: Callable[[str], None]) -> Cell | None:
-        """The next trial; None where what was proposed does not go together, which is recorded as a failure.
-
-        What is proposed depends on its number and on the trials that have ended, so that it is the same again.
-        """
-        number = len(self.study.trials)
-        self.study.sampler = self.optuna.samplers.TPESampler(seed=number, constant_liar=True)
-        trial = self.study.ask({name: self.distribution(name) for name in self.sweep.space})
-        try:
-            return self.cell(trial.number, trial.params)
-        except UserError as error:
-            self.study.tell(number, state=self.optuna.trial.TrialState.FAIL)
-            tell(f"trial {number}  not made: {error}")
-            return None
-
-    def distribution(self, name: str) -> Any:
-        """How Optuna calls what a field is tried with."""
-        tried, kinds = self.sweep.space[name], self.optuna.distributions
-        if isinstance(tried, tuple):
-            return kinds.CategoricalDistribution([as_typed(value) for value in tried])
-        if next(row.type for row in fields(Recipe) if row.name == name) is int:
-            return kinds.IntDistribution(int(tried.low), int(tried.high), log=tried.log)
-        return kinds.FloatDistribution(tried.low, tried.high, log=tried.log)
-
-    def changes(self, proposed: Mapping[str, Any]) -> dict[str, Any]:
-        """What Optuna proposed as the recipe's fields have it."""
-        found = {}
-        for name, value in proposed.items():
-            tried = self.sweep.space[name]
-            if isinstance(tried, tuple):
-                found[name] = next(one for one in tried if as_typed(one) == value)
+    def recall(self) -> None:
+        """Tell Optuna what earlier calls have tried."""
+        begun: list[dict[str, Any]] = []
+        values: dict[int, float | None] = {}
+        for row in read_json_lines(self.path, {"trial": int}):
+            if "proposed" in row:
+                begun.append(row["proposed"])
             else:
-                found[name] = float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+                values[row["trial"]] = row["value"]
+        states = self.optuna.trial.TrialState
+        for number, proposed in enumerate(begun):
+            value = values.get(number)
+            state = states.RUNNING if number not in values else states.FAIL if value is None else states.COMPLETE
+            row = self.optuna.trial.create_trial(
+                params=proposed, distributions=self.distributions(), value=value, state=state
+            )
+            self.study.add_trial(row)
+
+    def distributions(self) -> dict[str, Any]:
+        """How Optuna calls what each field is tried with. Values of a list are called by their place in it."""
+        kinds, found = self.optuna.distributions, {}
+        for name, tried in self.sweep.space.items():
+            if isinstance(tried, tuple):
+                found[name] = kinds.CategoricalDistribution(tuple(range(len(tried))))
+            elif FIELDS[name].type is int:
+                found[name] = kinds.IntDistribution(int(tried.low), int(tried.high), log=tried.log)
+            else:
+                found[name] = kinds.FloatDistribution(tried.low, tried.high, log=tried.log)
         return found
 
-    def cell(self, number: int, proposed: Mapping[str, Any]) -> Cell:
+    def as_it_is(self) -> dict[str, Any] | None:
+        """The recipe's own values as Optuna calls them, if all of them are among those searched."""
+        found = {}
+        for name, tried in self.sweep.space.items():
+            own = getattr(self.sweep.recipe, name)
+            if not (tried.low <= own <= tried.high if isinstance(tried, Range) else own in tried):
+                return None
+            found[name] = own if isinstance(tried, Range) else tried.index(own)
+        return found
+
+    def propose(self) -> int:
+        """Begin the next trial; gives its number.
+
+        What is proposed depends on the number and on the trials that have ended, so that it is the same again.
+        """
+        number = len(self.study.trials)
+        if number == 0 and (own := self.as_it_is()):
+            self.study.enqueue_trial(own)  # so that the best is no worse than what there was
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=number, constant_liar=True)
+        proposed = self.study.ask(self.distributions()).params
+        if number > 0:
+            proposed = {name: self.rounded(name, value) for name, value in proposed.items()}
+        append_line(self.path, json.dumps({"trial": number, "proposed": proposed}))
+        return number
+
+    def rounded(self, name: str, value: Any) -> Any:
+        """A number with few digits that is still in its range; others as they are."""
+        tried = self.sweep.space[name]
+        if isinstance(tried, tuple) or not isinstance(value, float):
+            return value
+        return min(max(float(f"{value:.{DIGITS}g}"), float(tried.low)), float(tried.high))
+
+    def proposed(self) -> list[dict[str, Any]]:
+        """What was proposed for each trial, by its number, as the recipe's fields have it."""
+        rows = [row["proposed"] for row in read_json_lines(self.path, {"trial": int}) if "proposed" in row]
+        spaces = self.sweep.space
+        return [
+            {name: tried[row[name]] if isinstance(tried := spaces[name], tuple) else row[name] for name in spaces}
+            for row in rows
+        ]
+
+    def cell(self, number: int) -> Cell:
         """The run of a trial. Raises `UserError` where the values do not go together."""
-        variant = Variant(f"trial {number}", self.sweep.dataset, vary(self.sweep.recipe, **self.changes(proposed)))
+        variant = Variant(f"trial {number}", self.sweep.dataset, vary(self.sweep.recipe, **self.proposed()[number]))
         return Cell(variant, variant.recipe)
 
-    def begun(self) -> list[Cell]:
-        """Those that an earlier call left unfinished."""
-        running = self.optuna.trial.TrialState.RUNNING
-        return [self.cell(trial.number, trial.params) for trial in self.study.trials if trial.state == running]
-
-    def record(self, cell: Cell, value: float | None) -> None:
+    def record(self, number: int, value: float | None) -> None:
         """What came of a trial; None where its run failed."""
-        number = int(cell.variant.name.split()[1])
-        state = None if value is not None else self.optuna.trial.TrialState.FAIL
-        self.study.tell(number, value, state=state)
+        append_line(self.path, json.dumps({"trial": number, "value": value}))
+        self.study.tell(number, value, state=None if value is not None else self.optuna.trial.TrialState.FAIL)
+
+    def begun(self) -> list[int]:
+        """Those that an earlier call left unfinished."""
+        return [trial.number for trial in self.study.trials if not trial.state.is_finished()]
 
     def ended(self) -> tuple[Trial, ...]:
         """All that have ended, in the order they began."""
-        rows = [trial for trial in self.study.trials if trial.state.is_finished()]
-        return tuple(Trial(row.number, self.changes(row.params), row.value) for row in rows)
+        changes = self.proposed()
+        return tuple(
+            Trial(row.number, changes[row.number], row.value) for row in self.study.trials if row.state.is_finished()
+        )
 
     def count(self) -> int:
-        """How many were begun; the one that waits to be asked for is not among them."""
-        waiting = self.optuna.trial.TrialState.WAITING
-        return sum(trial.state != waiting for trial in self.study.trials)
+        """How many were begun."""
+        return len(self.study.trials)
+
+    def same_as(self, cell: Cell) -> Trial | None:
+        """An earlier trial of the same recipe that has ended well: with one seed for all it would only be repeated."""
+        for trial in self.ended():
+            if trial.value is not None and vary(self.sweep.recipe, **trial.changes) == cell.recipe:
+                return trial
+        return None
 
     def importance(self) -> dict[str, float]:
         """Which part of the differences each field explains; nothing where too little is known."""
-        with suppress(ValueError, RuntimeError, UserWarning), warnings.catch_warnings():
-            warnings.filterwarnings("error", message="The number of trials is too small")
+        if len(self.sweep.space) < 2 or sum(trial.value is not None for trial in self.ended()) < FEWEST_TO_WEIGH:
+            return {}
+        with suppress(ValueError, RuntimeError):
             found = self.optuna.importance.get_param_importances(self.study)
             return {name: float(part) for name, part in found.items()}
         return {}
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold a sweep's folder, made where it is missing. Raises `UserError` where something else is there, or another process."""
+    refuse_taken(folder)
+    make_folder(folder)
+    with alone_in(folder, "at the sweep"):
+        yield
 
 
 def run_sweep(
@@ -305,15 +345,14 @@ def run_sweep(
     data_dir: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Found:
-    """Make the trials that are missing, `jobs` at a time, each in a process of its own.
+    """Make the trials that are missing, `jobs` at a time, each in a process of its own; the folder is held `at_work`.
 
-    Never opens the test split. Raises `UserError` where `folder` holds something else, `TrainingFailed` where every trial failed,
-    `Interrupted` after a signal to stop: the same call goes on, also inside a trial.
+    Never opens the test split. Raises `UserError` where `folder` has another plan, `TrainingFailed` where a trial could not be
+    trained for reasons that are not its values', or every one failed, `Interrupted` after a signal to stop. The same call
+    goes on, also inside a trial.
     """
-    refuse_taken(folder)
-    make_folder(folder)
     machine, running = machine or Machine(), Running()
-    with alone_in(folder, "at the sweep"), StopSignals() as stop, leaving_no_process(running):
+    with StopSignals() as stop, leaving_no_process(running):
         write_plan(sweep, folder)
         trials = Trials(sweep, folder)
         waiting = trials.begun()
@@ -322,33 +361,57 @@ def run_sweep(
             if stop.received:
                 raise Interrupted(f"stopped by {stop.received}; the same command goes on with the sweep")
             while len(running.processes) < jobs and (waiting or trials.count() < sweep.trials):
-                cell = waiting.pop(0) if waiting else trials.propose(tell)
-                if cell is None:
-                    continue
-                if not (folder / "cells" / cell.name / "summary.json").is_file():
+                number = waiting.pop(0) if waiting else trials.propose()
+                if cell := needs_a_run(number, trials, folder, tell):
                     write_text(
                         folder / "cells" / f"{cell.name}.toml",
                         as_toml(recipe_table(cell.recipe), "one trial of a sweep"),
                     )
                     start(cell, folder, running, machine, share_of_cores(machine, jobs), data_dir)
-                else:  # it ended when nobody was there to hear of it
-                    settle(cell, folder, running, trials, tell)
             for cell in ended(running):
                 settle(cell, folder, running, trials, tell)
             time.sleep(0.1)
     return found_in(trials, folder)
 
 
+def needs_a_run(number: int, trials: Trials, folder: Path, tell: Callable[[str], None]) -> Cell | None:
+    """The run of a trial; None where its outcome is known without one, which is recorded."""
+    try:
+        cell = trials.cell(number)
+    except UserError as error:
+        trials.record(number, None)
+        tell(f"trial {number}  not made: {error}")
+        return None
+    if earlier := trials.same_as(cell):
+        trials.record(number, earlier.value)
+        tell(f"trial {number}  the same as trial {earlier.number}")
+        return None
+    out = folder / "cells" / cell.name
+    if (out / "recipe.toml").is_file() and Run.open(out).recipe != cell.recipe:
+        raise UserError(f"{out} is the run of another recipe; remove it, or give another --out")
+    if (out / "summary.json").is_file():  # it ended when nobody was there to hear of it
+        settle(cell, folder, Running(), trials, tell)
+        return None
+    return cell
+
+
 def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Callable[[str], None]) -> None:
-    """Record what a trial reached, and tell it."""
-    failed = cell.name in running.failed
+    """Record what a trial reached, and tell it. Raises `TrainingFailed` where it could not be trained at all."""
+    number, log = int(cell.variant.name.split()[1]), folder / "cells" / f"{cell.name}.log"
+    code = running.codes.get(cell.name, 0)
+    if code not in (0, JUDGED):
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        why = said[-1].removeprefix("thumbnet: ") if said and code > 0 else "its process was ended"
+        raise TrainingFailed(
+            f"{cell.variant.name} could not be trained: {why} (see {log}); then the same command goes on"
+        )
     metric = {"accuracy": "validation_accuracy", "top5": "validation_top5", "loss": "validation_loss"}[
         trials.sweep.metric
     ]
-    value = None if failed else Run.open(folder / "cells" / cell.name).summary[metric]
-    trials.record(cell, value)
+    value = None if code else Run.open(folder / "cells" / cell.name).summary[metric]
+    trials.record(number, value)
     changed = in_words({name: getattr(cell.recipe, name) for name in trials.sweep.space})
-    reached = f"failed; see {folder / 'cells' / cell.name}.log" if value is None else shown(value, trials.sweep.metric)
+    reached = f"failed; see {log}" if value is None else shown(value, trials.sweep.metric)
     tell(f"{len(trials.ended())}/{trials.sweep.trials}  {cell.variant.name}  {reached}  {changed}")
 
 
@@ -371,7 +434,7 @@ def write_plan(sweep: Sweep, folder: Path) -> None:
         for key, value in sweep.plan().items():
             if before.get(key) != value:
                 raise UserError(
-                    f"{folder} holds another plan: its {key} differs; give another --out, or the plan of then"
+                    f"{folder} holds another plan: {key} was {before.get(key)}, now {value}; give another --out"
                 )
     write_json(path, sweep.plan())
 
@@ -381,7 +444,18 @@ def write_sweep(sweep: Sweep, folder: Path, found: Found, comparison: Any) -> No
     write_text(folder / "best.toml", as_toml(recipe_table(found.recipe), "thumbnet train --config takes this file"))
     trials = [{"trial": row.number, sweep.metric: row.value, "changes": dict(row.changes)} for row in found.trials]
     outcome = {"best": found.best.number, "importance": dict(found.importance), "trials": trials}
-    write_json(folder / "sweep.json", sweep.plan() | outcome | {"confirmed": comparison and comparison.to_json()})
+    write_json(folder / "sweep.json", sweep.plan() | outcome | {"fresh_seeds": comparison and comparison.to_json()})
+
+
+def place_of(folder: Path, found: Found) -> Path:
+    """Where the best is tried on fresh seeds."""
+    return folder / "fresh" / f"trial-{found.best.number}"
+
+
+def looked_at_before(folder: Path, found: Found) -> list[str]:
+    """Earlier bests that were judged on fresh seeds."""
+    judged = sorted(path.parent for path in (folder / "fresh").glob("trial-*/study.json"))
+    return [path.name for path in judged if path != place_of(folder, found)]
 
 
 def changed_fields(sweep: Sweep, found: Found) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A search for better values of recipe fields."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ from thumbnet.words import counted, duration
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
     from thumbnet.machine import Machine
-    from thumbnet.progress import Reporter
     from thumbnet.sweep import Found, Sweep
 
 
@@ -44,7 +44,7 @@ def sweep(
     check_positive(jobs=jobs)
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.sweep import read_sweep, run_sweep
+    from thumbnet.sweep import at_work, read_sweep, run_sweep
 
     if not file.is_file():
         raise UserError(f"there is no sweep file {file}; give a TOML file with a table [search]")
@@ -56,20 +56,23 @@ def sweep(
             print_json({"runs": told[0], "seconds": told[1]}) if json else print(cost_line(chosen, *told))
             return
         options: dict[str, Any] = {"jobs": jobs, "machine": on, "data_dir": data_dir, "tell": reporter.say}
-        found = run_sweep(chosen, folder, **options)
-        comparison = confirm(chosen, found, folder, options, reporter)
+        with at_work(folder):
+            found = run_sweep(chosen, folder, **options)
+            comparison = on_fresh_seeds(chosen, found, folder, options)
     if json:
-        print_json({"sweep": chosen.name, "folder": str(folder), **outcome_as_object(chosen, found, comparison)})
+        print_json(
+            {"sweep": chosen.name, "folder": str(folder), **outcome_as_object(folder, chosen, found, comparison)}
+        )
     else:
         print("\n".join([*outcome(chosen, found, comparison), *places(folder, chosen, found, comparison)]))
 
 
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:
     """How many runs, and their seconds by the recipe as it is; the reason where they cannot be told."""
-    from thumbnet.study import estimated_seconds
+    from thumbnet.study import Study, Variant, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds
-    study = sweep.confirming(sweep.recipe)
+    study = Study(sweep.name, (Variant("as it is", sweep.dataset, sweep.recipe),), seeds=(0,))
     each = estimated_seconds(study, machine=machine, data_dir=data_dir)["as it is"]
     return runs, each if isinstance(each, str) else runs * each
 
@@ -84,22 +87,21 @@ def cost_line(sweep: "Sweep", runs: int, seconds: float | str) -> str:
     )
 
 
-def confirm(
-    sweep: "Sweep", found: "Found", folder: Path, options: dict[str, Any], reporter: "Reporter"
-) -> "Comparison | None":
+def on_fresh_seeds(sweep: "Sweep", found: "Found", folder: Path, options: dict[str, Any]) -> "Comparison | None":
     """The best and the recipe as it is on fresh seeds, with their page; None where they are the same."""
     from thumbnet.plots import save, sweep_figure
     from thumbnet.report import write_study_report
     from thumbnet.study import judge_study, looks_before, run_study, write_study
-    from thumbnet.sweep import Range, changed_fields, values_by_field, write_sweep
+    from thumbnet.sweep import Range, changed_fields, looked_at_before, place_of, values_by_field, write_sweep
 
     known = [row.number for row in found.trials if row.value is not None]
-    by_factors = [name for name, tried in sweep.space.items() if isinstance(tried, Range) and tried.log]
+    ranges = {name: (it.low, it.high, it.log) for name, it in sweep.space.items() if isinstance(it, Range)}
     best = known.index(found.best.number)
-    save(sweep_figure(values_by_field(found), best, sweep.metric, by_factors=by_factors), folder / "trials.png")
+    save(sweep_figure(values_by_field(found), best, sweep.metric, ranges), folder / "trials.png")
     comparison = None
     if changed_fields(sweep, found):
-        study, place = sweep.confirming(found.recipe), place_of(folder, found)
+        earlier, place = looked_at_before(folder, found), place_of(folder, found)
+        study = sweep.on_fresh_seeds(found.best, found.recipe, len(found.trials), earlier)
         done = run_study(study, place, **options)
         [comparison] = comparisons = judge_study(study, done, looks_before(place))
         write_study(study, place, comparisons, done)
@@ -115,8 +117,11 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
 
     assert found.best.value is not None
     failed = sum(row.value is None for row in found.trials)
-    text = [f"best of {counted(len(found.trials), 'trial')}" + (f" ({failed} failed)" if failed else "")]
-    text[0] += f": trial {found.best.number}, {shown(found.best.value, sweep.metric)}, which being chosen flatters"
+    different = len({tuple(row.changes.items()) for row in found.trials})
+    about = [f"{different} different"] if different < len(found.trials) else []
+    about += [f"{failed} failed"] if failed else []
+    told = f"best of {counted(len(found.trials), 'trial')}" + (f" ({', '.join(about)})" if about else "")
+    text = [f"{told}: trial {found.best.number}, {shown(found.best.value, sweep.metric)}, which being chosen flatters"]
     if found.importance:
         text.append("what mattered: " + ", ".join(f"{name} {part:.0%}" for name, part in found.importance.items()))
     if comparison is None:
@@ -124,30 +129,29 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
     return [*text, f"it changes: {in_words(changed_fields(sweep, found))}", "", *lines(comparison), ""]
 
 
-def outcome_as_object(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> dict[str, Any]:
+def outcome_as_object(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> dict[str, Any]:
     """The same for programs."""
-    from thumbnet.sweep import changed_fields
+    from thumbnet.sweep import changed_fields, looked_at_before
 
     best = {"trial": found.best.number, "value": found.best.value, "changes": changed_fields(sweep, found)}
-    confirmed = comparison and comparison.to_json()
-    return {"trials": len(found.trials), "best": best, "importance": dict(found.importance), "confirmed": confirmed}
+    fresh = {"fresh_seeds": comparison and comparison.to_json(), "looked_at_before": looked_at_before(folder, found)}
+    return {"trials": len(found.trials), "best": best, "importance": dict(found.importance), **fresh}
 
 
-def place_of(folder: Path, found: "Found") -> Path:
-    """Where the best is confirmed."""
-    return folder / "confirmed" / f"trial-{found.best.number}"
+def is_better(comparison: "Comparison") -> bool:
+    """Whether it may be claimed of the best, the second of the two."""
+    [pair] = comparison.pairs
+    found = pair.difference.estimate if pair.difference else pair.images.difference if pair.images else 0.0
+    return pair.claimed and (found < 0 if comparison.metric == "loss" and pair.difference else found > 0)
 
 
 def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> list[str]:
     """Where what was made lies."""
-    place = place_of(folder, found)
-    page = [f"page    {place / 'study.html'}"] if comparison else []
-    earlier = sorted(path.name for path in (folder / "confirmed").glob("trial-*") if path != place)
-    if earlier:
-        was = f"{', '.join(earlier)} was confirmed before, when it was the best"
-        page.append(f"note    {was}; each such look is a chance more to be wrong")
-    return [
-        f"recipe  {folder / 'best.toml'}  (thumbnet train {sweep.dataset} --config {folder / 'best.toml'})",
-        f"trials  {folder / 'trials.png'}",
-        *page,
-    ]
+    from thumbnet.sweep import looked_at_before, place_of
+
+    shown = "" if comparison and is_better(comparison) else ", not shown to be better"
+    command = f"thumbnet train {shlex.quote(sweep.dataset)} --config {shlex.quote(str(folder / 'best.toml'))}"
+    page = [f"page    {place_of(folder, found) / 'study.html'}"] if comparison else []
+    if earlier := looked_at_before(folder, found):
+        page.append(f"note    looked at before: {', '.join(earlier)}; each look is a chance more to be wrong")
+    return [f"recipe  {folder / 'best.toml'}{shown}  ({command})", f"trials  {folder / 'trials.png'}", *page]
