@@ -20,7 +20,7 @@ from thumbnet.words import counted
 FORMAT = 1  # of `Facts`; a reader refuses what it does not know
 KEY = "thumbnet"  # under which the file's own metadata hold `Facts`
 IMAGES, PROBABILITIES = "images", "probabilities"  # uint8 N H W C in, float32 N K out
-NEEDED = "pip install 'thumbnet[export]'"
+NEEDED = "pip install 'thumbnet[export]' (in a clone: pip install -e '.[export]')"
 LARGEST_FILE = 2**31  # bytes; protobuf's own limit
 PIXELS_AT_ONCE = 500 * 32**2  # of the images computed together, as in evaluation.py
 MOST_LETTERS = 200  # of what onnxruntime says
