@@ -313,7 +313,7 @@ def test_without_optuna_the_way_to_it_is_told(tmp_path, monkeypatch):
         run_sweep(sweep_of(FILE, default_name="rates"), tmp_path / "out")
 
 
-def test_the_command_searches_confirms_and_goes_on(tmp_path):
+def test_the_command_searches_tries_the_best_on_fresh_seeds_and_goes_on(tmp_path):
     (tmp_path / "rates.toml").write_text(
         'trials = 2\nseeds = 1\nrecipe = "general"\n[fields]\nepochs = 1\nwidths = [8, 8, 16]\nbatch_size = 250\n'
         "[search]\nlearning_rate = [0.0001, 0.2]\n"

@@ -134,9 +134,7 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
     names = [variant.name for variant in variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are named {twice!r}")
-    metric = table.get("metric", "accuracy")
-    if metric not in ("accuracy", "top5", "loss"):
-        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
+    metric = metric_of(table)
     study = Study(
         name=str(table.get("name", default_name)),
         variants=variants,
@@ -151,8 +149,7 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
 
 def check_study(study: Study) -> None:
     """Raise `UserError` for names that cannot be folders, that collide, or for a grid beyond reason."""
-    if not study.name or study.name.startswith(".") or "/" in study.name or "\\" in study.name:
-        raise UserError(f"name is {study.name!r}; give one that a folder can have")
+    check_folder_name(study.name)
     check_count(len(study.variants) * len(study.seeds) * max(1, study.folds))
     for variant in study.variants:
         if variant.dataset in SPECS and not study.folds and not variant.recipe.validation:
@@ -164,6 +161,20 @@ def check_study(study: Study) -> None:
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         raise UserError("two variants differ in signs only that folder names cannot hold; name them apart")
+
+
+def metric_of(table: dict[str, Any]) -> Metric:
+    """What a file wants runs judged by."""
+    metric: Metric = table.get("metric", "accuracy")
+    if metric not in ("accuracy", "top5", "loss"):
+        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
+    return metric
+
+
+def check_folder_name(name: str) -> None:
+    """Raise `UserError` for a name that cannot be a folder's."""
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise UserError(f"name is {name!r}; give one that a folder can have")
 
 
 def check_count(count: int) -> None:

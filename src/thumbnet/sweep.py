@@ -30,7 +30,19 @@ from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, checked, differences
 from thumbnet.runs import Run, as_toml, recipe_table
 from thumbnet.signals import StopSignals
-from thumbnet.study import Cell, Running, Study, Variant, ended, leaving_no_process, refuse_taken, share_of_cores, start
+from thumbnet.study import (
+    Cell,
+    Running,
+    Study,
+    Variant,
+    check_folder_name,
+    ended,
+    leaving_no_process,
+    metric_of,
+    refuse_taken,
+    share_of_cores,
+    start,
+)
 from thumbnet.words import counted
 
 KEYS = ("name", "dataset", "recipe", "trials", "seeds", "metric", "fields", "search")
@@ -139,14 +151,10 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     recipe = named_recipe(str(table.get("recipe", default_for(dataset))), **(shared | {"seed": SEED}))
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
-    metric = table.get("metric", "accuracy")
-    if metric not in ("accuracy", "top5", "loss"):
-        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
     name = str(table.get("name", default_name))
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise UserError(f"name is {name!r}; give one that a folder can have")
+    check_folder_name(name)
     trials, seeds = (count_of(table, key, default) for key, default in (("trials", 20), ("seeds", 5)))
-    return Sweep(name, dataset, recipe, space_of(table.get("search")), trials, seeds, metric)
+    return Sweep(name, dataset, recipe, space_of(table.get("search")), trials, seeds, metric_of(table))
 
 
 def count_of(table: dict[str, Any], key: str, default: int) -> int:
@@ -405,10 +413,7 @@ def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Cal
         raise TrainingFailed(
             f"{cell.variant.name} could not be trained: {why} (see {log}); then the same command goes on"
         )
-    metric = {"accuracy": "validation_accuracy", "top5": "validation_top5", "loss": "validation_loss"}[
-        trials.sweep.metric
-    ]
-    value = None if code else Run.open(folder / "cells" / cell.name).summary[metric]
+    value = None if code else Run.open(folder / "cells" / cell.name).summary[f"validation_{trials.sweep.metric}"]
     trials.record(number, value)
     changed = in_words({name: getattr(cell.recipe, name) for name in trials.sweep.space})
     reached = f"failed; see {log}" if value is None else shown(value, trials.sweep.metric)
