@@ -3,13 +3,15 @@
 import os
 import signal
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from hypothesis import settings
 
+from processes import begin, enter, exit_code
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
@@ -70,11 +72,8 @@ def cifar_folder() -> Path:
 
 def thumbnet(*words: object, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the real command line in its own process."""
-    return subprocess.run(
-        [sys.executable, "-m", "thumbnet.cli.main", *map(str, words)],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    with TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        process = begin(words, output, partial(enter, cwd, os.environ | environment), errors=errors)
+        code = exit_code(process, timeout)
+        return subprocess.CompletedProcess(words, code, output.read_text(), errors.read_text())

@@ -1,4 +1,4 @@
-"""Real learning on real images: the default recipe to its floor, and the classic one along its known first steps."""
+"""Real learning on real images: recipes to their floors, and the classic one along its known first steps."""
 
 import json
 
@@ -14,11 +14,11 @@ from thumbnet.recipes import recipe
 from thumbnet.signals import StopRequested
 from thumbnet.training import train
 
-FLOOR = 0.89  # of 600 validation images of fashion-mini; three seeds reached 0.912 to 0.922
+FLOOR = 0.87  # of 600 validation images of fashion-mini after 4 of its 11 epochs; three seeds reached 0.89
 
 
 def test_the_default_recipe_reaches_its_floor_on_fashion_mini(tmp_path):
-    result = thumbnet("train", "fashion-mini", "--json", cwd=tmp_path)
+    result = thumbnet("train", "fashion-mini", "--epochs", 4, "--no-report", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["validation_accuracy"] >= FLOOR
 

@@ -1,6 +1,7 @@
 """The real command line in processes that start at once: a server that has imported everything forks them.
 
-Each runs `thumbnet` with its output in a file, and may be killed like any other process.
+Each runs `thumbnet` with its output in files, and may be killed like any other process. They compute with one thread:
+beside other work two wait for each other at every step.
 """
 
 import contextlib
@@ -13,8 +14,11 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["thumbnet.training", "thumbnet.plots", "thumbnet.cli.train", "thumbnet.data.embedded", "readers"]
-)
+    [
+        "thumbnet.training", "thumbnet.plots", "thumbnet.report.page", "thumbnet.study", "thumbnet.doctor.dataset",
+        "thumbnet.cli.train", "thumbnet.data.embedded", "readers",
+    ]
+)  # fmt: skip
 
 # A second of training with everything that draws at random switched on, a checkpoint after almost every step.
 TRAIN = """
@@ -24,28 +28,36 @@ TRAIN = """
 """.split()  # noqa: SIM905
 
 
-def begin(words, log, prepare=None):
-    """Start `thumbnet WORDS`; `prepare` is called in the process first."""
-    process = CONTEXT.Process(target=in_process, args=([str(word) for word in words], str(log), prepare))
+def begin(words, log, prepare=None, *, errors=None):
+    """Start `thumbnet WORDS`, its messages in the file `errors` or with its output in `log`; `prepare` is called first."""
+    files = str(log), str(errors or log)
+    process = CONTEXT.Process(target=in_process, args=([str(word) for word in words], files, prepare))
     process.start()
     return process
 
 
-def in_process(words, log, prepare):
+def in_process(words, files, prepare):
     """The whole life of such a process."""
     import torch
 
     os.setpgrp()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    for place, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), place)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
+    sys.argv = ["thumbnet", *words]
     if prepare:
         prepare()
     from thumbnet.cli.main import run
 
     sys.exit(run(words))
+
+
+def enter(folder, environment):
+    """To prepare with: go to a folder, with exactly these environment variables."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def instead(**flags):
