@@ -1,5 +1,7 @@
 """Augmentation against independent references, and the distribution of its draws."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,14 @@ def test_given_which_images_to_mirror_augment_mirrors_those_and_no_others():
     result = augment(images, recipe("general", crop=0, alternate_flip=True), random(), chosen)
     torch.testing.assert_close(result[chosen], to_float(images[chosen].flip(3)))
     torch.testing.assert_close(result[~chosen], to_float(images[~chosen]))
+
+
+def test_without_flip_nothing_is_mirrored_whatever_else_a_recipe_says():
+    images = (pictures(64) * 255).byte()
+    chosen = torch.ones(64, dtype=torch.bool)
+    for alternate in (True, False):
+        made = dataclasses.replace(recipe("general", crop=0), flip=False, alternate_flip=alternate)
+        torch.testing.assert_close(augment(images, made, random(), chosen), to_float(images))
 
 
 def test_jitter_shifts_brightness_and_scales_contrast_image_by_image_within_its_strength():

@@ -139,7 +139,7 @@ def test_groups_without_any_spread_claim_nothing(runs):
     other = compare([*runs.group("c", [0.8, 0.8], validation=0.3), *runs.group("d", [0.9, 0.9], epochs=2)])
     assert "neither group shows any spread" in other.pairs[0].sentence
     assert all(group.interval95 is None for group in found.groups)
-    assert "NaN" not in json.dumps(found.to_json())
+    assert "NaN" not in json.dumps(found.to_dict())
 
 
 def test_three_groups_are_compared_in_pairs_with_adjusted_p(runs):
@@ -156,7 +156,8 @@ def test_several_comparisons_image_by_image_are_adjusted_too(runs):
         said(run, right, 100)
     found = compare_groups([(run.path.name, run) for run in made], baseline=True)
     alone = compare_groups([(run.path.name, run) for run in made[:2]])
-    assert alone.pairs[0].claimed and alone.pairs[0].adjusted_p == alone.pairs[0].p == pytest.approx(2 * 0.5**8)
+    assert alone.pairs[0].significant and not alone.pairs[0].claimed  # of two networks, and not of their recipes
+    assert alone.pairs[0].adjusted_p == alone.pairs[0].p == pytest.approx(2 * 0.5**8)
     assert all(pair.adjusted_p == pytest.approx(3 * pair.p) for pair in found.pairs)
     assert "p = 0.023" in found.pairs[0].sentence
     assert any("3 comparisons were made" in warning for warning in found.warnings)
@@ -258,7 +259,7 @@ def test_the_test_set_opened_twice_allows_no_claim(runs):
     assert (
         pair.difference is None
         and not pair.claimed
-        and json.loads(json.dumps(found.to_json()))["pairs"][0]["p"] is None
+        and json.loads(json.dumps(found.to_dict()))["pairs"][0]["p"] is None
     )
     assert "opened more than once" in found.warnings[0]
 
@@ -294,7 +295,7 @@ def test_runs_that_were_made_on_unlike_machines_are_told(runs):
     about = json.loads((a[0].path / "environment.json").read_text())
     assert not any("alike" in warning for warning in compare([*a, *b]).warnings)
     (a[0].path / "environment.json").write_text(json.dumps(about | {"precision": "bf16"}))
-    assert "the runs were not all made alike: precision bf16 and fp32" in compare([*a, *b]).warnings
+    assert "the environments of the runs differ: precision bf16 and fp32" in compare([*a, *b]).warnings
 
 
 def test_test_images_that_changed_between_two_evaluations_are_refused(runs):

@@ -105,7 +105,7 @@ def test_exact_duplicates_leaks_conflicts_and_flat_images_are_counted(images):
     said = dict((sentence, grave) for grave, sentence in findings(found))
     assert any("7 of the 100 test images (7.00%) are training images too" in text for text in said)
     assert any("2 groups of equal images have different labels" in text for text in said)
-    assert json.loads(json.dumps(found.to_json()))["leaked_exact"] == 7
+    assert json.loads(json.dumps(found.to_dict()))["leaked_exact"] == 7
 
 
 def test_leaks_that_are_nearly_so_are_not_told_as_none(images):

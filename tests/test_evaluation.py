@@ -4,18 +4,22 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from conftest import CPU, thumbnet
 from thumbnet import evaluation
 from thumbnet.backend import prepare
+from thumbnet.comparison import evaluation_of
 from thumbnet.data.batches import whole
 from thumbnet.data.datasets import assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 from thumbnet.evaluation import average_over_views, evaluate, predict_logits, score
+from thumbnet.loading import load
+from thumbnet.machine import Machine
 from thumbnet.recipes import recipe, vary
 from thumbnet.runs import Run
 from thumbnet.statistics import wilson_interval
@@ -120,7 +124,7 @@ def test_what_a_class_has_no_images_for_is_none_and_never_nan():
     assert scores.precision == (1, None, 0)
     assert scores.f1 == (pytest.approx(0.8), None, 0)
     assert scores.per_class_interval95[1] is None
-    assert "NaN" not in json.dumps(scores.to_json())
+    assert "NaN" not in json.dumps(scores.to_dict())
 
 
 def test_the_most_confused_come_first():
@@ -202,6 +206,34 @@ def test_opening_the_test_split_is_counted_each_time_and_before_measuring(run, t
     with pytest.raises(pytest.fail.Exception):
         evaluate(run, split="test", data=tiny, machine=CPU)
     assert run.test_openings == before + 2
+
+
+def test_what_fails_before_measuring_opens_no_test_image(run, tiny, monkeypatch):
+    before = run.test_openings
+    for options in ({"machine": Machine(device="cuda")}, {"machine": CPU, "views": 3}):
+        with pytest.raises(UserError, match=r"cuda|views"):
+            evaluate(run, split="test", data=tiny, **options)
+    monkeypatch.setattr(Run, "model", lambda self: (_ for _ in ()).throw(UserError("damaged")))
+    with pytest.raises(UserError, match="damaged"):
+        evaluate(run, split="test", data=tiny, machine=CPU)
+    assert run.test_openings == before
+
+
+def test_one_look_with_several_views_keeps_what_one_view_says_too(run, tiny):
+    before = run.test_openings
+    evaluate(run, split="test", views=2, data=tiny, machine=CPU)
+    assert [row["views"] for row in run.evaluations[-2:]] == [1, 2] and run.test_openings == before + 1
+    assert evaluation_of(run, "test")["accuracy"] == run.evaluations[-2]["accuracy"]  # what `compare` goes by
+
+
+def test_a_network_that_saw_no_mirror_images_is_not_measured_on_them(tiny, quick, tmp_path):
+    still = vary(quick, flip=False, epochs=1)
+    assert (still.test_views, vary(still, views=6).test_views, vary(quick, views=6).test_views) == (1, 1, 6)
+    run = train(still, tiny, tmp_path / "still", machine=CPU, plots=False)
+    with pytest.raises(UserError, match="trained without mirror images"):
+        evaluate(run, views=2, data=tiny, machine=CPU)
+    with pytest.raises(UserError, match="trained without mirror images"):
+        load(run, machine=CPU).predict_proba(np.zeros((1, 28, 28), np.uint8), views=2)
 
 
 def test_measuring_the_validation_split_opens_no_test_image(run, tiny):
@@ -302,7 +334,7 @@ def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, run, tin
             "cannot write /proc/no/said.csv: /proc: No such file or directory; choose another place",
         ),
         (["--confusion", "folder.csv"], "cannot write folder.csv: it is a folder; give the name of a file"),
-        (["elsewhere"], "'elsewhere' is one too many; type thumbnet evaluate RUN"),
+        (["elsewhere"], "'elsewhere' is an unexpected argument; type thumbnet evaluate RUN"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_measured(words, message, run, tmp_path):

@@ -228,7 +228,7 @@ def test_a_stopped_study_exits_75_and_goes_on_where_it_was(tmp_path):
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
-    fails = "[[variant]]\nname = 'wild'\nlearning_rate = 1e30\noptimizer = 'sgd'\nhead_rate = 1.0\n"
+    fails = "[[variant]]\nname = 'wild'\nlearning_rate = 1e30\noptimizer = 'sgd'\n"
     written(tmp_path, f"{fails}[[variant]]\nname = 'tame'\n", seeds=1)
     result = thumbnet("study", "s.toml", "--threads", 1, cwd=tmp_path)
     assert result.returncode == 1

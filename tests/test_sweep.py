@@ -192,7 +192,7 @@ def test_a_signal_stops_between_trials(by_rule, tmp_path):
 def test_the_best_is_tried_on_seeds_that_no_trial_had():
     sweep = sweep_of(FILE | {"seeds": 3}, default_name="rates")
     study = sweep.on_fresh_seeds(Trial(4, {"crop": 3}, 0.9), recipe("general", crop=3), 12, ["trial-2"])
-    assert study.seeds == (1, 2, 3) and [variant.name for variant in study.variants] == ["as it is", "best found"]
+    assert study.seeds == (1, 2, 3) and [variant.name for variant in study.variants] == ["baseline", "best trial"]
     assert all(cell.recipe.seed != sweep.recipe.seed for cell in study.cells())
     assert "trial 4 of 12" in study.about and "before: trial-2" in study.about
 
@@ -325,10 +325,10 @@ def test_the_command_searches_tries_the_best_on_fresh_seeds_and_goes_on(tmp_path
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["trials"] == 2 and told["best"]["changes"]["learning_rate"] in (0.0001, 0.2)
-    assert [group["name"] for group in told["fresh_seeds"]["groups"]] == ["as it is", "best found"]
+    assert [group["name"] for group in told["fresh_seeds"]["groups"]] == ["baseline", "best trial"]
     again = thumbnet_command("sweep", "rates.toml", "--threads", 1, cwd=tmp_path)
     assert again.returncode == 0 and "2 trials, 2 made already" in again.stderr
-    assert "which being chosen flatters" in again.stdout
+    assert "optimistic: the best of many" in again.stdout
     folder = tmp_path / "sweeps" / "rates"
     assert (folder / "trials.png").is_file() and (folder / "best.toml").is_file()
     assert (folder / "fresh" / f"trial-{told['best']['trial']}" / "study.html").is_file()

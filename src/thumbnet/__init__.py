@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset as Dataset
     from thumbnet.data.datasets import list_datasets as list_datasets
     from thumbnet.data.datasets import load_dataset as load_dataset
+    from thumbnet.errors import Interrupted as Interrupted
     from thumbnet.errors import ThumbnetError as ThumbnetError
+    from thumbnet.errors import TrainingFailed as TrainingFailed
     from thumbnet.errors import UserError as UserError
     from thumbnet.evaluation import Scores as Scores
     from thumbnet.evaluation import evaluate as evaluate
@@ -42,6 +44,7 @@ HOME_OF = {
     "Classifier": "thumbnet.classifier",
     "Comparison": "thumbnet.comparison",
     "Dataset": "thumbnet.data.datasets",
+    "Interrupted": "thumbnet.errors",
     "Machine": "thumbnet.machine",
     "Receipt": "thumbnet.exporting",
     "Recipe": "thumbnet.recipes",
@@ -49,6 +52,7 @@ HOME_OF = {
     "Run": "thumbnet.runs",
     "Scores": "thumbnet.evaluation",
     "ThumbnetError": "thumbnet.errors",
+    "TrainingFailed": "thumbnet.errors",
     "UserError": "thumbnet.errors",
     "compare": "thumbnet.comparison",
     "create_model": "thumbnet.models.registry",
@@ -69,6 +73,10 @@ __all__ = list(HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("thumbnet")
     if name not in HOME_OF:
         raise AttributeError(f"module 'thumbnet' has no attribute {name!r}")
     return getattr(importlib.import_module(HOME_OF[name]), name)

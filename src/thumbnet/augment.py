@@ -21,15 +21,16 @@ from thumbnet.recipes.recipe import Recipe
 def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor) -> Tensor:
     """uint8 B C H W -> float B C H W in [0, 1], changed as the recipe says.
 
-    Where it has `alternate_flip`, `mirrored` (bool B, of `mirrored_in_epoch`) says which images to mirror.
+    Where it mirrors alternately, `mirrored` (bool B, of `mirrored_in_epoch`) says which images.
     """
     resampled = recipe.zoom > 0 or recipe.shift > 0
-    if recipe.alternate_flip and recipe.crop and not resampled and (in_one := kernel_for(images)):
+    alternately = recipe.flip and recipe.alternate_flip
+    if alternately and recipe.crop and not resampled and (in_one := kernel_for(images)):
         offsets = window_offsets(images, random, padding=recipe.crop)  # drawn in the order of the other way
         draws = jitter_draws(images, random) if recipe.jitter else None
         x = in_one.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
     else:
-        if recipe.alternate_flip:
+        if alternately:
             images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
         random_flip = recipe.flip and not recipe.alternate_flip
         x = to_float(images)

@@ -251,8 +251,8 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
     model, chosen, backend = opened(run, data, order["split"], machine)
     labels = chosen.labels[chosen.rows]
-    logits = predict_logits(model, chosen, backend, views=recipe.views, uncertain=recipe.uncertain)
-    scores = score(logits, labels, data.classes, split=order["split"], views=recipe.views)
+    logits = predict_logits(model, chosen, backend, views=recipe.test_views, uncertain=recipe.uncertain)
+    scores = score(logits, labels, data.classes, split=order["split"], views=recipe.test_views)
     clock = seconds_before + time.perf_counter() - began
     said = predictions_of(chosen, predict_logits(model, chosen, backend), data, split=order["split"])
     single = remember(run, said, backend)
@@ -295,7 +295,7 @@ def summary_of_campaign(
         "n": len(rows),
         "seeds": [row["seed"] for row in rows],
         "epochs": recipe.epochs,
-        "views": recipe.views,
+        "views": recipe.test_views,
         "uncertain": recipe.uncertain,
         "accuracy": statistics.fmean(accuracies),
         "accuracy_sd": statistics.stdev(accuracies) if len(rows) > 1 else None,

@@ -53,7 +53,7 @@ def on_images(pair: "Pair", paired: "PairedImages", metric: str) -> str:
     network, is_, that = ("network", "is", "that") if paired.folds == 1 else ("networks", "are", "those")
     caveat = f"n = 1 seed each: this is about these {counted(2 * paired.folds, 'network')}, not about their recipes."
     better, worse = (pair.second, pair.first) if sign > 0 else (pair.first, pair.second)
-    if pair.claimed:
+    if pair.significant:
         return f'The {network} of "{better}" {is_} better than {that} of "{worse}" by {by} {where}; {caveat}'
     favour = in_favour(paired.difference, better, metric)
     names = f'"{pair.first}" and "{pair.second}"'
@@ -103,7 +103,7 @@ def warnings(
         )
     if unlike:
         told = "; ".join(f"{name} {' and '.join(values)}" for name, values in unlike.items())
-        found.append(f"the runs were not all made alike: {told}")
+        found.append(f"the environments of the runs differ: {told}")
     return found
 
 

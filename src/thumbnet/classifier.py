@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.images import decode_image
-from thumbnet.errors import UserError
+from thumbnet.errors import UserError, unknown_name
 
 ImageSource: TypeAlias = str | Path | Image.Image
 
@@ -35,7 +35,7 @@ class Prediction:
 
 
 class Classifier(ABC):
-    """What was trained, with scikit-learn's verbs. `classes` holds the names in the order of the columns.
+    """What was trained, with scikit-learn's verbs. `classes` (and `classes_`) hold the names in the order of the columns.
 
     Probabilities are calibrated: the logits are divided by the temperature that was fitted on the validation images.
     """
@@ -48,6 +48,11 @@ class Classifier(ABC):
     def __repr__(self) -> str:
         size = "{} x {}".format(*self.image_size)
         return f"Classifier({len(self.classes)} classes, images of {size}, {self.computed_by()})"
+
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """The names as scikit-learn's tools ask for them."""
+        return np.array(self.classes)
 
     @abstractmethod
     def computed_by(self) -> str:
@@ -73,7 +78,33 @@ class Classifier(ABC):
 
     def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
         """The name of the likeliest class of each image; takes what `predict_proba` takes."""
-        return np.array(self.classes)[self.predict_proba(images, views=views).argmax(1)]
+        return self.classes_[self.predict_proba(images, views=views).argmax(1)]
+
+    def score(
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], labels: Sequence[str] | NDArray[Any], *, views: int = 1
+    ) -> float:
+        """Accuracy in [0, 1] against `labels`: names of classes, or their places in `classes`.
+
+        Raises `UserError` where there are more or fewer labels than images, or a label is no class.
+        """
+        truth = self.places_of(np.asarray(labels))
+        found = self.predict_proba(images, views=views).argmax(1)
+        if len(truth) != len(found):
+            raise UserError(f"{len(truth):,} labels for {len(found):,} images; give one for each")
+        return float((found == truth).mean())
+
+    def places_of(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Labels as places in `classes`."""
+        if labels.dtype.kind in "iu":
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+                raise UserError(
+                    f"labels go from {labels.min()} to {labels.max()}; there are {len(self.classes)} classes"
+                )
+            return labels.astype(np.int64)
+        places = {name: place for place, name in enumerate(self.classes)}
+        if unknown := [label for label in labels.tolist() if label not in places]:
+            raise unknown_name("class", str(unknown[0]), self.classes)
+        return np.array([places[label] for label in labels.tolist()], np.int64)
 
     def prepare_images(self, images: NDArray[np.uint8] | Sequence[ImageSource]) -> NDArray[np.uint8]:
         """uint8 N C H W in the size and channels of the training images."""
@@ -84,6 +115,9 @@ class Classifier(ABC):
                 or (images.ndim == 4 and images.shape[3] not in (1, 3))
             ):
                 raise UserError(f"images are {images.dtype} {images.shape}; give uint8 N H W 3, or N H W for grey")
+            pixels = images[..., None] if images.ndim == 3 else images  # N H W C
+            if pixels.shape[1:] == (*self.image_size, self.channels):
+                return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
             images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
         elif isinstance(images, str | Path | Image.Image) or not isinstance(images, Sequence):
             raise UserError("give a sequence of images, for one image a list of one")

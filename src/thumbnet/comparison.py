@@ -120,7 +120,12 @@ class Pair:
 
     @property
     def claimed(self) -> bool:
-        """Whether one of the two may be called better."""
+        """Whether one of the two recipes may be called better; one seed of each never says so."""
+        return self.difference is not None and self.significant
+
+    @property
+    def significant(self) -> bool:
+        """Of what was compared, be it recipes over seeds or two networks over images."""
         return self.adjusted_p is not None and self.adjusted_p < CLAIM_BELOW
 
 
@@ -140,7 +145,7 @@ class Comparison:
         """What can be said: of every pair, or of the one group there is."""
         return [pair.sentence for pair in self.pairs] or [claims.on_one(group, self.metric) for group in self.groups]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values; groups with mean, sd and interval."""
         groups = [
             asdict(group) | {"n": group.n, "mean": group.mean, "sd": group.sd, "interval95": group.interval95}

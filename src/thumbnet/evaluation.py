@@ -71,7 +71,7 @@ class Scores:
         pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
         return [(self.classes[i], self.classes[j], count, count / self.support[i]) for count, i, j in pairs[:limit]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
         return json.loads(json.dumps(asdict(self)))
 
@@ -109,11 +109,13 @@ def measure(
     data_dir: str | Path | None = None,
 ) -> tuple[Scores, Predictions]:
     """What `evaluate` does, with what the network said of every image."""
-    check_views(views)
+    check_views(views, mirrored=run.recipe.flip)
     check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
     model, chosen, backend = opened(run, data, split, machine)
+    if split == "test" and views > 1:  # `compare` goes by one view: it shall not need a second look
+        remember(run, predictions_of(chosen, predict_logits(model, chosen, backend), data, split=split), backend)
     logits = predict_logits(model, chosen, backend, views=views, uncertain=uncertain)
     predictions = predictions_of(chosen, logits, data, split=split, views=views)
     if split == "validation" and views == 1 and not run.calibrated:
@@ -128,7 +130,7 @@ def remember(run: "Run", predictions: Predictions, backend: Backend, *, uncertai
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
         about = {"device": str(backend.device), "precision": backend.precision, "uncertain": uncertain}
         about["fingerprint"] = predictions.fingerprint
-        run.record_evaluation({**scores.to_json(), **about})
+        run.record_evaluation({**scores.to_dict(), **about})
         if uncertain == 1:
             run.save_predictions(predictions)
     return scores
@@ -150,9 +152,9 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
 
 def opened(run: "Run", data: "Dataset", split: str, machine: Machine | None) -> tuple[nn.Module, Split, Backend]:
     """A finished run's network and the images to measure it on, both on the device; opening the test split is counted."""
-    chosen = open_split(run, data, split)
     backend = prepare(run.machine_to_measure(machine or Machine()))
-    return place(run.model(), backend.device), chosen.to(backend.device), backend
+    model = place(run.model(), backend.device)
+    return model, open_split(run, data, split).to(backend.device), backend  # last: what fails before opens nothing
 
 
 def open_split(run: "Run", data: "Dataset", split: str) -> Split:
@@ -212,10 +214,12 @@ def batch_size(split: Split, backend: Backend, pixels: int | None = None) -> int
     return max(1, pixels // (height * width))
 
 
-def check_views(views: int) -> None:
-    """Raise `UserError` for a number of views that there is not."""
+def check_views(views: int, *, mirrored: bool = True) -> None:
+    """Raise `UserError` for a number of views that there is not, or for mirror images that the network never saw."""
     if views not in VIEWS:
         raise UserError(f"views is {views}; choose 1, 2 or 6")
+    if views > 1 and not mirrored:
+        raise UserError(f"views is {views}, and the run was trained without mirror images (no flip); leave it out")
 
 
 def check_part(uncertain: float) -> None:

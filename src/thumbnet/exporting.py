@@ -107,7 +107,7 @@ def export(
     unfinished run, data that are gone, and where what the file's kind needs is not installed; `ThumbnetError` where it differs.
     """
     run, path = run if isinstance(run, Run) else Run.open(run), Path(path)
-    check_views(views)
+    check_views(views, mirrored=run.recipe.flip)
     check_can_export(path)
     run.require_finished()
     split, name = images_to_check(run.check_data(data or run.load_data(data_dir=data_dir)))

@@ -21,7 +21,7 @@ class Machine:
     )
     gpu_memory: int | None = field(default=None, metadata={"help": "MiB of CUDA memory to stay within"})
     checkpoint_seconds: float = field(
-        default=60.0, metadata={"help": "time between checkpoints: at most so much work is lost to a kill"}
+        default=60.0, metadata={"help": "time between checkpoints: about the most work that a kill can cost"}
     )
 
 

@@ -190,7 +190,7 @@ def confusion_figure(scores: "Scores") -> Figure:
     figure.colorbar(
         image, ax=axes, shrink=0.7, label="part of the class's images", format=PercentFormatter(1, decimals=0)
     )
-    axes.set(xlabel="taken for", ylabel="class")
+    axes.set(xlabel="predicted", ylabel="true")
     if kinds > 30:
         return figure
     names = [shortened(name, NAME) for name in scores.classes]
@@ -208,7 +208,7 @@ def reliability_figure(before: "Sequence[Bin]", after: "Sequence[Bin]", temperat
     """Accuracy by confidence, as trained and at the temperature; on the diagonal confidence is deserved."""
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=RATE, linewidth=1, linestyle=":", label="as sure as right")
+    axes.plot([0, 1], [0, 1], color=RATE, linewidth=1, linestyle=":", label="perfectly calibrated")
     for bins, colour, mark, label in (
         (before, TRAINING, "o", "as trained"),
         (after, VALIDATION, "s", f"at temperature {temperature:.2f}"),

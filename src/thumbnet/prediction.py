@@ -12,7 +12,7 @@ from thumbnet.calibration import Threshold, confidence_and_hits, threshold_for
 from thumbnet.classifier import Classifier
 from thumbnet.data.batches import whole
 from thumbnet.errors import UserError
-from thumbnet.evaluation import predict_logits
+from thumbnet.evaluation import check_views, predict_logits
 from thumbnet.machine import Machine
 from thumbnet.runs import Run
 
@@ -32,16 +32,19 @@ class NetworkClassifier(Classifier):
         backend: Backend,
         *,
         temperature: float = 1.0,
+        mirrored: bool = True,
     ):
         super().__init__(classes, channels, image_size)
         self.model = model
         self.backend = backend
         self.temperature = temperature
+        self.mirrored = mirrored  # in training
 
     def computed_by(self) -> str:
         return self.backend.describe()
 
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        check_views(views, mirrored=self.mirrored)
         split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
         logits = predict_logits(self.model, split, self.backend, views=views)
         return (logits / self.temperature).softmax(1).numpy()
@@ -52,7 +55,10 @@ def load_run(run: Run, *, machine: Machine | None = None) -> NetworkClassifier:
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
     size = (run.data["image_size"][0], run.data["image_size"][1])
-    return NetworkClassifier(model, run.classes, run.data["channels"], size, backend, temperature=run.temperature)
+    return NetworkClassifier(
+        model, run.classes, run.data["channels"], size, backend,
+        temperature=run.temperature, mirrored=run.recipe.flip,
+    )  # fmt: skip
 
 
 def sure_from(run: Run, accuracy: float) -> Threshold:

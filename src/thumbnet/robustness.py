@@ -66,7 +66,7 @@ class Robustness:
         """What is left of the clean accuracy, 1 for all; 0 where there was none."""
         return self.corrupted / self.clean if self.clean else 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "relative": self.relative}
 
 
@@ -92,7 +92,7 @@ def evaluate_robustness(
     found = measure_robustness(
         model, spread(chosen, images), backend, split=split, recipe=run.recipe, progress=progress
     )
-    run.save_robustness(found.to_json())
+    run.save_robustness(found.to_dict())
     return found
 
 

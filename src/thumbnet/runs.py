@@ -50,7 +50,7 @@ from thumbnet.files import (
 from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
 from thumbnet.models.registry import create_model
-from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import base_of
 from thumbnet.recipes.recipe import Recipe, differences
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ class Run:
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """The two files of a recipe: how it differs from the one it is named after, and the whole."""
-    changed = {name: new for name, (new, _) in differences(recipe, named_recipe(recipe.name)).items()}
+    changed = {name: new for name, (new, _) in differences(recipe, base_of(recipe)).items()}
     write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
     write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
 

@@ -147,6 +147,17 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
     return study
 
 
+def check_is_judged(recipe: Recipe, dataset: str, data_dir: Path | None = None) -> None:
+    """Raise `UserError` for a recipe that holds no images out, on a folder that brings no validation images either."""
+    if recipe.validation or recipe.folds or dataset in SPECS:  # of these it was asked when the file was read
+        return
+    if data_at_hand(dataset, data_dir).own_validation is None:
+        raise UserError(
+            f"the recipe trains on all images of {dataset} (validation 0), so that nothing is left to judge it by; "
+            "give validation, as in 0.1"
+        )
+
+
 def check_study(study: Study) -> None:
     """Raise `UserError` for names that cannot be folders, that collide, or for a grid beyond reason."""
     check_folder_name(study.name)
@@ -268,8 +279,10 @@ def run_study(
     some cells failed, `Interrupted` after a signal to stop: the same call goes on, also inside a cell.
     """
     refuse_taken(folder)
-    make_folder(folder)
     cells = study.cells()
+    for cell in cells:
+        check_is_judged(cell.recipe, cell.variant.dataset, data_dir)
+    make_folder(folder)
     threads = share_of_cores(machine or Machine(), jobs)
     running = Running()
     with alone_in(folder, "at the study"), StopSignals() as stop, leaving_no_process(running):
@@ -482,5 +495,5 @@ def write_study(
     about = {"study": study.name, "about": study.about, "seeds": list(study.seeds), "folds": study.folds}
     notes = {variant.name: variant.note for variant in study.variants if variant.note}
     beside = {found.dataset: beside_table(found, study.variants, done) for found in comparisons}
-    rows = [found.to_json() for found in comparisons]
+    rows = [found.to_dict() for found in comparisons]
     write_json(folder / "study.json", {**about, "notes": notes, "beside": beside, "comparisons": rows})

@@ -27,7 +27,7 @@ from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, checked, differences
+from thumbnet.recipes.recipe import NEEDS, Recipe, check_has_effect, checked, differences
 from thumbnet.runs import Run, as_toml, recipe_table
 from thumbnet.signals import StopSignals
 from thumbnet.study import (
@@ -36,6 +36,7 @@ from thumbnet.study import (
     Study,
     Variant,
     check_folder_name,
+    check_is_judged,
     ended,
     leaving_no_process,
     metric_of,
@@ -92,10 +93,10 @@ class Sweep:
 
     def on_fresh_seeds(self, best: "Trial", recipe: Recipe, trials: int, earlier: Sequence[str] = ()) -> Study:
         """The study that tells whether the best is better. `earlier`: bests that were looked at before, by name."""
-        variants = (Variant("as it is", self.dataset, self.recipe), Variant("best found", self.dataset, recipe))
+        variants = (Variant("baseline", self.dataset, self.recipe), Variant("best trial", self.dataset, recipe))
         seeds = tuple(range(SEED + 1, SEED + 1 + self.seeds))
         about = (
-            f'"best found" is trial {best.number} of {trials}, chosen by the images that seed {SEED} holds out. Here both are '
+            f'"best trial" is trial {best.number} of {trials}, chosen by the images that seed {SEED} holds out. Here both are '
             "trained on fresh seeds. These hold out another cut of the same images, and the same ones where the set "
             "brings its own validation images: what the choice owes to the images themselves may remain."
         )
@@ -154,7 +155,11 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     name = str(table.get("name", default_name))
     check_folder_name(name)
     trials, seeds = (count_of(table, key, default) for key, default in (("trials", 20), ("seeds", 5)))
-    return Sweep(name, dataset, recipe, space_of(table.get("search")), trials, seeds, metric_of(table))
+    space = space_of(table.get("search"))
+    for field_ in space:
+        if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
+            check_has_effect(recipe, field_)
+    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table))
 
 
 def count_of(table: dict[str, Any], key: str, default: int) -> int:
@@ -210,7 +215,7 @@ def values_of(name: str, given: Any) -> tuple[Any, ...]:
 
 
 class Trials:
-    """What was tried. Optuna proposes; what it knows is told it anew in each call, from trials.jsonl."""
+    """What was tried. Optuna proposes; what it knows is told it anew each time, from trials.jsonl."""
 
     def __init__(self, sweep: Sweep, folder: Path):
         try:
@@ -219,11 +224,11 @@ class Trials:
             raise UserError(f"a sweep needs optuna; install it with: {NEEDED}") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep, self.optuna, self.path = sweep, optuna, folder / "trials.jsonl"
-        self.study = optuna.create_study(direction="minimize" if sweep.metric == "loss" else "maximize")
         self.recall()
 
     def recall(self) -> None:
-        """Tell Optuna what earlier calls have tried."""
+        """Begin anew, and tell Optuna what was tried, with the digits that it was tried with."""
+        self.study = self.optuna.create_study(direction="minimize" if self.sweep.metric == "loss" else "maximize")
         begun: list[dict[str, Any]] = []
         values: dict[int, float | None] = {}
         for row in read_json_lines(self.path, {"trial": int}):
@@ -275,6 +280,7 @@ class Trials:
         if number > 0:
             proposed = {name: self.rounded(name, value) for name, value in proposed.items()}
         append_line(self.path, json.dumps({"trial": number, "proposed": proposed}))
+        self.recall()
         return number
 
     def rounded(self, name: str, value: Any) -> Any:
@@ -301,7 +307,7 @@ class Trials:
     def record(self, number: int, value: float | None) -> None:
         """What came of a trial; None where its run failed."""
         append_line(self.path, json.dumps({"trial": number, "value": value}))
-        self.study.tell(number, value, state=None if value is not None else self.optuna.trial.TrialState.FAIL)
+        self.recall()
 
     def begun(self) -> list[int]:
         """Those that an earlier call left unfinished."""
@@ -359,6 +365,7 @@ def run_sweep(
     trained for reasons that are not its values', or every one failed, `Interrupted` after a signal to stop. The same call
     goes on, also inside a trial.
     """
+    check_is_judged(sweep.recipe, sweep.dataset, data_dir)
     machine, running = machine or Machine(), Running()
     with StopSignals() as stop, leaving_no_process(running):
         write_plan(sweep, folder)
@@ -449,7 +456,7 @@ def write_sweep(sweep: Sweep, folder: Path, found: Found, comparison: Any) -> No
     write_text(folder / "best.toml", as_toml(recipe_table(found.recipe), "thumbnet train --config takes this file"))
     trials = [{"trial": row.number, sweep.metric: row.value, "changes": dict(row.changes)} for row in found.trials]
     outcome = {"best": found.best.number, "importance": dict(found.importance), "trials": trials}
-    write_json(folder / "sweep.json", sweep.plan() | outcome | {"fresh_seeds": comparison and comparison.to_json()})
+    write_json(folder / "sweep.json", sweep.plan() | outcome | {"fresh_seeds": comparison and comparison.to_dict()})
 
 
 def place_of(folder: Path, found: Found) -> Path:

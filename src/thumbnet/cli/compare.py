@@ -61,7 +61,7 @@ def compare(
 
         write_comparison_report(found, opened, report)
     if json:
-        print_json(found.to_json())
+        print_json(found.to_dict())
     else:
         written = [f"{what:6}  {path}" for what, path in (("csv", csv), ("plot", plot), ("report", report)) if path]
         print("\n".join([*lines(found), *written]))

@@ -28,10 +28,14 @@ def in_our_words(error: CycloptsError, usages: dict[str, str]) -> str:
     if isinstance(error, MissingArgumentError) and name and error.argument:
         return missing(error, name, usages[name])
     if isinstance(error, UnusedCliTokensError) and name and error.unused_tokens:
-        return one_too_many(error.unused_tokens[0], list(error.root_input_tokens or ()), name, usages[name])
+        return unexpected(error.unused_tokens[0], list(error.root_input_tokens or ()), name, usages[name])
     if isinstance(error, CoercionError) and error.token and error.token.keyword in LISTS and "," in error.token.value:
         apart = " ".join(error.token.value.replace(",", " ").split())
-        return f"{error.token.keyword} {error.token.value}: give the values apart, {error.token.keyword} {apart}"
+        return (
+            f"{error.token.keyword} {error.token.value}: separate the values with spaces: {error.token.keyword} {apart}"
+        )
+    if isinstance(error, CoercionError) and error.token and error.target_type in (int, float, int | None, float | None):
+        return f"{error.token.keyword} {error.token.value}: {error.token.value!r} is not a number"
     return " ".join(str(error).split())
 
 
@@ -45,9 +49,15 @@ def unknown_option(error: UnknownOptionError, name: str) -> str:
         asked = "--" + received.strip("-").split("=")[0].replace("_", "-")
         meant = next(iter(difflib.get_close_matches(asked, known, n=1)), None)
     if source not in ("", "cli"):
-        hint = f"did you mean {meant.strip('-').replace('-', '_')}?" if meant else f"thumbnet {name} --help has all"
+        hint = (
+            f"did you mean {meant.strip('-').replace('-', '_')}?"
+            if meant
+            else f"thumbnet {name} --help lists all options"
+        )
         return f"unknown option {received} in {source}; {hint}"
-    return f"unknown option {received}; " + (f"did you mean {meant}?" if meant else f"thumbnet {name} --help has all")
+    return f"unknown option {received}; " + (
+        f"did you mean {meant}?" if meant else f"thumbnet {name} --help lists all options"
+    )
 
 
 def missing(error: MissingArgumentError, name: str, usage: str) -> str:
@@ -82,10 +92,10 @@ def is_number(text: str) -> bool:
     return True
 
 
-def one_too_many(token: str, tokens: list[str], name: str, usage: str) -> str:
+def unexpected(token: str, tokens: list[str], name: str, usage: str) -> str:
     """A word that belongs nowhere; a yes or no behind a switch, which takes none."""
     before = tokens[tokens.index(token) - 1] if token in tokens[1:] else ""
     switch = before.replace("--no-", "--", 1)
     if switch in SWITCHES and token.lower() in YES_OR_NO:
         return f"{before} takes no value, and {token!r} follows it; type {switch} or --no-{switch.removeprefix('--')}"
-    return f"{token!r} is one too many; type thumbnet {name} {usage} [OPTIONS]"
+    return f"{token!r} is an unexpected argument; type thumbnet {name} {usage} [OPTIONS]"

@@ -18,7 +18,7 @@ def data(
     options: Data = DataFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Fetch, verify and convert a data set, and tell its classes, counts, licence and where it lies.
+    """Fetch, verify and convert a data set, and print its classes, counts, licence and location.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ def doctor(
     if json:
         told = findings(found)
         faults = sum(grave == "fault" for grave, _ in told)
-        print_json(found.to_json() | {"findings": told, "faults": faults, "page": str(page)})
+        print_json(found.to_dict() | {"findings": told, "faults": faults, "page": str(page)})
     else:
         print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
         print(f"page   {page}")

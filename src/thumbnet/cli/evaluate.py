@@ -96,7 +96,7 @@ def evaluate(
     if confusion:
         write_confusion(scores, confusion)
     if json:
-        measured = {"run": str(run), "uncertain": uncertain, **scores.to_json()}
+        measured = {"run": str(run), "uncertain": uncertain, **scores.to_dict()}
         print_json(measured | {"test_openings": opened.test_openings} if split == "test" else measured)
     else:
         written = [
@@ -113,7 +113,7 @@ def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: b
     with reporter_for_terminal() as reporter:
         found = evaluate_robustness(run, progress=reporter.loading, **options)
     if json:
-        print_json({"run": str(path), **found.to_json()})
+        print_json({"run": str(path), **found.to_dict()})
     else:
         hint = f"next       thumbnet report {shlex.quote(str(path))}   puts it into the page"
         print("\n".join([*robustness_lines(run, found), "", hint]))
@@ -141,10 +141,10 @@ def write_confusion(scores: "Scores", path: Path) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class \\ taken for", *scores.classes])
+    writer.writerow(["true \\ predicted", *scores.classes])
     writer.writerows([name, *row] for name, row in zip(scores.classes, scores.confusion, strict=True))
     writer.writerow([])
-    writer.writerow(["class \\ part taken for", *scores.classes])
+    writer.writerow(["true \\ fraction predicted", *scores.classes])
     for name, row in zip(scores.classes, scores.confusion, strict=True):
         writer.writerow([name, *(f"{count / sum(row):.6f}" if sum(row) else "" for count in row)])
     write_text(path, text.getvalue())
@@ -154,7 +154,7 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
     from thumbnet.results import views_in_words
 
-    openings = f" (test set opened {run.test_openings} x for this run)" if scores.split == "test" else ""
+    openings = f" (test set opened {counted(run.test_openings, 'time')} for this run)" if scores.split == "test" else ""
     text = [
         f"{title_of(run.recipe)} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
         f"run          {run.path.resolve()}",
@@ -162,6 +162,11 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
         f"loss         {scores.loss:.4f}",
     ]
+    if scores.views == 1 < run.recipe.test_views:
+        part = f" --uncertain {run.recipe.uncertain:g}" if run.recipe.uncertain < 1 else ""
+        text.insert(
+            3, f"             the recipe's own: --views {run.recipe.test_views}{part}, as its published accuracy"
+        )
     if penalty := run.summary["l2_penalty"]:
         text.append(f"             {scores.loss + penalty:.4f} with the L2 penalty (Keras reports such losses)")
     measured = scores.calibration
@@ -224,5 +229,5 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     for row in found.rows:
         text.append(f"  {row.kind:{width}}  " + "  ".join(f"{value:6.2%}" for value in row.accuracies))
     low, high = wilson_interval(found.images // 2, found.images)
-    widest = f"a cell is known to {50 * (high - low):.1f} points or better (95 % interval, {found.images:,} images)"
+    widest = f"each accuracy is known to within {50 * (high - low):.1f} points (95 % interval, {found.images:,} images)"
     return [*text, f"note: {widest}", *(f"note: {warning}" for warning in found.warnings)]

@@ -94,6 +94,6 @@ def augmentations() -> list[dict[str, Any]]:
 
     from thumbnet.recipes.recipe import Recipe
 
-    names = ("flip", "zoom", "shift", "crop", "jitter", "cutout", "cutmix", "mixup")
+    names = ("flip", "alternate_flip", "zoom", "shift", "crop", "jitter", "cutout", "cutmix", "mixup")
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
-    return [{"name": name, "about": f"{fields[name].metadata['help']} (--{name})"} for name in names]
+    return [{"name": name, "about": f"{fields[name].metadata['help']} (--{name.replace('_', '-')})"} for name in names]

@@ -17,7 +17,8 @@ from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 
-USER_ERROR, KILLED_BY_SIGINT = 2, 130
+# 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
+USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 2, 70, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
 NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
 
@@ -27,7 +28,7 @@ COMMANDS = {
         "NAME|FOLDER",
         """Fetch, verify and convert a data set, and describe it.
 
-Tells its classes, counts, licence and where it lies.
+Prints its classes, counts, licence and location.
 
 Example: thumbnet data cifar10 --data-dir ~/Downloads""",
     ),
@@ -66,8 +67,8 @@ Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
         "RUN FILE.onnx|FILE.pt2",
         """Write the network to a file that other programs use.
 
-Uint8 images in, calibrated probabilities out; preprocessing lies inside. The file is checked against the network and not left
-where it says something else.
+Uint8 images in, calibrated probabilities out; preprocessing is inside. The file is checked against the network; if its
+answers differ, it is not kept.
 
 Example: thumbnet export runs/latest model.onnx""",
     ),
@@ -81,7 +82,7 @@ Example: thumbnet serve runs/latest""",
     ),
     "report": (
         "RUN...",
-        """Write the page of a run, or of several compared.
+        """Write the report page of a run, or of several compared.
 
 One HTML file that needs no network.
 
@@ -105,7 +106,7 @@ Example: thumbnet study classic --scale 0.05""",
     ),
     "sweep": (
         "FILE",
-        """Search better values of recipe fields.
+        """Search for better values of recipe fields.
 
 The best of the trials is trained again on fresh seeds, beside the recipe as it is, and only that is claimed. Called again,
 it goes on where it stopped.
@@ -195,7 +196,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line and give the exit code: 0 done, 1 failed, 2 the user can mend it, 75 stopped but resumable."""
+    """Run the command line and give the exit code: 0 done, 1 failed, 2 the user can fix it, 70 our fault, 75 stopped."""
     try:
         make_app().meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -213,10 +214,14 @@ def run(arguments: list[str]) -> int:
         return complain(
             f"{error.filename or 'a file'}: {error.strerror}; check the path and its permissions", USER_ERROR
         )
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
-            raise
-        return complain("out of memory; try a smaller --batch-size or --image-size", 1)
+    except Exception as error:
+        no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
+        if no_memory or isinstance(error, MemoryError):
+            return complain("out of memory; try a smaller --batch-size or --image-size", USER_ERROR)
+        import traceback
+
+        traceback.print_exc()
+        return OUR_FAULT
     return 0
 
 

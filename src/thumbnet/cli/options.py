@@ -25,32 +25,14 @@ def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
-def typed_whole_number(kind: Any, tokens: Sequence[Token]) -> float:
-    """Whole where it is typed; a file, such as a run's recipe.toml, may hold a fraction."""
-    [token] = tokens
-    if token.source in ("", "cli"):
-        try:
-            number = whole_number(kind, tokens)
-        except ValueError as error:
-            raise ValueError(f"{error}; fractions may stand in a file for --config") from None
-        if number == 0:
-            raise ValueError("0 does nothing; give 1 or more")
-        return number
-    try:
-        return float(token.value)
-    except ValueError:
-        raise ValueError(f"{token.value!r} is not a number") from None
-
-
 def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, None]:
     """One optional flag for a dataclass field, with the help that stands in the field; None means not given."""
     whole = field.type is int or field.type == int | None
-    typed_whole = field.metadata.get("typed_whole", False)
     many = get_origin(field.type) is tuple
     parameter = Parameter(
-        help=field.metadata.get("help", "") + (" (typed here: a whole number)" if typed_whole else ""),
+        help=field.metadata.get("help", ""),
         group=group,
-        converter=typed_whole_number if typed_whole else whole_number if whole else None,
+        converter=whole_number if whole else None,
         consume_multiple=many or None,
         negative_iterable=() if many else None,
         show_default=False,

@@ -56,11 +56,12 @@ def predict(
     images
         image files (PNG, JPEG, WebP, GIF, BMP), or folders, which are searched for them
     top
-        how many of the likeliest classes to tell
+        how many of the most likely classes to print
     views
         average over the image (1), its mirror image (2), and both shifted by one pixel (6)
     sure
-        mark as not sure what is below the probability that gave this part of right answers on the validation images, as in 0.99
+        mark uncertain answers: 0.99 finds the probability from which on 99 % of the answers on the validation images were
+        right, and marks what is below it as not sure
     explain
         folder for a picture per image: where the network looked, beside the nearest training images
     data_dir
@@ -173,13 +174,16 @@ def told_of(threshold: "Threshold") -> str:
 
     low, high = threshold.interval95
     told = (
-        f"sure from {threshold.confidence:.2%} on, chosen on the validation images: of these {threshold.coverage:.1%} are that "
-        f"sure, {threshold.accuracy:.2%} of them rightly (95 % interval {low:.2%} to {high:.2%}, {threshold.images:,} images)"
+        f"sure from {threshold.confidence:.2%} on, chosen on the validation images: {threshold.coverage:.1%} of them are at or "
+        f"above it, and {threshold.accuracy:.2%} of those are right (95 % interval {low:.2%} to {high:.2%}, "
+        f"{threshold.images:,} images)"
     )
     needed = images_to_show(threshold.target)
     if threshold.images >= needed:
         return told
-    return f"{told}\nnote: so few images cannot show {threshold.target:.2%}; it takes {needed:,} without a mistake, or more"
+    return (
+        f"{told}\nnote: too few images to show {threshold.target:.2%}: it takes at least {needed:,} without a mistake"
+    )
 
 
 def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:

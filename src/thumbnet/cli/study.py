@@ -37,7 +37,7 @@ def study(
     out
         the study's folder, studies/NAME by default; called again, it goes on where it stopped
     jobs
-        so many runs at a time; each gets its part of the processor's cores
+        this many runs at a time; each gets its share of the processor's cores
     plan
         print what would be trained, and train nothing
     scale
@@ -73,7 +73,7 @@ def study(
         page = write_study_report(chosen, comparisons, done, folder / "study.html")
     if json:
         found: dict[str, Any] = {"study": chosen.name, "folder": str(folder), "report": str(page)}
-        print_json(found | {"comparisons": [comparison.to_json() for comparison in comparisons]})
+        print_json(found | {"comparisons": [comparison.to_dict() for comparison in comparisons]})
     else:
         print("\n".join([*outcome(comparisons), f"folder  {folder}", f"page    {page}"]))
 

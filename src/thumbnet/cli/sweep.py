@@ -72,8 +72,8 @@ def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[
     from thumbnet.study import Study, Variant, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds
-    study = Study(sweep.name, (Variant("as it is", sweep.dataset, sweep.recipe),), seeds=(0,))
-    each = estimated_seconds(study, machine=machine, data_dir=data_dir)["as it is"]
+    study = Study(sweep.name, (Variant("baseline", sweep.dataset, sweep.recipe),), seeds=(0,))
+    each = estimated_seconds(study, machine=machine, data_dir=data_dir)["baseline"]
     return runs, each if isinstance(each, str) else runs * each
 
 
@@ -121,7 +121,7 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
     about = [f"{different} different"] if different < len(found.trials) else []
     about += [f"{failed} failed"] if failed else []
     told = f"best of {counted(len(found.trials), 'trial')}" + (f" ({', '.join(about)})" if about else "")
-    text = [f"{told}: trial {found.best.number}, {shown(found.best.value, sweep.metric)}, which being chosen flatters"]
+    text = [f"{told}: trial {found.best.number}, {shown(found.best.value, sweep.metric)}, optimistic: the best of many"]
     if found.importance:
         text.append("what mattered: " + ", ".join(f"{name} {part:.0%}" for name, part in found.importance.items()))
     if comparison is None:
@@ -134,15 +134,16 @@ def outcome_as_object(folder: Path, sweep: "Sweep", found: "Found", comparison: 
     from thumbnet.sweep import changed_fields, looked_at_before
 
     best = {"trial": found.best.number, "value": found.best.value, "changes": changed_fields(sweep, found)}
-    fresh = {"fresh_seeds": comparison and comparison.to_json(), "looked_at_before": looked_at_before(folder, found)}
+    fresh = {"fresh_seeds": comparison and comparison.to_dict(), "looked_at_before": looked_at_before(folder, found)}
     return {"trials": len(found.trials), "best": best, "importance": dict(found.importance), **fresh}
 
 
 def is_better(comparison: "Comparison") -> bool:
     """Whether it may be claimed of the best, the second of the two."""
     [pair] = comparison.pairs
-    found = pair.difference.estimate if pair.difference else pair.images.difference if pair.images else 0.0
-    return pair.claimed and (found < 0 if comparison.metric == "loss" and pair.difference else found > 0)
+    if pair.difference is None or not pair.claimed:
+        return False
+    return pair.difference.estimate < 0 if comparison.metric == "loss" else pair.difference.estimate > 0
 
 
 def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> list[str]:

@@ -72,10 +72,10 @@ def train(
     resume
         continue the interrupted run in --out, or the newest one of this data set
     seeds
-        train so many runs that differ in their seed, --seed being the first, and tell mean, spread and interval
+        train this many runs that differ only in their seed, from --seed on; print mean, spread and interval
     time_budget
-        end after so long, as in 90s, 5m or 1h, the page not counted: measures the machine for a few seconds, then chooses
-        network, resolutions and epochs; with --recipe the epochs only
+        stop after this time, for example 90s, 5m or 1h, not counting the report page: measures the machine for a few
+        seconds, then chooses network, resolutions, batch size, learning rate and epochs; with --recipe the epochs only
     report
         write report.html into the run folder
     """
@@ -168,7 +168,7 @@ def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> None:
     if wanted:
         from thumbnet.report import write_run_report
 
-        reporter.say("making the page")
+        reporter.say("writing the report")
         try:
             write_run_report(run)
         except UserError as error:
@@ -246,7 +246,7 @@ def recipe_in_time(
     sides = ", ".join(f"{part * data.image_size[0]:.0f}" for part in chosen.resolution)
     widths = "/".join(map(str, chosen.widths))
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
-    told = f"; expect about {expected:.1%}" if expected else ""
+    told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
     reporter.say(f"{chosen.model} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{told}")
     return chosen, deadline
 
@@ -278,7 +278,9 @@ def guessing(run: "Run", low: float) -> list[str]:
     if low > part:
         return []
     advice = "see its curves; more epochs, more images or another learning rate may help"
-    return [f"note        always answering {name!r} would be right for {part:.2%}, and this may be no better: {advice}"]
+    return [
+        f"note        always answering {name!r} would already be right for {part:.2%}; this network may be no better: {advice}"
+    ]
 
 
 def outcome(finished: "Run") -> list[str]:

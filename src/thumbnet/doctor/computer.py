@@ -14,7 +14,7 @@ from thumbnet.words import counted
 LEAST_MEMORY = 2  # GiB; the classic recipe on CIFAR-10 takes 2 GB at most
 LEAST_DISK = 1  # GiB in the cache: two published sets with their archives
 
-Finding = tuple[str, str]  # "well", "note" or "fault", and a sentence
+Finding = tuple[str, str]  # "ok", "note" or "fault", and a sentence
 
 
 def examine_computer(machine: Machine | None = None) -> list[Finding]:
@@ -35,7 +35,7 @@ def guarded(check: Callable[[Machine], Iterator[Finding]], machine: Machine) -> 
 
 def python_and_packages(machine: Machine) -> Iterator[Finding]:
     """Versions, held against what the package asks for."""
-    yield "well", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield "ok", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     from packaging.requirements import Requirement
 
     for text in requires("thumbnet") or []:
@@ -53,7 +53,7 @@ def python_and_packages(machine: Machine) -> Iterator[Finding]:
             if fits
             else f", where {wanted.specifier} is asked for; install thumbnet again in an environment of its own"
         )
-        yield ("well" if fits else "fault"), f"{wanted.name} {installed}{hint}"
+        yield ("ok" if fits else "fault"), f"{wanted.name} {installed}{hint}"
 
 
 def processor(machine: Machine) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def processor(machine: Machine) -> Iterator[Finding]:
     from thumbnet.kernels.library import library
 
     cores, threads = os.cpu_count() or 1, machine.threads or torch.get_num_threads()
-    yield "well", f"{processor_name()}, {counted(cores, 'core')}, {counted(threads, 'thread')}"
+    yield "ok", f"{processor_name()}, {counted(cores, 'core')}, {counted(threads, 'thread')}"
     if os.environ.get("OMP_NUM_THREADS") and threads < cores:
         yield (
             "note",
@@ -75,11 +75,11 @@ def processor(machine: Machine) -> Iterator[Finding]:
     if load > cores / 2:
         yield "note", f"other programs keep this machine busy (load {load:.1f}): {SLOWED}"
     if has_fast_bf16(torch.device("cpu")):
-        yield "well", "the processor multiplies bf16 natively; it is used"
+        yield "ok", "the processor multiplies bf16 natively; it is used"
     else:
         yield "note", "the processor has no native bf16, so fp32 is used: two to four times slower than on one that has"
     if library(torch.float32) is not None:
-        yield "well", "the parts written in C are compiled for this processor"
+        yield "ok", "the parts written in C are compiled for this processor"
     else:
         yield (
             "note",
@@ -94,7 +94,7 @@ def device(machine: Machine) -> Iterator[Finding]:
     if torch.cuda.is_available():
         from thumbnet.kernels.pool_norm_activate import gpu_module
 
-        yield "well", f"GPU {torch.cuda.get_device_name(0)}"
+        yield "ok", f"GPU {torch.cuda.get_device_name(0)}"
         if gpu_module() is None:
             yield (
                 "note",
@@ -102,7 +102,7 @@ def device(machine: Machine) -> Iterator[Finding]:
                 "Python's headers): the fast recipes take a half more time",
             )
     elif torch.backends.mps.is_available():
-        yield "well", "Apple's GPU can be used"
+        yield "ok", "Apple's GPU can be used"
     elif torch.version.cuda and shutil.which("nvidia-smi"):
         yield (
             "fault",
@@ -111,7 +111,7 @@ def device(machine: Machine) -> Iterator[Finding]:
     elif shutil.which("nvidia-smi"):
         yield "fault", "there is an NVIDIA driver, but torch is a CPU build; install torch with CUDA (pytorch.org)"
     else:
-        yield "well", "no GPU, none needed"
+        yield "ok", "no GPU, none needed"
 
 
 def memory_and_disk(machine: Machine) -> Iterator[Finding]:
@@ -119,12 +119,12 @@ def memory_and_disk(machine: Machine) -> Iterator[Finding]:
     from thumbnet.data.datasets import cache_folder
 
     free = shutil.disk_usage(existing_parent(cache_folder())).free / 2**30
-    yield ("well" if free >= LEAST_DISK else "fault"), f"{free:.1f} GiB free for the cache in {cache_folder()}"
+    yield ("ok" if free >= LEAST_DISK else "fault"), f"{free:.1f} GiB free for the cache in {cache_folder()}"
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
         available = int(rows["MemAvailable"].split()[0]) / 2**20
-        yield ("well" if available >= LEAST_MEMORY else "fault"), f"{available:.1f} GiB of memory available"
+        yield ("ok" if available >= LEAST_MEMORY else "fault"), f"{available:.1f} GiB of memory available"
 
 
 def existing_parent(path: Path) -> Path:
@@ -154,11 +154,11 @@ def data_folder(machine: Machine) -> Iterator[Finding]:
     """Whether THUMBNET_DATA points somewhere."""
     named = os.environ.get("THUMBNET_DATA")
     if named is None:
-        yield "well", "THUMBNET_DATA is not set; published sets are looked for in the cache, then downloaded"
+        yield "ok", "THUMBNET_DATA is not set; published sets are looked for in the cache, then downloaded"
     elif not Path(named).is_dir():
         yield "fault", f"THUMBNET_DATA is {named}, which is no folder"
     else:
-        yield "well", f"THUMBNET_DATA is {named}"
+        yield "ok", f"THUMBNET_DATA is {named}"
 
 
 def arithmetic(machine: Machine) -> Iterator[Finding]:
@@ -181,4 +181,4 @@ def arithmetic(machine: Machine) -> Iterator[Finding]:
     optimizer.step()
     finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
     said = f"a training step on {backend.describe()} gives {'finite' if finite else 'non-finite'} weights"
-    yield ("well" if finite and bool(loss.isfinite()) else "fault"), said
+    yield ("ok" if finite and bool(loss.isfinite()) else "fault"), said

@@ -45,7 +45,7 @@ class Diagnosis:
     labels: CheckedLabels | None  # None: not looked for
     files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values; a place in a folder with its file."""
         return with_files(
             {field.name: getattr(self, field.name) for field in fields(self) if field.name != "files"}, self.files
@@ -140,14 +140,14 @@ def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
 
 
 def findings(found: Diagnosis) -> list[tuple[str, str]]:
-    """What a person should know, as (how grave, sentence): "fault", "note" or "well"."""
+    """What a person should know, as (how grave, sentence): "fault", "note" or "ok"."""
     lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
         told = counted(len(found.constant), "image")
         lines.append(("fault", f"{told} of one colour throughout: {named(found.constant, found.files)}"))
     if found.labels is not None:
         lines.append(label_finding(found.labels))
-    return lines or [("well", "nothing found")]
+    return lines or [("ok", "nothing found")]
 
 
 def label_finding(checked: CheckedLabels) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def label_finding(checked: CheckedLabels) -> tuple[str, str]:
             f"{checked.commonest:.1%} of the images; more images, or another --recipe, may help"
         )
     many, part = len(checked.suspects), len(checked.suspects) / checked.images
-    return "note" if many else "well", (
+    return "note" if many else "ok", (
         f"{many:,} of {checked.images:,} training images ({part:.2%}) have a label that networks which never saw them doubt; "
         f"these networks agree with {checked.accuracy:.1%} of the labels"
     )
@@ -170,7 +170,7 @@ def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
     if not (tests := found.images.get("test")):
         return []
     if not found.leaked:
-        return [("well", f"none of the {tests:,} test images was found among the training images, equal or nearly")]
+        return [("ok", f"none of the {tests:,} test images was found among the training images, equal or nearly")]
     if found.leaked_exact:
         exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%})"
         told = f"{exact} are training images too"

@@ -49,6 +49,11 @@ def named(name: str) -> Recipe:
     return RECIPES[name]()
 
 
+def base_of(recipe: Recipe) -> Recipe:
+    """The named recipe that this one is or started from; one of default values where the name is not known here."""
+    return RECIPES[recipe.name]() if recipe.name in RECIPES else Recipe(name=recipe.name)
+
+
 MOST_CHANGES = 3  # that a title names
 
 
@@ -69,7 +74,7 @@ def title_of(recipe: Recipe) -> str:
 
 def changes_of(recipe: Recipe) -> list[str]:
     """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold."""
-    changed = differences(recipe, named(recipe.name))
+    changed = differences(recipe, base_of(recipe))
     return [f"{name} {as_typed(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
 
 

@@ -6,6 +6,7 @@ checks are read from it. This module imports nothing heavy, so that a misspelt f
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,13 +23,9 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     below: float | None = None,
-    typed_whole: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and range: low <= value <= high, and value < below.
-
-    `typed_whole` fields are whole where they are typed on the command line; recipes, and files of them, hold fractions too.
-    """
-    metadata = {"help": help, "low": low, "high": high, "below": below, "typed_whole": typed_whole}
+    """A dataclass field with its meaning and range: low <= value <= high, and value < below."""
+    metadata = {"help": help, "low": low, "high": high, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -47,10 +44,9 @@ class Recipe:
     dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
     epochs: float = setting(
         20,
-        "passes over the training images; a recipe's 1.5 ends in the middle of the second",
+        "passes over the training images; 1.5 ends in the middle of the second",
         low=FEWEST_EPOCHS,
         high=1_000_000,
-        typed_whole=True,
     )
     batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2, high=2**20)
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
@@ -75,8 +71,8 @@ class Recipe:
     normalize: Literal["dataset", "none"] = setting(
         "dataset", "subtract mean and divide by std of the training images, or not"
     )
-    flip: bool = setting(True, "mirror left to right with probability one half")
-    alternate_flip: bool = setting(False, "mirror each image in every second epoch instead of at random")
+    flip: bool = setting(True, "mirror left to right with probability one half; without it, nothing is mirrored")
+    alternate_flip: bool = setting(False, "flip: mirror each image in every second epoch instead of at random")
     stem_until: float = setting(0.2, "part of the run in which the bias of a whitening layer is trained", low=0, high=1)
     resolution: tuple[float, ...] = setting(
         (1.0,), "parts of the side to train at, in equal parts of the run", low=0.25, high=1
@@ -131,10 +127,17 @@ class Recipe:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise UserError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
         if self.weight_decay and self.optimizer != "adamw":
-            raise UserError(f"weight_decay {self.weight_decay} is for adamw; with {self.optimizer} set l2 instead")
+            same = f"set l2 {self.weight_decay / 2:g}, which torch.optim calls weight_decay {self.weight_decay:g}"
+            hint = "muon keeps every norm fixed" if self.optimizer == "muon" else f"with {self.optimizer} {same}"
+            raise UserError(f"weight_decay {self.weight_decay} is for adamw; {hint}")
         if self.l2 and self.optimizer in ("adamw", "muon"):
             hint = "with adamw set weight_decay instead" if self.optimizer == "adamw" else "muon keeps every norm fixed"
             raise UserError(f"l2 {self.l2} is for adam and sgd; {hint}")
+
+    @property
+    def test_views(self) -> int:
+        """`views`, or one where nothing was ever mirrored: the others average over mirror images."""
+        return self.views if self.flip else 1
 
     @property
     def cut(self) -> dict[str, Any]:
@@ -142,13 +145,46 @@ class Recipe:
         return {"fraction": self.validation, "seed": self.seed, "folds": self.folds, "fold": self.fold}
 
 
+# What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
+NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
+    "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: r.optimizer in ("sgd", "muon")),
+    "bias_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
+    "head_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
+    "beta1": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
+    "beta2": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
+    "epsilon": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
+    "warmup": (("schedule",), "schedule cosine or linear", lambda r: r.schedule in ("cosine", "linear")),
+    "drop_after": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
+    "drop_factors": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
+    "penalize": (("l2", "weight_decay"), "l2 or weight_decay", lambda r: bool(r.l2 or r.weight_decay)),
+    "alternate_flip": (("flip",), "flip", lambda r: r.flip or not r.alternate_flip),
+    "stem_until": (("model",), " or ".join(f"model {name}" for name in OPEN_MODELS), lambda r: r.model in OPEN_MODELS),
+    "mix_until": (("cutmix", "mixup"), "cutmix or mixup", lambda r: bool(r.cutmix or r.mixup)),
+    "uncertain": (("views",), "views 2 or 6", lambda r: r.views > 1),
+}
+
+
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
-    """A copy with some fields changed. Raises `UserError` on an unknown field, naming the nearest, and on a bad value."""
+    """A copy with some fields changed.
+
+    Raises `UserError` on an unknown field, naming the nearest, on a bad value, and on a change that has no effect.
+    """
     known = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
     for name in changes:
         if name not in known:
             raise unknown_name("recipe field", name, known)
-    return dataclasses.replace(recipe, **changes)
+    varied = dataclasses.replace(recipe, **changes)
+    for name in changes:
+        if getattr(varied, name) != getattr(recipe, name):
+            check_has_effect(varied, name)
+    return varied
+
+
+def check_has_effect(recipe: Recipe, name: str) -> None:
+    """Raise `UserError` where the field's value changes nothing in a recipe like this."""
+    _, words, met = NEEDS.get(name, ((), "", lambda recipe: True))
+    if not met(recipe):
+        raise UserError(f"{name} has no effect without {words}; leave it out, or give that too")
 
 
 def differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -21,8 +21,7 @@ from thumbnet.operations import training_flops
 from thumbnet.plots import occlusion_overlay
 from thumbnet.prediction import load_run
 from thumbnet.predictions import Predictions
-from thumbnet.recipes import as_typed, title_of
-from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import as_typed, base_of, title_of
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
 from thumbnet.runs import Run
@@ -73,7 +72,7 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
             ("loss", f"{scores.loss:.4f} nats"),
             (calibration_title(run), f"{scores.calibration.error_after:.2%}"),
             ("training time", in_seconds(run.summary["train_seconds"])),
-            ("test set opened", f"{run.test_openings} x"),
+            ("test set opened", counted(run.test_openings, "time")),
         ],
     }
 
@@ -92,7 +91,7 @@ def calibration_title(run: Run) -> str:
 
 def recipe_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """Every field, with the named recipe's value where it differs."""
-    base = differences(recipe, named_recipe(recipe.name))
+    base = differences(recipe, base_of(recipe))
     rows = []
     for name, value in vars(recipe).items():
         if name != "name":
