@@ -1,5 +1,7 @@
 """Splits, orders and the part held out for validation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -116,3 +118,10 @@ def test_folds_are_a_function_of_the_seed():
 def test_more_folds_than_images_are_refused():
     with pytest.raises(UserError, match="choose fewer"):
         fold_of(numbered(), 1_000, 999, seed=0)
+
+
+def test_evenly_spaced_images_are_those_from_the_first_to_the_last():
+    split = whole(torch.zeros(45_000, 1, 1, 1, dtype=torch.uint8), torch.arange(45_000))
+    assert len(set(split.evenly_spaced(1000)[1].tolist())) == 1000
+    few = replace(split, rows=torch.tensor([4, 7, 9, 2, 5]))
+    assert few.evenly_spaced(3)[1].tolist() == [4, 9, 5] and few.evenly_spaced(10)[1].tolist() == [4, 7, 9, 2, 5]

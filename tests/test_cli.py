@@ -155,6 +155,12 @@ def test_preview_draws_both_pages_and_estimates(here, capsys):
     assert Path(seen["stored"]).read_bytes() != Path(seen["augmented"]).read_bytes()
 
 
+def test_a_fault_of_ours_has_a_traceback_and_an_exit_code_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr("thumbnet.cli.main.make_app", lambda: {}["missing"])
+    assert command_line(["list", "recipes"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["recipes", "models", "datasets", "augmentations"])
 def test_list_shows_every_name(what, capsys):
     from thumbnet import list_datasets, list_models, list_recipes

@@ -13,7 +13,7 @@ from thumbnet.corruptions import COSINES, FAMILIES, KINDS, LEVELS, TO_YCBCR, cor
 from thumbnet.data.batches import whole
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.recipes import recipe
-from thumbnet.robustness import evaluate_robustness, measure_robustness, overlaps, spread
+from thumbnet.robustness import evaluate_robustness, measure_robustness, overlaps
 from thumbnet.training import train
 
 # Glass blur and elastic transforms are not harder at every level, there as here. Frost, snow and motion are drawn anew at
@@ -169,8 +169,8 @@ def test_a_network_that_sees_one_pixel_loses_nothing_to_what_leaves_it_alone():
 
 def test_images_are_spread_over_the_split():
     split = whole(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100))
-    assert spread(split, 5).labels.tolist() == [0, 24, 49, 74, 99]
-    assert len(spread(split, 1_000)) == 100
+    assert split.evenly_spaced(5)[1].tolist() == [0, 24, 49, 74, 99]
+    assert len(split.evenly_spaced(1_000)[1]) == 100
 
 
 def test_training_that_saw_such_changes_is_warned_of():

@@ -17,7 +17,7 @@ from conftest import thumbnet as thumbnet_command
 from thumbnet import exporting
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
-from thumbnet.exporting import Deployed, check_same, export, in_batches, read_onnx, spread, write_onnx
+from thumbnet.exporting import Deployed, check_same, export, in_batches, read_onnx, write_onnx
 from thumbnet.files import sha256_of
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
@@ -131,11 +131,6 @@ def test_one_image_that_differs_is_enough(tmp_path):
     other[700, 2] += np.float32(2e-4)
     with pytest.raises(ThumbnetError, match=r"than the network on 1 of 1,000 images \(by 0.0002, allowed are 0.0001\)"):
         check_same(tmp_path, other, said)
-
-
-def test_images_to_check_with_are_spread_over_the_split():
-    assert spread(3, 10).tolist() == [0, 1, 2]
-    assert spread(5, 3).tolist() == [0, 2, 4] and len(set(spread(45_000, 1000).tolist())) == 1000
 
 
 def test_a_run_that_held_nothing_out_is_checked_with_training_images(tiny, tmp_path):

@@ -24,7 +24,7 @@ from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.evaluation import evaluate, open_split
 from thumbnet.recipes import recipe
 from thumbnet.runs import Run
-from thumbnet.study import read_study
+from thumbnet.study_file import read_study
 from thumbnet.training import train
 
 SOURCE, TESTS = Path(thumbnet.__file__).parent, Path(__file__).parent
@@ -109,7 +109,7 @@ def finished(tiny, tmp_path_factory):
     ("train fashion-mini --widths 8 16 99999", "widths is 99999; it must be 1 or more and at most 16384"),
     ("train fashion-mini --config deep.toml", "deep.toml is (nested too deeply|not TOML)"),
     ("train fashion-mini --config long.toml", "long.toml is not TOML: it has more than 1048576 bytes"),
-    ("doctor fashion-mini --resuming --out taken", "taken is taken; give another --out"),
+    ("doctor fashion-mini --resuming --runs taken", "taken is taken; give another --runs"),
 ])  # fmt: skip
 def test_a_command_says_what_is_wrong_and_what_to_do(finished, said, tmp_path, monkeypatch, words_, told):
     monkeypatch.chdir(tmp_path)

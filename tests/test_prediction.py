@@ -72,6 +72,20 @@ def test_a_colour_picture_of_another_size_is_converted_as_training_images_are(cl
     assert np.abs(found - classifier.predict_proba(pixels[:1, 0].numpy())).max() < 0.2
 
 
+def test_score_is_the_accuracy_against_names_or_places(classifier, pixels, tiny):
+    images, truth = pixels[:, 0].numpy(), tiny.development.labels[:30].numpy()
+    expected = float((classifier.predict_proba(images).argmax(1) == truth).mean())
+    assert 0 < expected < 1
+    assert classifier.score(images, truth) == classifier.score(images, classifier.classes_[truth]) == expected
+    for labels, message in (
+        (truth[:3], "3 labels for 30 images; give one for each"),
+        (truth + 5, "there are 10 classes"),
+        (["Trowser"] * 30, "unknown class 'Trowser'; did you mean 'Trouser'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            classifier.score(images, labels)
+
+
 def test_no_image_gives_no_row(classifier):
     assert classifier.predict_proba([]).shape == (0, 10)
 

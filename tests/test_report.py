@@ -26,7 +26,7 @@ from thumbnet.recipes import recipe
 from thumbnet.report import sections, write_comparison_report, write_run_report
 from thumbnet.robustness import evaluate_robustness
 from thumbnet.runs import Run
-from thumbnet.study import study_of
+from thumbnet.study_file import study_of
 from thumbnet.training import train
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -16,7 +16,8 @@ from conftest import CPU, thumbnet
 from thumbnet.classic_study import CHANGES, REPORTED, classic_study
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
-from thumbnet.study import judge_study, looks_before, read_study, run_study, study_of, write_plan
+from thumbnet.study import judge_study, looks_before, run_study, write_plan
+from thumbnet.study_file import read_study, study_of
 
 TINY = """
 seeds = {seeds}
@@ -48,6 +49,7 @@ def test_a_study_is_every_variant_times_every_seed(tmp_path):
     study = read_study(written(tmp_path))
     assert [variant.name for variant in study.variants] == ["smooth", "sharp"]
     assert [cell.name for cell in study.cells()] == ["smooth-s0", "sharp-s0", "smooth-s1", "sharp-s1"]
+    assert read_study(tmp_path / "s.toml", seeds=4).seeds == (0, 1, 2, 3)
     assert study.cells()[3].recipe == recipe(
         "general", epochs=1, widths=(8, 16, 16), batch_size=500, label_smoothing=0.0, seed=1
     )

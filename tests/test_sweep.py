@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from conftest import CPU, ONE_THREAD
 from conftest import thumbnet as thumbnet_command
@@ -23,12 +24,11 @@ from thumbnet.sweep import (
     at_work,
     changed_fields,
     found_in,
-    read_sweep,
     run_sweep,
-    sweep_of,
     values_by_field,
     write_sweep,
 )  # fmt: skip
+from thumbnet.sweep_file import read_sweep, sweep_of
 from thumbnet.training import train
 
 pytest.importorskip("optuna", reason="sweeps need the extra `tune`")
@@ -302,9 +302,30 @@ def test_a_range_and_a_list_are_read(tmp_path):
     sweep = read_sweep(tmp_path / "s.toml")
     assert sweep.space == {"crop": Range(0, 2), "flip": (True, False)} and (sweep.trials, sweep.seeds) == (20, 5)
     assert sweep.name == "s" and sweep.dataset == "fashion-mini"
+    other = read_sweep(tmp_path / "s.toml", trials=3, seeds=2)
+    assert (other.trials, other.seeds) == (3, 2) and other.plan() == sweep.plan()
     (tmp_path / "s.toml").write_text("trials = 1\n")
     with pytest.raises(UserError, match=r"s.toml: nothing to search"):
         read_sweep(tmp_path / "s.toml")
+
+
+def test_a_field_without_effect_is_not_searched():
+    momentum = {"momentum": {"low": 0.1, "high": 0.9}}
+    with pytest.raises(UserError, match="momentum has no effect without optimizer sgd or muon"):
+        sweep_of(FILE | {"fields": {"optimizer": "adam"}, "search": momentum}, default_name="rates")
+    both = momentum | {"optimizer": ["adam", "sgd"]}
+    assert set(sweep_of(FILE | {"search": both}, default_name="rates").space) == {"momentum", "optimizer"}
+
+
+def test_a_folder_that_leaves_nothing_to_judge_by_is_refused_before_anything_is_trained(tmp_path, by_rule):
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 40 * number).save(tmp_path / "set" / name / f"{number}.png")
+    sweep = sweep_of(FILE | {"dataset": str(tmp_path / "set"), "fields": {"validation": 0.0}}, default_name="rates")
+    with pytest.raises(UserError, match="nothing is left to judge it by; give validation"):
+        run_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_optuna_the_way_to_it_is_told(tmp_path, monkeypatch):

@@ -25,10 +25,10 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
     """
     resampled = recipe.zoom > 0 or recipe.shift > 0
     alternately = recipe.flip and recipe.alternate_flip
-    if alternately and recipe.crop and not resampled and (in_one := kernel_for(images)):
+    if alternately and recipe.crop and not resampled and (fused := kernel_for(images)):
         offsets = window_offsets(images, random, padding=recipe.crop)  # drawn in the order of the other way
         draws = jitter_draws(images, random) if recipe.jitter else None
-        x = in_one.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
+        x = fused.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
     else:
         if alternately:
             images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
@@ -159,11 +159,11 @@ def mix(
     if at >= recipe.mix_until or not (recipe.cutmix or recipe.mixup):
         return images, labels
     targets = F.one_hot(labels, classes).to(images.dtype)
-    lot = torch.rand((), generator=random).item()
+    draw = torch.rand((), generator=random).item()
     others = torch.randperm(len(images), generator=random).to(images.device)
-    if lot < recipe.cutmix:
+    if draw < recipe.cutmix:
         return cutmix(images, targets, others, random)
-    if lot < recipe.cutmix + recipe.mixup:
+    if draw < recipe.cutmix + recipe.mixup:
         return mixup(images, targets, others, random)
     return images, targets
 

@@ -237,7 +237,7 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     """
     from thumbnet.backend import peak_gpu_memory_mb, peak_memory_mb
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.evaluation import opened, predict_logits, predictions_of, remember, score
+    from thumbnet.evaluation import load_for_evaluation, predict_logits, predictions_of, record_scores, score
     from thumbnet.training import train
 
     recipe = named_recipe(order["recipe"], **order["changes"])
@@ -249,13 +249,13 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False, workshop=workshop)
     trained = time.perf_counter()
     seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
-    model, chosen, backend = opened(run, data, order["split"], machine)
+    model, chosen, backend = load_for_evaluation(run, data, order["split"], machine)
     labels = chosen.labels[chosen.rows]
     logits = predict_logits(model, chosen, backend, views=recipe.test_views, uncertain=recipe.uncertain)
     scores = score(logits, labels, data.classes, split=order["split"], views=recipe.test_views)
     clock = seconds_before + time.perf_counter() - began
     said = predictions_of(chosen, predict_logits(model, chosen, backend), data, split=order["split"])
-    single = remember(run, said, backend)
+    single = record_scores(run, said, backend)
     return {
         "seed": recipe.seed,
         "accuracy": scores.accuracy,

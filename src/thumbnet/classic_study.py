@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from thumbnet.cells import Variant
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.study import Study, Variant
+from thumbnet.study import Study
 
 EPOCHS = 160  # of the report
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from thumbnet import claims
 from thumbnet.errors import UserError
@@ -21,12 +21,9 @@ from thumbnet.statistics import (
     mcnemar,
     mean_interval,
     paired_t,
-    spread,
+    standard_deviation,
     welch,
 )
-
-if TYPE_CHECKING:
-    from thumbnet.study import Cell, Variant
 
 Metric = Literal["accuracy", "top5", "loss"]
 SplitName = Literal["validation", "test"]
@@ -71,7 +68,7 @@ class Group:
 
     @property
     def sd(self) -> float | None:
-        return spread(self.values) if self.n > 1 else None
+        return standard_deviation(self.values) if self.n > 1 else None
 
     @property
     def interval95(self) -> tuple[float, float] | None:
@@ -335,39 +332,13 @@ def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:
     return next((row for row in reversed(run.evaluations) if row["split"] == split and row["views"] == 1), None)
 
 
-def beside_table(
-    comparison: Comparison, variants: "Sequence[Variant]", done: "Sequence[tuple[Cell, Run]]"
-) -> list[dict[str, str]]:
-    """One row per variant of a study that another report speaks of: what its runs ended with (means) beside what is stated.
-
-    Gaps are in points, losses with the L2 penalty, as Keras has them.
-    """
-    rows, metric = [], comparison.metric
-    for variant in variants:
-        if not variant.stated or variant.dataset != comparison.dataset:
-            continue
-        ends = [(run.summary, run.metrics[-1]) for cell, run in done if cell.variant.name == variant.name]
-        training = statistics.fmean(last[f"train_{metric}"] for _, last in ends)
-        validation = statistics.fmean(summary[f"validation_{metric}"] for summary, _ in ends)
-        loss = statistics.fmean(summary["validation_loss"] + summary["l2_penalty"] for summary, _ in ends)
-        ours = {
-            "group": variant.name,
-            f"training {claims.metric_in_words(metric)}": f"{training:.2%}",
-            f"validation {claims.metric_in_words(metric)}": f"{validation:.2%}",
-            "gap": f"{100 * (training - validation):.1f}",
-            "loss with penalty": f"{loss:.4f}",
-        }
-        rows.append(ours | dict(variant.stated))
-    return rows
-
-
 # ---------------------------------------------------------------- pairs
 
 
 def compare_two(
     first: Group, second: Group, runs_first: Sequence[Run], runs_second: Sequence[Run], split: str, metric: str
 ) -> Pair:
-    """Over seeds, or over images where either group has one; the sentence follows."""
+    """Over seeds; over images where both groups have one seed; the sentence follows."""
     pair = Pair(first.name, second.name)
     if first.n == second.n == 1:
         found = paired_images(runs_first, runs_second, split, metric)

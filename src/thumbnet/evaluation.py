@@ -113,18 +113,18 @@ def measure(
     check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
-    model, chosen, backend = opened(run, data, split, machine)
+    model, chosen, backend = load_for_evaluation(run, data, split, machine)
     if split == "test" and views > 1:  # `compare` goes by one view: it shall not need a second look
-        remember(run, predictions_of(chosen, predict_logits(model, chosen, backend), data, split=split), backend)
+        record_scores(run, predictions_of(chosen, predict_logits(model, chosen, backend), data, split=split), backend)
     logits = predict_logits(model, chosen, backend, views=views, uncertain=uncertain)
     predictions = predictions_of(chosen, logits, data, split=split, views=views)
     if split == "validation" and views == 1 and not run.calibrated:
         with suppress(UserError):
             keep_validation(run, predictions)
-    return remember(run, predictions, backend, uncertain=uncertain), predictions
+    return record_scores(run, predictions, backend, uncertain=uncertain), predictions
 
 
-def remember(run: "Run", predictions: Predictions, backend: Backend, *, uncertain: float = 1.0) -> Scores:
+def record_scores(run: "Run", predictions: Predictions, backend: Backend, *, uncertain: float = 1.0) -> Scores:
     """The scores of what was predicted, kept in the run folder with the predictions."""
     scores = score_predictions(predictions, temperature=run.temperature)
     with suppress(UserError):  # a run folder that cannot be written to: the scores are worth more than their record
@@ -150,7 +150,9 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
     return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits)
 
 
-def opened(run: "Run", data: "Dataset", split: str, machine: Machine | None) -> tuple[nn.Module, Split, Backend]:
+def load_for_evaluation(
+    run: "Run", data: "Dataset", split: str, machine: Machine | None
+) -> tuple[nn.Module, Split, Backend]:
     """A finished run's network and the images to measure it on, both on the device; opening the test split is counted."""
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
@@ -273,14 +275,14 @@ def score(
     if len(labels) == 0:
         raise UserError(f"the {split} split has no images")
     labels = labels.cpu()
-    kinds = len(classes)
+    count = len(classes)
     predicted = logits.argmax(1)
-    likeliest = logits.topk(min(5, kinds), dim=1).indices  # N 5
-    confusion = torch.bincount(labels * kinds + predicted, minlength=kinds * kinds).view(kinds, kinds)
+    top5 = logits.topk(min(5, count), dim=1).indices  # N 5
+    confusion = torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
     right, support, taken = (part.tolist() for part in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
     hits = sum(right)
     probabilities = logits.double().softmax(1)
-    among = int((likeliest == labels[:, None]).any(1).sum())
+    among = int((top5 == labels[:, None]).any(1).sum())
     recall = [ratio(n, of) for n, of in zip(right, support, strict=True)]
     return Scores(
         split=split,
@@ -289,7 +291,7 @@ def score(
         accuracy=hits / len(labels),
         top5=among / len(labels),
         loss=F.cross_entropy(logits.double(), labels).item(),
-        brier=(probabilities - F.one_hot(labels, kinds)).square().sum(1).mean().item(),
+        brier=(probabilities - F.one_hot(labels, count)).square().sum(1).mean().item(),
         interval95=wilson_interval(hits, len(labels)),
         top5_interval95=wilson_interval(among, len(labels)),
         calibration=calibration(logits, labels, temperature),

@@ -157,8 +157,7 @@ def embeddings(model: nn.Module, split: Split) -> Tensor:
 
 def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> list[tuple[Neighbour, ...]]:
     """The training images with the most similar embeddings, for each of the float images N C H W in [0, 1]."""
-    places = torch.linspace(0, len(training) - 1, min(SEARCHED, len(training))).long()
-    images, labels = training.to(torch.device("cpu")).take(places)
+    images, labels = training.to(torch.device("cpu")).evenly_spaced(SEARCHED)
     known = embeddings(model, whole(images, labels).to(backend.device))  # M D
     asked = (x * 255).round().to(torch.uint8)
     mine = embeddings(model, whole(asked, torch.zeros(len(x), dtype=torch.int64, device=x.device)).to(backend.device))

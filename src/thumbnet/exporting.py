@@ -118,7 +118,7 @@ def export(
         weights="",
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
-    images, labels = split.take(spread(len(split), CHECKED))
+    images, labels = split.evenly_spaced(CHECKED)
     expected = classifier.probabilities(images.numpy(), views=views)
     write, read = WAYS[path.suffix.lower()]
     with replacing(path) as temporary:
@@ -161,11 +161,6 @@ def receipt_path(path: Path) -> Path:
 def images_to_check(data: "Dataset") -> tuple["Split", str]:
     """The images that trained nothing, or those that trained where all did; never the test images."""
     return (data.validation, "validation") if data.validation is not None else (data.train, "train")
-
-
-def spread(images: int, wanted: int) -> Tensor:
-    """int64: up to `wanted` places of a split, evenly spread."""
-    return torch.linspace(0, images - 1, min(images, wanted)).round().long()
 
 
 def check_same(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:

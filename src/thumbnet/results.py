@@ -48,7 +48,7 @@ def in_words(result: dict[str, Any]) -> str:
     if result["kind"] == "campaign":
         views = views_in_words(result["views"], result["uncertain"])
         return (
-            f"{result['accuracy']:.2%} {result['split']} accuracy{spread(result)}, {result['top5']:.2%} top-5, in "
+            f"{result['accuracy']:.2%} {result['split']} accuracy{sd_in_words(result)}, {result['top5']:.2%} top-5, in "
             f"{seconds_in_words(result['train_clock'])}{changed} ({views}), {where}"
         )
     took = f"{duration(result['train_seconds'])} on " if result["train_seconds"] else ""
@@ -63,7 +63,7 @@ def seconds_in_words(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= FEW_SECONDS else f"{seconds:.2f} s"
 
 
-def spread(record: dict[str, Any]) -> str:
+def sd_in_words(record: dict[str, Any]) -> str:
     """` (sd 0.13, n = 5)`, in points; only n for a single run."""
     sd = f"sd {100 * record['accuracy_sd']:.2f}, " if record["accuracy_sd"] is not None else ""
     return f" ({sd}n = {record['n']})"

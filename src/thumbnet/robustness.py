@@ -11,7 +11,7 @@ from thumbnet.augment import to_float
 from thumbnet.backend import Backend
 from thumbnet.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.data.batches import Split, whole
-from thumbnet.evaluation import opened, predict_logits
+from thumbnet.evaluation import load_for_evaluation, predict_logits
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
@@ -88,18 +88,12 @@ def evaluate_robustness(
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
-    model, chosen, backend = opened(run, data, split, machine)
+    model, chosen, backend = load_for_evaluation(run, data, split, machine)
     found = measure_robustness(
-        model, spread(chosen, images), backend, split=split, recipe=run.recipe, progress=progress
+        model, whole(*chosen.evenly_spaced(images)), backend, split=split, recipe=run.recipe, progress=progress
     )
     run.save_robustness(found.to_dict())
     return found
-
-
-def spread(split: Split, images: int) -> Split:
-    """`images` of a split at even distances, in a tensor of their own."""
-    places = torch.linspace(0, len(split) - 1, min(images, len(split))).long().to(split.rows.device)
-    return whole(*split.take(places))
 
 
 def measure_robustness(

@@ -38,7 +38,7 @@ class Difference:
     p: float
 
 
-def spread(values: Sequence[float]) -> float:
+def standard_deviation(values: Sequence[float]) -> float:
     """Standard deviation of two values or more; 0 where they differ in the last bits only."""
     found = statistics.stdev(values)
     return found if found > ROUNDING else 0.0
@@ -51,10 +51,10 @@ def mean_interval(
 
     Cut at `lowest` and `highest`, between which the mean must lie: with two seeds Student's interval is a hundred points wide.
     """
-    if len(values) < 2 or not spread(values):
+    if len(values) < 2 or not standard_deviation(values):
         return None
     mean = statistics.fmean(values)
-    half = t_quantile(0.975, len(values) - 1) * spread(values) / math.sqrt(len(values))
+    half = t_quantile(0.975, len(values) - 1) * standard_deviation(values) / math.sqrt(len(values))
     return max(lowest, mean - half), min(highest, mean + half)
 
 
@@ -71,15 +71,17 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """
     if len(first) < 2 or len(second) < 2:
         return None
-    parts = [spread(values) ** 2 / len(values) for values in (first, second)]
+    parts = [standard_deviation(values) ** 2 / len(values) for values in (first, second)]
     error = math.sqrt(sum(parts))
     if error == 0:
         return None
     shares = [part / sum(parts) for part in parts]  # first: squares of tiny variances would vanish
-    freedom = 1 / sum(share**2 / (len(values) - 1) for share, values in zip(shares, (first, second), strict=True))
+    degrees_of_freedom = 1 / sum(
+        share**2 / (len(values) - 1) for share, values in zip(shares, (first, second), strict=True)
+    )
     estimate = statistics.fmean(second) - statistics.fmean(first)
-    half = t_quantile(0.975, freedom) * error
-    return Difference(estimate, estimate - half, estimate + half, t_two_sided(estimate / error, freedom))
+    half = t_quantile(0.975, degrees_of_freedom) * error
+    return Difference(estimate, estimate - half, estimate + half, t_two_sided(estimate / error, degrees_of_freedom))
 
 
 def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | None:
@@ -91,7 +93,7 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | No
     interval = mean_interval(differences)
     if interval is None:
         return None
-    estimate, error = statistics.fmean(differences), spread(differences) / math.sqrt(len(differences))
+    estimate, error = statistics.fmean(differences), standard_deviation(differences) / math.sqrt(len(differences))
     return Difference(estimate, *interval, t_two_sided(estimate / error, len(differences) - 1))
 
 
@@ -126,21 +128,21 @@ def holm(values: Sequence[float]) -> list[float]:
 # ---------------------------------------------------------------- Student's t
 
 
-def t_two_sided(t: float, freedom: float) -> float:
-    """Probability that a Student's t of `freedom` degrees lies further from zero than `t`."""
+def t_two_sided(t: float, degrees_of_freedom: float) -> float:
+    """Probability that a Student's t of `degrees_of_freedom` degrees lies further from zero than `t`."""
     square = t * t
     if square < 1:  # near the middle the other end of the beta function keeps the digits
-        return 1 - incomplete_beta(0.5, freedom / 2, square / (freedom + square))
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square))
+        return 1 - incomplete_beta(0.5, degrees_of_freedom / 2, square / (degrees_of_freedom + square))
+    return incomplete_beta(degrees_of_freedom / 2, 0.5, degrees_of_freedom / (degrees_of_freedom + square))
 
 
-def t_quantile(probability: float, freedom: float) -> float:
+def t_quantile(probability: float, degrees_of_freedom: float) -> float:
     """The t below which `probability` (0.5 to 1) of Student's distribution lies, by bisection."""
     tail = 2 * (1 - probability)
     high = 1.0
-    while t_two_sided(high, freedom) > tail:
+    while t_two_sided(high, degrees_of_freedom) > tail:
         high *= 2
-    return bisect(lambda t: t_two_sided(t, freedom) - tail, 0.0, high)
+    return bisect(lambda t: t_two_sided(t, degrees_of_freedom) - tail, 0.0, high)
 
 
 def bisect(function: Callable[[float], float], low: float, high: float) -> float:

@@ -7,49 +7,38 @@ study.json   the comparison
 study.html   the page
 """
 
-import itertools
 import json
-import math
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.comparison import Comparison, Metric, beside_table, compare_groups
-from thumbnet.data.datasets import SPECS, check_dataset_name
-from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import make_folder, read_json, read_toml, write_json, write_text
+from thumbnet.cells import (
+    Cell,
+    Running,
+    Variant,
+    check_is_judged,
+    data_at_hand,
+    ended,
+    leaving_no_process,
+    seconds_of_run,
+    share_of_cores,
+    start,
+)
+from thumbnet.comparison import Comparison, Metric, compare_groups
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.files import make_folder, read_json, write_json
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
-from thumbnet.recipes import as_typed, default_for, vary
-from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe
-from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.recipes import vary
+from thumbnet.reported import beside_table
+from thumbnet.runs import Run, recipe_table
 from thumbnet.signals import StopSignals
 from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
-    from thumbnet.backend import Backend
-    from thumbnet.data.datasets import Dataset
-
-KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
-LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of a study: a name, a data set, and the recipe without its seed. `note` stands beside it in the report."""
-
-    name: str
-    dataset: str
-    recipe: Recipe
-    note: str = ""
-    stated: Mapping[str, str] = field(default_factory=dict)  # what another report says of it, by column
+    pass
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ class Study:
 
     def unfinished(self, folder: Path) -> "list[Cell]":
         """The runs that are not done yet in the study's folder."""
-        return [cell for cell in self.cells() if not (folder / "cells" / cell.name / "summary.json").is_file()]
+        return [cell for cell in self.cells() if not (cell.run_folder(folder) / "summary.json").is_file()]
 
     def plan(self) -> dict[str, Any]:
         """Everything that decides the result, as plan.json holds it."""
@@ -86,182 +75,6 @@ class Study:
             },
             "order": [variant.name for variant in self.variants],
         }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study."""
-
-    variant: Variant
-    recipe: Recipe
-
-    @property
-    def name(self) -> str:
-        """A folder name: the variant's in letters, digits and dashes, then seed and fold."""
-        letters = "".join(letter if letter.isalnum() else "-" for letter in self.variant.name)
-        fold = f"-f{self.recipe.fold}" if self.recipe.folds else ""
-        return f"{'-'.join(filter(None, letters.split('-')))}-s{self.recipe.seed}{fold}"
-
-
-# ---------------------------------------------------------------- reading a study file
-
-
-def read_study(path: Path) -> Study:
-    """The study in a TOML file. Raises `UserError` naming what is unknown, empty or of the wrong type in it."""
-    table = read_toml(path, "the study file")
-    for key in table:
-        if key not in KEYS:
-            raise UserError(f"{path}: {unknown_name('key', key, KEYS)}")
-    try:
-        return study_of(table, default_name=path.stem)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def study_of(table: dict[str, Any], *, default_name: str) -> Study:
-    """The study that a table of TOML describes."""
-    if "grid" in table and "variant" in table:
-        raise UserError("give either a grid or variants, not both")
-    rows = grid_rows(table["grid"]) if "grid" in table else table.get("variant", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError("variant is not a list of tables; begin each with [[variant]]")
-    if not rows:
-        raise UserError("nothing to study: give a [grid], or a [[variant]] for each row")
-    shared = table.get("fields", {})
-    if not isinstance(shared, dict):
-        raise UserError("fields is not a table; begin it with [fields]")
-    variants = tuple(variant_of(row, table, shared) for row in rows)
-    names = [variant.name for variant in variants]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"two variants are named {twice!r}")
-    metric = metric_of(table)
-    study = Study(
-        name=str(table.get("name", default_name)),
-        variants=variants,
-        seeds=seeds_of(table),
-        folds=whole(table, "folds", 0, least=0),
-        metrics={variant.dataset: metric for variant in variants},
-        about=str(table.get("about", "")),
-    )
-    check_study(study)
-    return study
-
-
-def check_is_judged(recipe: Recipe, dataset: str, data_dir: Path | None = None) -> None:
-    """Raise `UserError` for a recipe that holds no images out, on a folder that brings no validation images either."""
-    if recipe.validation or recipe.folds or dataset in SPECS:  # of these it was asked when the file was read
-        return
-    if data_at_hand(dataset, data_dir).own_validation is None:
-        raise UserError(
-            f"the recipe trains on all images of {dataset} (validation 0), so that nothing is left to judge it by; "
-            "give validation, as in 0.1"
-        )
-
-
-def check_study(study: Study) -> None:
-    """Raise `UserError` for names that cannot be folders, that collide, or for a grid beyond reason."""
-    check_folder_name(study.name)
-    check_count(len(study.variants) * len(study.seeds) * max(1, study.folds))
-    for variant in study.variants:
-        if variant.dataset in SPECS and not study.folds and not variant.recipe.validation:
-            raise UserError(
-                f"variant {variant.name!r} trains on all images (validation 0), so that nothing is left to judge it by; "
-                "give validation, as in 0.1, or folds"
-            )
-    cells = study.cells()
-    names = [cell.name for cell in cells]
-    if len(set(names)) < len(names):
-        raise UserError("two variants differ in signs only that folder names cannot hold; name them apart")
-
-
-def metric_of(table: dict[str, Any]) -> Metric:
-    """What a file wants runs judged by."""
-    metric: Metric = table.get("metric", "accuracy")
-    if metric not in ("accuracy", "top5", "loss"):
-        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
-    return metric
-
-
-def check_folder_name(name: str) -> None:
-    """Raise `UserError` for a name that cannot be a folder's."""
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise UserError(f"name is {name!r}; give one that a folder can have")
-
-
-def check_count(count: int) -> None:
-    """Raise `UserError` for more runs than a person means, before memory is taken for them."""
-    if count > LARGEST:
-        raise UserError(f"{count:,} runs are more than {LARGEST:,}; take fewer values, seeds or folds")
-
-
-def seeds_of(table: dict[str, Any]) -> tuple[int, ...]:
-    """`seeds = 5` counts from first_seed; `seeds = [1, 2]` names them."""
-    seeds = table.get("seeds", 3)
-    if isinstance(seeds, list):
-        if not seeds or len(set(map(str, seeds))) < len(seeds) or not all(is_whole(seed) for seed in seeds):
-            raise UserError(f"seeds is {seeds!r}; give different whole numbers")
-        return tuple(seeds)
-    first, count = whole(table, "first_seed", 0, least=0), whole(table, "seeds", 3, least=1)
-    check_count(count)
-    return tuple(range(first, first + count))
-
-
-def whole(table: dict[str, Any], key: str, default: int, *, least: int) -> int:
-    """A whole number of the table."""
-    value = table.get(key, default)
-    if not is_whole(value) or value < least:
-        raise UserError(f"{key} is {value!r}; give a whole number, {least} or more")
-    return value
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def grid_rows(grid: Any) -> list[dict[str, Any]]:
-    """Every combination of the listed values, named after them."""
-    if not isinstance(grid, dict) or not grid:
-        raise UserError("the grid is empty; give at least one field with a list of values")
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"grid: {name} is {values!r}; give a list of values that is not empty")
-    check_count(math.prod(len(values) for values in grid.values()))
-    rows = []
-    for values in itertools.product(*grid.values()):
-        row = dict(zip(grid, values, strict=True))
-        rows.append({"name": ", ".join(f"{name} {as_typed(value)}" for name, value in row.items()), **row})
-    return rows
-
-
-def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any]) -> Variant:
-    """One row: its own recipe, data set and fields before the study's."""
-    fields_ = dict(row)
-    name = str(fields_.pop("name", ""))
-    note = str(fields_.pop("note", ""))
-    dataset = str(fields_.pop("dataset", table.get("dataset", "fashion-mini")))
-    check_dataset_name(dataset)
-    recipe = str(fields_.pop("recipe", table.get("recipe", default_for(dataset))))
-    if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
-        raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
-    try:
-        made = named_recipe(recipe, **(shared | fields_))
-    except UserError as error:
-        raise UserError(f"variant {name!r}: {error}") from error
-    changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())
-    return Variant(name or changed or recipe, dataset, made, note)
-
-
-# ---------------------------------------------------------------- running a study
-
-
-@dataclass
-class Running:
-    """The processes of a study that train now, and what has come of the others."""
-
-    processes: dict[str, tuple[subprocess.Popen[bytes], Cell, float]] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
-    codes: dict[str, int] = field(default_factory=dict)  # exit codes of the processes that have ended
-    seconds: list[float] = field(default_factory=list)  # of the cells that this call finished
 
 
 def run_study(
@@ -300,11 +113,11 @@ def run_study(
                 tell(line_of(cell, folder, running, total - left, total, left, jobs))
             time.sleep(0.1)
     if running.failed:
-        logs = ", ".join(str(folder / "cells" / f"{name}.log") for name in running.failed[:3])
+        logs = ", ".join(str(cell.log(folder)) for cell in running.failed[:3])
         raise TrainingFailed(
             f"{len(running.failed)} of {counted(len(cells), 'run')} failed; see {logs}, then run the study again"
         )
-    return [(cell, Run.open(folder / "cells" / cell.name)) for cell in cells]
+    return [(cell, Run.open(cell.run_folder(folder))) for cell in cells]
 
 
 def estimated_seconds(
@@ -325,30 +138,6 @@ def estimated_seconds(
         except UserError as error:
             seconds[variant.name] = str(error)
     return seconds
-
-
-def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":
-    """The data set, whole; never downloaded."""
-    from thumbnet.data.datasets import load_dataset
-
-    if name in SPECS:
-        return load_dataset(name, validation=0, data_dir=data_dir, offline=True)
-    return load_dataset(name, validation=0)
-
-
-def seconds_of_run(recipe: Recipe, data: "Dataset", backend: "Backend") -> float:
-    """What a run of the recipe takes, by three of its steps."""
-    from thumbnet.timing import step_seconds, training_seconds
-    from thumbnet.training import check_fits
-
-    cut = data.with_validation(**recipe.cut)
-    check_fits(recipe, cut)
-    return training_seconds(recipe, cut, step_seconds(recipe, cut, backend, steps=3))
-
-
-def share_of_cores(machine: Machine, jobs: int) -> int | None:
-    """Threads of each of so many processes at a time; None leaves it to the one that is alone."""
-    return machine.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
 
 
 def refuse_taken(folder: Path) -> None:
@@ -373,9 +162,8 @@ def write_plan(study: Study, folder: Path) -> None:
             looks = [*looks, len(before["cells"]) // len(before["order"]) // max(1, study.folds)]
     write_json(path, plan | ({"looks": looks} if looks else {}))
     for cell in study.cells():
-        recipe = folder / "cells" / f"{cell.name}.toml"
-        if not recipe.is_file():
-            write_text(recipe, as_toml(recipe_table(cell.recipe), "one run of a study"))
+        if not (folder / "cells" / f"{cell.name}.toml").is_file():
+            cell.write_recipe(folder)
 
 
 def has_more_seeds(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -406,72 +194,16 @@ def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     return f"its variants came in the order {', '.join(before['order'])}, now {', '.join(now['order'])}"
 
 
-def start(
-    cell: Cell, folder: Path, running: Running, machine: Machine, threads: int | None, data_dir: Path | None
-) -> None:
-    """Begin, or go on with, one cell in a process of its own; what it says goes to CELL.log."""
-    out = folder / "cells" / cell.name
-    flags: dict[str, Any] = {
-        "device": machine.device,
-        "precision": machine.precision,
-        "threads": threads,
-        "data-dir": data_dir,
-    }
-    flags |= {"gpu-memory": machine.gpu_memory, "checkpoint-seconds": machine.checkpoint_seconds}
-    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
-    begun = ["--resume"] if (out / "recipe.toml").is_file() else []
-    command = ["--config", str(out.with_suffix(".toml")), "train", cell.variant.dataset, "--out", str(out), *begun]
-    with open(out.with_suffix(".log"), "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "thumbnet.cli.main", *command, "--no-report", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on once
-        )
-    running.processes[cell.name] = (process, cell, time.monotonic())
-
-
-def ended(running: Running) -> Iterator[Cell]:
-    """The cells whose processes have ended since the last look."""
-    for name, (process, cell, began) in list(running.processes.items()):
-        if process.poll() is None:
-            continue
-        del running.processes[name]
-        running.codes[name] = process.returncode
-        if process.returncode == 0:
-            running.seconds.append(time.monotonic() - began)
-        else:
-            running.failed.append(name)
-        yield cell
-
-
 def line_of(cell: Cell, folder: Path, running: Running, done: int, total: int, left: int, jobs: int) -> str:
     """One line when a cell has ended: what it reached, how many are done, how long the rest will take."""
-    if cell.name in running.failed:
-        return f"{done}/{total}  {cell.name}  failed; see {folder / 'cells' / cell.name}.log"
-    summary = Run.open(folder / "cells" / cell.name).summary
+    if cell in running.failed:
+        return f"{done}/{total}  {cell.name}  failed; see {cell.log(folder)}"
+    summary = Run.open(cell.run_folder(folder)).summary
     reached = summary["validation_accuracy"]
     said = "" if reached is None else f"  validation {reached:.2%}"
     mean = sum(running.seconds) / len(running.seconds)
     rest = f"  about {duration(mean * left / jobs)} left" if left else ""
     return f"{done}/{total}  {cell.name}{said}  {duration(running.seconds[-1])}{rest}"
-
-
-@contextmanager
-def leaving_no_process(running: Running) -> Iterator[None]:
-    """Whatever ends the study, its children are told to stop, and waited for: they write checkpoints."""
-    try:
-        yield
-    finally:
-        for process, _, _ in running.processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for process, _, _ in running.processes.values():
-            process.wait()
-
-
-# ---------------------------------------------------------------- judging a study
 
 
 def judge_study(study: Study, done: Sequence[tuple[Cell, Run]], looks: Sequence[int] = ()) -> list[Comparison]:

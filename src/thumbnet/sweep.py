@@ -19,38 +19,28 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from thumbnet.comparison import Metric
-from thumbnet.data.datasets import SPECS, check_dataset_name
-from thumbnet.errors import Interrupted, TrainingFailed, UserError, unknown_name
-from thumbnet.files import append_line, make_folder, read_json, read_json_lines, read_toml, write_json, write_text
-from thumbnet.locks import alone_in
-from thumbnet.machine import Machine
-from thumbnet.recipes import as_typed, default_for, vary
-from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import NEEDS, Recipe, check_has_effect, checked, differences
-from thumbnet.runs import Run, as_toml, recipe_table
-from thumbnet.signals import StopSignals
-from thumbnet.study import (
+from thumbnet.cells import (
     Cell,
     Running,
-    Study,
     Variant,
-    check_folder_name,
     check_is_judged,
     ended,
     leaving_no_process,
-    metric_of,
-    refuse_taken,
     share_of_cores,
     start,
 )
+from thumbnet.comparison import Metric
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.files import append_line, make_folder, read_json, read_json_lines, write_json, write_text
+from thumbnet.locks import alone_in
+from thumbnet.machine import Machine
+from thumbnet.recipes import as_typed, vary
+from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.signals import StopSignals
+from thumbnet.study import Study, refuse_taken
 from thumbnet.words import counted
 
-KEYS = ("name", "dataset", "recipe", "trials", "seeds", "metric", "fields", "search")
-# Fields that the sweep itself sets, that change what is measured, or that trials do not use.
-OWN = ("name", "seed", "folds", "fold", "validation", "views", "uncertain")
-LARGEST = 10_000  # trials; more is a slip of the pen
-LARGEST_NUMBER = 1e9  # that is searched
 SEED = 0  # of every trial: they differ in what is searched alone. Fresh seeds count from 1.
 NEEDED = "pip install 'thumbnet[tune]' (in a clone: pip install -e '.[tune]')"
 DIGITS = 4  # of a number that is tried, so that a recipe can be read aloud
@@ -122,96 +112,6 @@ class Found:
     best: Trial
     recipe: Recipe
     importance: Mapping[str, float] = field(default_factory=dict)
-
-
-# ---------------------------------------------------------------- reading a sweep file
-
-
-def read_sweep(path: Path) -> Sweep:
-    """The sweep in a TOML file. Raises `UserError` naming what is unknown, empty or of the wrong type in it."""
-    table = read_toml(path, "the sweep file")
-    try:
-        return sweep_of(table, default_name=path.stem)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
-    """The sweep that a table of TOML describes."""
-    for key in table:
-        if key not in KEYS:
-            raise unknown_name("key", key, KEYS)
-    dataset = str(table.get("dataset", "fashion-mini"))
-    check_dataset_name(dataset)
-    shared = table.get("fields", {})
-    if not isinstance(shared, dict):
-        raise UserError("fields is not a table; begin it with [fields]")
-    for name in ("name", "seed", "folds", "fold"):
-        if name in shared:
-            raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
-    recipe = named_recipe(str(table.get("recipe", default_for(dataset))), **(shared | {"seed": SEED}))
-    if dataset in SPECS and not recipe.validation:
-        raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
-    name = str(table.get("name", default_name))
-    check_folder_name(name)
-    trials, seeds = (count_of(table, key, default) for key, default in (("trials", 20), ("seeds", 5)))
-    space = space_of(table.get("search"))
-    for field_ in space:
-        if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
-            check_has_effect(recipe, field_)
-    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table))
-
-
-def count_of(table: dict[str, Any], key: str, default: int) -> int:
-    """A number of trials or seeds."""
-    value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
-        raise UserError(f"{key} is {value!r}; give a whole number from 1 to {LARGEST:,}")
-    return value
-
-
-def space_of(table: Any) -> Space:
-    """What each field is tried with. Every value is checked by itself; whether some go together, their trial shows."""
-    if not isinstance(table, dict) or not table:
-        raise UserError("nothing to search: give a table [search] with at least one field")
-    space: dict[str, Range | tuple[Any, ...]] = {}
-    for name, given in table.items():
-        if name in OWN:
-            raise UserError(
-                f"search: {name} cannot be searched; it says what is measured, or trials have no use for it"
-            )
-        if name not in FIELDS:
-            raise unknown_name("recipe field", name, [known for known in FIELDS if known not in OWN])
-        space[name] = range_of(name, given) if isinstance(given, dict) else values_of(name, given)
-    return space
-
-
-def range_of(name: str, given: dict[str, Any]) -> Range:
-    """`{ low = 0.05, high = 0.5, log = true }`, of a field that is one number."""
-    if FIELDS[name].type not in (int, float):
-        raise UserError(f"search: {name} is no single number; give a list of values to try")
-    if not {"low", "high"} <= set(given) <= {"low", "high", "log"} or not isinstance(given.get("log", False), bool):
-        raise UserError(f"search: {name} is {given}; give low and high, and log = true for steps by factors")
-    found = Range(checked(FIELDS[name], given["low"]), checked(FIELDS[name], given["high"]), given.get("log", False))
-    if not found.low < found.high < LARGEST_NUMBER or (found.log and found.low <= 0):
-        above = " above 0" if found.log else ""
-        raise UserError(
-            f"search: {name} goes from {found.low:g} to {found.high:g}; give a low{above} that is below high"
-        )
-    return found
-
-
-def values_of(name: str, given: Any) -> tuple[Any, ...]:
-    """A list of values, each as the field has it."""
-    if not isinstance(given, list) or len(given) < 2:
-        raise UserError(f"search: {name} is {given!r}; give a list of two values or more, or low and high")
-    values = tuple(checked(FIELDS[name], value) for value in given)
-    if len(set(values)) < len(values):
-        raise UserError(f"search: {name} has a value twice")
-    return values
-
-
-# ---------------------------------------------------------------- searching
 
 
 class Trials:
@@ -378,10 +278,7 @@ def run_sweep(
             while len(running.processes) < jobs and (waiting or trials.count() < sweep.trials):
                 number = waiting.pop(0) if waiting else trials.propose()
                 if cell := needs_a_run(number, trials, folder, tell):
-                    write_text(
-                        folder / "cells" / f"{cell.name}.toml",
-                        as_toml(recipe_table(cell.recipe), "one trial of a sweep"),
-                    )
+                    cell.write_recipe(folder)
                     start(cell, folder, running, machine, share_of_cores(machine, jobs), data_dir)
             for cell in ended(running):
                 settle(cell, folder, running, trials, tell)
@@ -401,7 +298,7 @@ def needs_a_run(number: int, trials: Trials, folder: Path, tell: Callable[[str],
         trials.record(number, earlier.value)
         tell(f"trial {number}  the same as trial {earlier.number}")
         return None
-    out = folder / "cells" / cell.name
+    out = cell.run_folder(folder)
     if (out / "recipe.toml").is_file() and Run.open(out).recipe != cell.recipe:
         raise UserError(f"{out} is the run of another recipe; remove it, or give another --out")
     if (out / "summary.json").is_file():  # it ended when nobody was there to hear of it
@@ -412,7 +309,7 @@ def needs_a_run(number: int, trials: Trials, folder: Path, tell: Callable[[str],
 
 def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Callable[[str], None]) -> None:
     """Record what a trial reached, and tell it. Raises `TrainingFailed` where it could not be trained at all."""
-    number, log = int(cell.variant.name.split()[1]), folder / "cells" / f"{cell.name}.log"
+    number, log = int(cell.variant.name.removeprefix("trial ")), cell.log(folder)
     code = running.codes.get(cell.name, 0)
     if code not in (0, JUDGED):
         said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
@@ -420,7 +317,7 @@ def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Cal
         raise TrainingFailed(
             f"{cell.variant.name} could not be trained: {why} (see {log}); then the same command goes on"
         )
-    value = None if code else Run.open(folder / "cells" / cell.name).summary[f"validation_{trials.sweep.metric}"]
+    value = None if code else Run.open(cell.run_folder(folder)).summary[f"validation_{trials.sweep.metric}"]
     trials.record(number, value)
     changed = in_words({name: getattr(cell.recipe, name) for name in trials.sweep.space})
     reached = f"failed; see {log}" if value is None else shown(value, trials.sweep.metric)

@@ -315,7 +315,7 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
 
 def sample(split: Split, images: int = 1_000) -> Tensor:
     """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
-    return to_float(split.take(torch.linspace(0, len(split) - 1, min(images, len(split))).long())[0])
+    return to_float(split.evenly_spaced(images)[0])
 
 
 def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:

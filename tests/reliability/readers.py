@@ -26,7 +26,7 @@ from thumbnet.files import read_json, read_toml
 from thumbnet.predictions import Predictions, load_predictions
 from thumbnet.recipes import recipe
 from thumbnet.runs import Run, as_toml, recipe_table
-from thumbnet.study import read_study
+from thumbnet.study_file import read_study
 
 OWNER = "0123456789abcdef"
 PIXELS = np.arange(4 * 3072, dtype=np.int64).reshape(4, 3072).astype(np.uint8)

@@ -256,7 +256,7 @@ def killing_once():
 
 
 def test_doctor_offers_the_same_test_of_ones_own_recipe_and_notices_other_bits(tmp_path):
-    words = ["doctor", "fashion-mini", "--resuming", "--threads", 1, "--precision", "fp32", "--out", tmp_path / "runs"]
+    words = ["doctor", "fashion-mini", "--resuming", "--threads", 1, "--precision", "fp32", "--runs", tmp_path / "runs"]
     assert exit_code(begin(words, tmp_path / "log", killing_once if count(1, 0) else None), 240) == 0, log(tmp_path)
     told = log(tmp_path).splitlines()[-1]
     assert re.fullmatch(

@@ -31,7 +31,7 @@ def doctor(
     folds: Whole = 4,
     recipe: str | None = None,
     output: Path | None = None,
-    out: Path | None = None,
+    runs: Path | None = None,
     machine: Machines = MachineFlags(),  # noqa: B008
     options: Data = DataFlags(),  # noqa: B008
     json: Json = False,
@@ -52,7 +52,7 @@ def doctor(
         for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick or general
     output
         the gallery, doctor-NAME.html by default
-    out
+    runs
         folder of the runs: runs/.doctor/NAME, where --labels called again goes on; for --resuming a temporary one
     """
     if dataset is None:
@@ -80,12 +80,12 @@ def doctor(
         broken = {} if dataset in SPECS or resuming else {"skip_broken": True}  # they are what it is asked for
         data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
-            return report_resuming(dataset, data, recipe, out, given(machine) | given(options), reporter, as_json=json)
+            return report_resuming(dataset, data, recipe, runs, given(machine) | given(options), reporter, as_json=json)
         reporter.say("looking for duplicates")
         found = examine_dataset(data)
         if labels:
             reporter.say("\n".join(f"{grave:5}  {sentence}" for grave, sentence in findings(found)))
-            folder = out or Path("runs/.doctor") / name
+            folder = runs or Path("runs/.doctor") / name
             checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
             found = replace(found, labels=checked)
         page = write_doctor_page(data, found, gallery)
@@ -117,7 +117,7 @@ def quick_for(data: Any) -> str:
 
 
 def report_resuming(
-    dataset: str, data: Any, recipe: str | None, out: Path | None, flags: Any, reporter: Any, *, as_json: bool
+    dataset: str, data: Any, recipe: str | None, runs: Path | None, flags: Any, reporter: Any, *, as_json: bool
 ) -> None:
     """Kill and resume a short run of the recipe; other bits than those of an unbroken one end with exit code 1."""
     import dataclasses
@@ -131,9 +131,9 @@ def report_resuming(
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)
     words = [word for name, value in flags.items() for word in as_words(name, value)]
-    folder = out or Path(tempfile.mkdtemp(prefix="thumbnet-resuming-"))
+    folder = runs or Path(tempfile.mkdtemp(prefix="thumbnet-resuming-"))
     found = check_resuming(dataset, len(cut.train), chosen, folder, words, reporter.say)
-    if out is None and not found.differing:
+    if runs is None and not found.differing:
         shutil.rmtree(folder, ignore_errors=True)  # where something differs it is the evidence
     if as_json:
         print_json(dataclasses.asdict(found))

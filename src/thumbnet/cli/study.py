@@ -39,11 +39,11 @@ def study(
     jobs
         this many runs at a time; each gets its share of the processor's cores
     plan
-        print what would be trained, and train nothing
+        print what would be trained and how long it would take, and train nothing
     scale
-        classic: part of the report's 160 epochs, as in 0.05
+        classic: fraction of the original 160 epochs, as in 0.05
     seeds
-        classic: runs of each row
+        runs of each row, instead of what the file says
     only
         classic: the rows of one data set
     data_dir
@@ -81,9 +81,9 @@ def study(
 def study_named(name: str, scale: float | None, seeds: int | None, only: str | None) -> "Study":
     """The study of a file, or the report's."""
     from thumbnet.classic_study import classic_study
-    from thumbnet.study import read_study
+    from thumbnet.study_file import read_study
 
-    options = {"--scale": scale, "--seeds": seeds, "--only": only}
+    options = {"--scale": scale, "--only": only}
     if name == "classic":
         return classic_study(scale=1 if scale is None else scale, seeds=1 if seeds is None else seeds, only=only)
     if wrong := [option for option, value in options.items() if value is not None]:
@@ -93,7 +93,7 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
         raise UserError(
             f"there is no study file {name}; {meant}give a TOML file, or classic for the report's experiments"
         )
-    return read_study(Path(name))
+    return read_study(Path(name), seeds=seeds)
 
 
 def plan_lines(study: "Study", seconds: dict[str, float | str]) -> list[str]:

@@ -21,12 +21,14 @@ def sweep(
     *,
     out: Path | None = None,
     jobs: Whole = 1,
+    trials: Whole | None = None,
+    seeds: Whole | None = None,
     plan: bool = False,
     data_dir: Path | None = None,
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Search values of recipe fields, then train the best and the recipe as it is on fresh seeds and compare them.
+    """Search for better values of recipe fields, then train the best and the recipe as it is on fresh seeds and compare them.
 
     Parameters
     ----------
@@ -35,20 +37,25 @@ def sweep(
     out
         the sweep's folder, sweeps/NAME by default; called again, it goes on where it stopped
     jobs
-        so many trials at a time; each gets its part of the processor's cores
+        this many trials at a time; each gets its share of the processor's cores
+    trials
+        how many, instead of what the file says
+    seeds
+        fresh seeds for the best trial and the baseline, instead of what the file says
     plan
-        tell how long it would take, and train nothing
+        print how long it would take, and train nothing
     data_dir
         folder with the published files; else THUMBNET_DATA, else downloaded
     """
     check_positive(jobs=jobs)
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.sweep import at_work, read_sweep, run_sweep
+    from thumbnet.sweep import at_work, run_sweep
+    from thumbnet.sweep_file import read_sweep
 
     if not file.is_file():
         raise UserError(f"there is no sweep file {file}; give a TOML file with a table [search]")
-    chosen, on = read_sweep(file), Machine(**given(machine))
+    chosen, on = read_sweep(file, trials=trials, seeds=seeds), Machine(**given(machine))
     folder = out or Path("sweeps") / chosen.name
     with reporter_for_terminal() as reporter:
         if plan:
@@ -69,7 +76,8 @@ def sweep(
 
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:
     """How many runs, and their seconds by the recipe as it is; the reason where they cannot be told."""
-    from thumbnet.study import Study, Variant, estimated_seconds
+    from thumbnet.cells import Variant
+    from thumbnet.study import Study, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds
     study = Study(sweep.name, (Variant("baseline", sweep.dataset, sweep.recipe),), seeds=(0,))

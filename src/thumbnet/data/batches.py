@@ -33,6 +33,10 @@ class Split:
         for start in range(0, len(self), batch_size):
             yield self.take(torch.arange(start, min(start + batch_size, len(self)), device=self.rows.device))
 
+    def evenly_spaced(self, count: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of `count` positions at even distances, of all where there are fewer."""
+        return self.take(torch.linspace(0, len(self) - 1, min(count, len(self))).long().to(self.rows.device))
+
     def to(self, device: torch.device) -> "Split":
         """The split with its images on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), rows=self.rows.to(device))

@@ -42,7 +42,7 @@ def check_resuming(
     is taken, `TrainingFailed` where the runs do not end.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is taken; give another --out")
+        raise UserError(f"{folder} is taken; give another --runs")
     short = vary(recipe, epochs=max(0.01, STEPS * recipe.batch_size / images))
     file = folder / "recipe.toml"
     write_text(file, as_toml(recipe_table(short), "a few steps of it"))

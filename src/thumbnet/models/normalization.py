@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, pool_norm_activate
+from thumbnet.models.convolution import Conv2d
 
 
 class NormActivation(nn.BatchNorm2d):
@@ -20,3 +21,11 @@ class NormActivation(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, *, pooled: bool = False) -> Tensor:  # B C H W -> B C H W, or B C H/2 W/2
         return pool_norm_activate(x, self, self.activation, pool=self.pool and not pooled)
+
+
+def convolve_and_normalize(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """`norm(conv(x))` of a `Conv2d` and a `NormActivation`, pooled within the convolution where that is one operation."""
+    assert isinstance(conv, Conv2d) and isinstance(norm, NormActivation)
+    if norm.pool and conv.pools(x):
+        return norm(conv.pooled(x), pooled=True)  # type: ignore[no-any-return]
+    return norm(conv(x))  # type: ignore[no-any-return]

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from thumbnet.kernels.pool_norm_activate import activate
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import draw_weights
-from thumbnet.models.normalization import NormActivation
+from thumbnet.models.normalization import NormActivation, convolve_and_normalize
 from thumbnet.models.whitening import Whitening
 
 NORM_MOMENTUM = 0.3  # share of the newest batch in the running statistics; with 0.1 they lag behind (docs/findings.md)
 
 
-def norm(channels: int, activation: str, *, pool: bool = False) -> NormActivation:
+def batch_norm(channels: int, activation: str, *, pool: bool = False) -> NormActivation:
     """Batch normalisation with trained shifts and fixed scales of one, pooled before where `pool`, activated after."""
     layer = NormActivation(channels, activation, pool=pool, momentum=NORM_MOMENTUM)
     layer.weight.requires_grad_(False)
@@ -45,20 +45,15 @@ class Group(nn.Module):
             for width, kernel in zip(widths, kernels, strict=False)
         )
         self.shortcut = len(kernels) >= 3
-        self.norms = nn.ModuleList(norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
+        self.norms = nn.ModuleList(batch_norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
         if self.shortcut:
-            self.norms[-1] = norm(channels_out, "none")  # activated after the sum
+            self.norms[-1] = batch_norm(channels_out, "none")  # activated after the sum
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W
-        conv, normalize = self.convs[0], self.norms[0]
-        assert isinstance(conv, Conv2d)
-        pooled = conv.pools(x)
-        filled_up = x.shape[1] > conv.in_channels  # of the whitening, on a GPU
-        y = conv.pooled(x) if pooled else conv.of_filled_up(x) if filled_up else conv(x)  # B D H W, or pooled
-        x = first = normalize(y, pooled=pooled)  # B D H/2 W/2
-        for conv, normalize in zip(self.convs[1:], self.norms[1:], strict=True):
-            x = normalize(conv(x))
+        x = first = convolve_and_normalize(x, self.convs[0], self.norms[0])  # B D H/2 W/2
+        for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
+            x = convolve_and_normalize(x, conv, norm)
         return activate(x + first, self.activation) if self.shortcut else x
 
 

@@ -10,16 +10,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet import plots
 from thumbnet.claims import cells, metric_in_words
-from thumbnet.comparison import Comparison, beside_table
+from thumbnet.comparison import Comparison
 from thumbnet.files import write_text
 from thumbnet.recipes import as_typed, changes_of, title_of
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
+from thumbnet.reported import beside_table
 from thumbnet.runs import Run
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
-    from thumbnet.study import Cell, Study
+    from thumbnet.cells import Cell
+    from thumbnet.study import Study
 
 
 def write_run_report(run: Run, path: Path | None = None) -> Path:
