@@ -15,10 +15,16 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "thumbnet.training", "thumbnet.plots", "thumbnet.report.page", "thumbnet.study", "thumbnet.doctor.dataset",
-        "thumbnet.cli.train", "thumbnet.data.embedded", "readers",
+        "cyclopts",
+        "thumbnet.training",
+        "thumbnet.plots",
+        "thumbnet.report.page",
+        "thumbnet.study",
+        "thumbnet.doctor.dataset",
+        "thumbnet.data.embedded",
+        "readers",
     ]
-)  # fmt: skip
+)  # fmt: skip; nothing of thumbnet.cli, whose clock starts when it is imported
 
 # A second of training with everything that draws at random switched on, a checkpoint after almost every step.
 TRAIN = """

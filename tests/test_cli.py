@@ -109,7 +109,10 @@ def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
     for count in (1, 2):
         result = thumbnet("evaluate", "runs/first", "--split", "test", "--threads", "1", cwd=place)
         assert result.returncode == 0
-        assert f"on 1,000 test images of fashion-mini (test set opened {count} x for this run)" in result.stdout
+        assert (
+            f"on 1,000 test images of fashion-mini (test set opened {count} time{'s' * (count > 1)} for this run)"
+            in result.stdout
+        )
     assert len((place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()) == 2
 
 
@@ -582,7 +585,7 @@ def test_a_run_that_may_only_guess_is_told_so(tiny, quick, tmp_path):
     name, part = kept.commonest()
     [note] = guessing(run, part)
     assert note.startswith(
-        f"note        always answering {name!r} would be right for {part:.2%}, and this may be no better"
+        f"note        always answering {name!r} would already be right for {part:.2%}; this network may be no better"
     )
     assert guessing(run, part + 1e-6) == []
     summary = run.summary | {"validation_interval95": [part - 0.1, part + 0.1]}

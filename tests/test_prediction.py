@@ -79,7 +79,7 @@ def test_score_is_the_accuracy_against_names_or_places(classifier, pixels, tiny)
     assert classifier.score(images, truth) == classifier.score(images, classifier.classes_[truth]) == expected
     for labels, message in (
         (truth[:3], "3 labels for 30 images; give one for each"),
-        (truth + 5, "there are 10 classes"),
+        (truth + 5, "labels go from 5 to 14; there are 10 classes"),
         (["Trowser"] * 30, "unknown class 'Trowser'; did you mean 'Trouser'"),
     ):
         with pytest.raises(UserError, match=message):
@@ -169,6 +169,6 @@ def test_a_dozen_images_are_said_not_to_show_what_was_asked_for():
     assert (
         told_of(few)
         .splitlines()[1]
-        .startswith("note: so few images cannot show 97.00%; it takes 125 without a mistake")
+        .startswith("note: too few images to show 97.00%: it takes at least 125 without a mistake")
     )
     assert len(told_of(replace(few, images=125)).splitlines()) == 1

@@ -34,7 +34,7 @@ def in_our_words(error: CycloptsError, usages: dict[str, str]) -> str:
         return (
             f"{error.token.keyword} {error.token.value}: separate the values with spaces: {error.token.keyword} {apart}"
         )
-    if isinstance(error, CoercionError) and error.token and error.target_type in (int, float, int | None, float | None):
+    if isinstance(error, CoercionError) and error.token and error.target_type in (float, float | None):
         return f"{error.token.keyword} {error.token.value}: {error.token.value!r} is not a number"
     return " ".join(str(error).split())
 

@@ -74,7 +74,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         f"{described['name']}: {described['title']}",
         f"images       {images['train']:,} training{validation}, {images['test']:,} test; {height} x {width} {kinds}",
         f"licence      {described['licence']}",
-        f"lies in      {described['location']}",
+        f"location     {described['location']}",
     ]
     if "pack" in described:
         text.append(f"converted    {described['pack']}")

@@ -10,7 +10,7 @@ from thumbnet.recipes.recipe import Recipe
 
 
 def quick() -> Recipe:
-    """The report's 80.3 % top-5 in seconds. `thumbnet train cifar100 --recipe cifar100-quick`."""
+    """The original report's 80.3 % top-5 in seconds. `thumbnet train cifar100 --recipe cifar100-quick`."""
     return dataclasses.replace(
         cifar10.FAST,
         name="cifar100-quick",
@@ -59,7 +59,7 @@ def to_80() -> Recipe:
 
 
 def classic() -> Recipe:
-    """The report's network with its three dropouts. `thumbnet train cifar100 --recipe cifar100-classic`.
+    """The original report's network with its three dropouts. `thumbnet train cifar100 --recipe cifar100-classic`.
 
     The report's other rows: `--dropout 0 0 0` (about 79 % top-5) and `--dropout 0 0 0.2` (80.04 %).
     """
