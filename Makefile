@@ -1,5 +1,6 @@
 # make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
-# make test    sets everything up and runs the tests, a process for each core up to four, each computing with one thread
+# make test    sets everything up and runs the tests, in a process more than there are cores (some only wait), four at most,
+#              each computing with one thread
 # make test-full   the tests of reliability with full counts, then `make mutants`; writes results/reliability.json
 # make mutants     plants defects, one at a time, each of which a test must notice
 # Both do nothing twice: with nothing changed, they repeat what they found. `make retest` runs the tests all the same.
@@ -9,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -type f -not -name '*.pyc')
 TESTED := $(SOURCES) README.md $(wildcard tests/*.py tests/*/*.py tests/*.toml results/*.json results/*/*.json docs/*.md scripts/*.py benchmarks/*.py)
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 PASSED := $(VENV)/passed-$(if $(THUMBNET_DATA),with,without)-cifar
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -27,7 +29,7 @@ test: $(PASSED)
 	@cat $<
 
 $(PASSED): $(VENV)/installed-dev $(TESTED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 	@echo "the tests have passed for these files; make retest runs them again" > $@
 
 retest:

@@ -30,6 +30,11 @@ CPU = Machine(device="cpu", threads=1, precision="fp32")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two threads wait for each other at every step
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process is alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_learning.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     """Tests never touch the user's cache."""

@@ -337,7 +337,7 @@ def test_a_batch_larger_than_the_training_set_is_refused_before_anything_is_writ
 
 
 def test_bf16_and_fp32_learn_alike(tiny, tmp_path):
-    calm = vary(PLAIN, epochs=3, batch_size=32, learning_rate=0.01)
+    calm = vary(PLAIN, epochs=2, batch_size=32, learning_rate=0.01)
     bf16 = train(calm, tiny, tmp_path / "bf16", machine=Machine(device="cpu", threads=1, precision="bf16"))
     fp32 = train(calm, tiny, tmp_path / "fp32", machine=CPU)
     assert (bf16.summary["precision"], fp32.summary["precision"]) == ("bf16", "fp32")

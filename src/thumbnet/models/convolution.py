@@ -29,10 +29,12 @@ FEWEST_CHANNELS = 16  # a tile's; with fewer most of it is empty
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with square kernels; takes and gives B C H W."""
 
+    takes_filled_up = False  # more channels than its own, zeros after them, as `Whitening` gives them on a GPU
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # or exporting: what reads the graph knows convolutions
             return super().forward(x)
-        if x.shape[1] > self.in_channels:
+        if self.takes_filled_up and x.shape[1] > self.in_channels:
             return self.of_filled_up(x)
         if self.in_channels == 1:
             return channels_last(super().forward(x))

@@ -40,10 +40,12 @@ class Group(nn.Module):
     ):
         super().__init__()
         widths = [channels_in] + [channels_out] * len(kernels)
-        self.convs = nn.ModuleList(
+        convs = [
             Conv2d(width, channels_out, kernel, padding=kernel // 2 if kernel % 2 else 0, bias=False)
             for width, kernel in zip(widths, kernels, strict=False)
-        )
+        ]
+        convs[0].takes_filled_up = True  # of the whitening, in the first group
+        self.convs = nn.ModuleList(convs)
         self.shortcut = len(kernels) >= 3
         self.norms = nn.ModuleList(batch_norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
         if self.shortcut:
