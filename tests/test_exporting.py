@@ -15,9 +15,10 @@ import thumbnet
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet import exporting
+from thumbnet.bundle.folder import export
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
-from thumbnet.exporting import Deployed, check_same, export, in_batches, read_onnx, write_onnx
+from thumbnet.exporting import Deployed, check_same, in_batches, read_onnx, write_onnx
 from thumbnet.files import sha256_of
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model

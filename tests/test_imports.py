@@ -17,7 +17,7 @@ ORDER = [
     "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "operations", "classifier", "prediction", "exported", "loading",
-    "exporting", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
+    "exporting", "bundle", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
     "reported", "results", "budget", "benchmark", "report", "study", "study_file", "classic_study", "sweep", "sweep_file",
     "doctor", "cli",
 ]  # fmt: skip

@@ -29,9 +29,9 @@ from starlette.testclient import TestClient
 import browser
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
+from thumbnet.bundle.folder import export
 from thumbnet.classifier import Classifier, predict_files
 from thumbnet.errors import UserError
-from thumbnet.exporting import export
 from thumbnet.loading import load
 from thumbnet.recipes import recipe
 from thumbnet.serving import application, serve

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thumbnet.bundle.folder import export as export
     from thumbnet.classifier import Classifier as Classifier
     from thumbnet.comparison import Comparison as Comparison
     from thumbnet.comparison import compare as compare
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from thumbnet.evaluation import Scores as Scores
     from thumbnet.evaluation import evaluate as evaluate
     from thumbnet.exporting import Receipt as Receipt
-    from thumbnet.exporting import export as export
     from thumbnet.loading import load as load
     from thumbnet.machine import Machine as Machine
     from thumbnet.models.registry import create_model as create_model
@@ -58,7 +58,7 @@ HOME_OF = {
     "create_model": "thumbnet.models.registry",
     "evaluate": "thumbnet.evaluation",
     "evaluate_robustness": "thumbnet.robustness",
-    "export": "thumbnet.exporting",
+    "export": "thumbnet.bundle.folder",
     "list_datasets": "thumbnet.data.datasets",
     "list_models": "thumbnet.models.registry",
     "list_recipes": "thumbnet.recipes",

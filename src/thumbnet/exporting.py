@@ -92,7 +92,7 @@ class Receipt:
     versions: dict[str, str]
 
 
-def export(
+def export_file(
     run: "Run | str | Path",
     path: str | Path,
     *,
@@ -144,7 +144,7 @@ def export(
 def check_can_export(path: Path) -> None:
     """Raise `UserError` for a file that cannot be written here, before anything is computed."""
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"cannot export to {path}; give a name that ends in {' or '.join(ENDINGS)}")
+        raise UserError(f"cannot export to {path}; give a name that ends in {' or '.join(ENDINGS)}, or a folder")
     if path.suffix.lower() == ".onnx":
         try:
             for name in ("onnx", "onnxruntime", "onnxscript"):

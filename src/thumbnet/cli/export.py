@@ -1,4 +1,4 @@
-"""Write a finished run's network to a file that other programs use."""
+"""Write a finished run's network to a file that other programs use, or to a folder to hand on."""
 
 import shlex
 import sys
@@ -26,21 +26,25 @@ def export(
     run
         folder written by `thumbnet train`
     file
-        FILE.onnx, or FILE.pt2 for torch
+        FILE.onnx, FILE.pt2 for torch, or a folder: an ONNX file with a card that describes it and a program that uses it
     views
         averaged inside the file: the image (1), its mirror image (2), and both shifted by one pixel (6)
     data_dir
         where the images to check with lie now, if not where they lay in training
     """
-    check_writable(file, file.with_name(f"{file.name}.receipt.json"))
+    check_writable(file, file.with_name(f"{file.name}.receipt.json")) if file.suffix else check_writable(
+        file / "README.md"
+    )
     if sys.stderr.isatty():
         print("writing and checking; a few seconds", file=sys.stderr)
 
     from dataclasses import asdict
 
-    from thumbnet.exporting import export, receipt_path
+    from thumbnet.bundle.folder import export
+    from thumbnet.exporting import receipt_path
 
     receipt = export(run, file, views=views, data_dir=data_dir)
+    folder, file = (file, Path(receipt.file)) if Path(receipt.file) != file else (None, file)
     if json:
         print_json(asdict(receipt))
         return
@@ -59,6 +63,9 @@ def export(
     print(f"receipt  {receipt_path(file)}")
     if receipt.split == "train":
         print("note     the run held no validation images out, so its probabilities are not calibrated")
+    if folder:
+        print(f"card     {folder / 'README.md'}")
+        print(f"program  {folder / 'classify.py'}")
     place = shlex.quote(str(file))
     if file.suffix.lower() == ".onnx":
         print(f"use      thumbnet predict {place} photo.png   or   thumbnet serve {place}")

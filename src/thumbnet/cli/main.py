@@ -64,11 +64,11 @@ Example: thumbnet evaluate runs/latest""",
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
     ),
     "export": (
-        "RUN FILE.onnx|FILE.pt2",
+        "RUN FILE.onnx|FILE.pt2|FOLDER",
         """Write the network to a file that other programs use.
 
 Uint8 images in, calibrated probabilities out; preprocessing is inside. The file is checked against the network; if its
-answers differ, it is not kept.
+answers differ, it is not kept. In a folder a card and a program are put beside it.
 
 Example: thumbnet export runs/latest model.onnx""",
     ),

@@ -1,0 +1,46 @@
+"""Name the class of pictures: python classify.py photo.png ...
+
+Needs numpy, Pillow and onnxruntime, and model.onnx beside it; nothing of thumbnet.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy
+import onnxruntime
+from PIL import Image, ImageOps
+
+SESSION = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")), providers=["CPUExecutionProvider"])
+FACTS = json.loads(SESSION.get_modelmeta().custom_metadata_map["thumbnet"])  # classes, image_size, channels, ...
+
+
+def prepare(file):
+    """uint8 H W C: upright, on white where it is transparent, its centre in the size of the training images."""
+    with Image.open(file) as stored:
+        image = ImageOps.exif_transpose(stored)
+    if image.mode.startswith("I"):  # 16-bit grey
+        image = Image.fromarray(
+            ((numpy.asarray(image).clip(0, 65535).astype(numpy.uint32) + 128) // 257).astype(numpy.uint8)
+        )
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(colours, mask=colours)
+    height, width = FACTS["image_size"]
+    image = image.convert("L" if FACTS["channels"] == 1 else "RGB")
+    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return numpy.asarray(image).reshape(height, width, FACTS["channels"])
+
+
+def classify(files):
+    """float32 N K: the probabilities of FACTS["classes"], in their order, for each file."""
+    [probabilities] = SESSION.run(["probabilities"], {"images": numpy.stack([prepare(file) for file in files])})
+    return probabilities
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:]:
+        sys.exit(__doc__)
+    for name, row in zip(sys.argv[1:], classify(sys.argv[1:]), strict=True):
+        print(f"{name}  {FACTS['classes'][row.argmax()]}  {row.max():.2%}")

@@ -1,0 +1,133 @@
+"""A network in a folder to hand on: the program beside it says what thumbnet says, and the card what was measured."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import CPU
+from thumbnet.bundle.folder import export
+from thumbnet.cli.main import run as command_line
+from thumbnet.data.datasets import assemble
+from thumbnet.data.pack import Pack
+from thumbnet.errors import UserError
+from thumbnet.evaluation import evaluate
+from thumbnet.loading import load
+from thumbnet.recipes import vary
+from thumbnet.training import train
+
+for needed in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(needed, reason="exporting to ONNX needs the extra `export`")
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    from thumbnet.recipes import recipe
+
+    made = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32)
+    return train(made, tiny, tmp_path_factory.mktemp("bundled") / "run", machine=CPU, plots=False)
+
+
+@pytest.fixture(scope="module")
+def folder(run, tiny, tmp_path_factory):
+    made = tmp_path_factory.mktemp("bundle") / "shirts"
+    export(run, made, data=tiny)
+    return made
+
+
+def pictures(folder):
+    """Files of every kind that is not read as it is stored."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(noise[..., :3]).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(noise).save(folder / "transparent.png")
+    Image.fromarray(noise[..., :3]).quantize(16).save(folder / "palette.gif")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(noise[:28, :28, 0]).save(folder / "its size.png")
+    return sorted(folder.iterdir())
+
+
+def test_the_program_gives_the_probabilities_of_thumbnet(folder, tmp_path):
+    files = pictures(tmp_path)
+    spec = importlib.util.spec_from_file_location("classify", folder / "classify.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    expected = load(folder / "model.onnx").predict_proba(files)
+    assert len(files) == 5 and expected.std(0).max() > 0.001
+    np.testing.assert_allclose(program.classify(files), expected, atol=1e-5)
+
+
+def test_the_program_runs_by_itself(folder, tmp_path):
+    Image.new("L", (40, 30), 200).save(tmp_path / "grey.png")
+    code = (
+        "import runpy, sys; sys.argv[:] = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "print(any(name.split('.')[0] in ('thumbnet', 'torch') for name in sys.modules))"
+    )
+    words = [sys.executable, "-c", code, folder / "classify.py", tmp_path / "grey.png"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    name, alone = done.stdout.splitlines()
+    [expected] = load(folder / "model.onnx").predict([tmp_path / "grey.png"])
+    assert name.startswith(f"{tmp_path / 'grey.png'}  {expected}  ") and alone == "False"
+    silent = subprocess.run([sys.executable, folder / "classify.py"], capture_output=True, text=True)
+    assert silent.returncode == 1 and "python classify.py photo.png" in silent.stderr
+
+
+def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder, tmp_path):
+    text = (folder / "README.md").read_text()
+    low, high = run.summary["validation_interval95"]
+    assert (
+        f"| validation accuracy | {run.summary['validation_accuracy']:.2%} of 24 images in one view (95 % interval"
+        in text
+    )
+    assert f"{low:.2%} to {high:.2%}" in text and "test accuracy" not in text and "are calibrated" in text
+    scores = evaluate(run, split="test", data=tiny, machine=CPU)
+    export(run, tmp_path / "later", data=tiny)
+    text = (tmp_path / "later" / "README.md").read_text()
+    assert f"| test accuracy | {scores.accuracy:.2%} of 100 images" in text
+    assert "the test set was opened 1 time)" in text and "what was measured on 100 test images" in text
+
+
+def test_a_run_that_held_nothing_out_claims_nothing(tiny, quick, tmp_path):
+    made = vary(quick, epochs=1, validation=0.0)
+    export(train(made, tiny, tmp_path / "run", machine=CPU, plots=False), tmp_path / "out", data=tiny)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "accuracy" not in text and "not calibrated" in text and "    Ankle boot\n" in text
+
+
+def test_names_stay_text_in_the_card(tiny, quick, tmp_path):
+    names = ("a | b", "```", "# title", "two\nlines", *tiny.classes[4:])
+    arrays = {"train_images": tiny.development.images.numpy(), "train_labels": tiny.development.labels.numpy()}
+    data = assemble("odd|set", Pack(arrays, {"classes": list(names)}), {"location": "memory"})
+    export(train(vary(quick, epochs=1), data, tmp_path / "run", machine=CPU, plots=False), tmp_path / "out", data=data)
+    text = (tmp_path / "out" / "README.md").read_text()
+    lines = text[text.index("## Classes") : text.index("## Limits")].splitlines()
+    shown = [line for line in lines if line.startswith("    ")]
+    assert len(shown) == 10 and "    two\N{REPLACEMENT CHARACTER}lines" in shown[3]
+    assert "odd\\|set" in text and "odd|set" not in text
+
+
+def test_an_earlier_export_is_replaced_and_anything_else_left_alone(run, tiny, folder, tmp_path):
+    before = (folder / "README.md").stat().st_ino
+    export(run, folder, data=tiny)
+    assert (folder / "README.md").stat().st_ino != before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for taken in ("full", "file"):
+        with pytest.raises(UserError, match="is taken and holds no export of ours; give another folder"):
+            export(run, tmp_path / taken, data=tiny)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
+
+
+def test_the_command_tells_the_card_and_the_program(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command_line(["train", "fashion-mini", "--epochs", "1", "--widths", "8", "16", "16", "--out", "run", "--no-report",
+                  "--threads", "1"])  # fmt: skip
+    assert command_line(["export", "run", "hand-on"]) == 0
+    told = capsys.readouterr().out
+    for name in ("model.onnx", "model.onnx.receipt.json", "README.md", "classify.py"):
+        assert (tmp_path / "hand-on" / name).is_file() and f"hand-on/{name}" in told
