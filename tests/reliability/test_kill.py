@@ -260,7 +260,7 @@ def test_doctor_offers_the_same_test_of_ones_own_recipe_and_notices_other_bits(t
     assert exit_code(begin(words, tmp_path / "log", killing_once if count(1, 0) else None), 240) == 0, log(tmp_path)
     told = log(tmp_path).splitlines()[-1]
     assert re.fullmatch(
-        r"well   general, killed after steps \d+(, \d+, \d+)? of 12 and resumed, ends with the same bits", told
+        r"ok     general, killed after steps \d+(, \d+, \d+)? of 12 and resumed, ends with the same bits", told
     )
     whole, cut = Run.open(tmp_path / "runs" / "whole"), Run.open(tmp_path / "runs" / "cut")
     assert differences_between(whole, cut) == []

@@ -145,7 +145,7 @@ def report_resuming(
         )
     if not as_json:
         print(
-            f"well   {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits"
+            f"ok     {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits"
         )
 
 

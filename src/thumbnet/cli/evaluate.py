@@ -52,9 +52,9 @@ def evaluate(
     split
         the images held out from training, or the test set
     views
-        average over the image (1), its mirror image (2), and both shifted by one pixel (6)
+        test-time augmentation: the image (1), its mirror image too (2), and both shifted by one pixel too (6)
     uncertain
-        part of the images, the least certain in one view, that get all the views
+        fraction of the images, the least certain in one view, that get all the views
     predictions
         write class, prediction and probability of every image to this .csv or .npz file
     confusion
@@ -62,7 +62,7 @@ def evaluate(
     robustness
         measure on corrupted images instead: 15 kinds, 5 levels each
     images
-        for --robustness: so many images, evenly spread over the split; 1,000 if not given
+        for --robustness: this many images, evenly spread over the split; 1,000 if not given
     data_dir
         where the data lie now, if not where they lay in training
     """
@@ -115,7 +115,7 @@ def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: b
     if json:
         print_json({"run": str(path), **found.to_dict()})
     else:
-        hint = f"next       thumbnet report {shlex.quote(str(path))}   puts it into the page"
+        hint = f"next       thumbnet report {shlex.quote(str(path))}   puts it into the report page"
         print("\n".join([*robustness_lines(run, found), "", hint]))
 
 

@@ -58,7 +58,7 @@ def predict(
     top
         how many of the most likely classes to print
     views
-        average over the image (1), its mirror image (2), and both shifted by one pixel (6)
+        test-time augmentation: the image (1), its mirror image too (2), and both shifted by one pixel too (6)
     sure
         mark uncertain answers: 0.99 finds the probability from which on 99 % of the answers on the validation images were
         right, and marks what is below it as not sure

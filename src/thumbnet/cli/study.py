@@ -87,7 +87,7 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
     if name == "classic":
         return classic_study(scale=1 if scale is None else scale, seeds=1 if seeds is None else seeds, only=only)
     if wrong := [option for option, value in options.items() if value is not None]:
-        raise UserError(f"{wrong[0]} is for thumbnet study classic; a study file says so itself")
+        raise UserError(f"{wrong[0]} is for thumbnet study classic; a study file sets this itself")
     if not Path(name).is_file():
         meant = "did you mean 'classic'? Else " if difflib.get_close_matches(name, ["classic"], cutoff=0.8) else ""
         raise UserError(

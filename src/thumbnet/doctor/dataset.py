@@ -155,7 +155,7 @@ def label_finding(checked: CheckedLabels) -> tuple[str, str]:
     if not checked.conclusive:
         return "note", (
             f"nothing can be said of labels: networks trained on the other parts agree with {checked.accuracy:.1%} of "
-            f"{checked.images:,} (95 % interval from {checked.interval95[0]:.1%}), and the commonest class is "
+            f"{checked.images:,} (95 % interval from {checked.interval95[0]:.1%}), and the most common class is "
             f"{checked.commonest:.1%} of the images; more images, or another --recipe, may help"
         )
     many, part = len(checked.suspects), len(checked.suspects) / checked.images

@@ -41,7 +41,7 @@ class Recipe:
     depth: int = setting(
         0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0, high=1000
     )
-    dropout: tuple[float, ...] = setting((), "rates of dropout, in the places the model defines", low=0, below=1)
+    dropout: tuple[float, ...] = setting((), "dropout rates, in the places that the model defines", low=0, below=1)
     epochs: float = setting(
         20,
         "passes over the training images; 1.5 ends in the middle of the second",
@@ -52,20 +52,28 @@ class Recipe:
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
-    schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "course of the learning rate")
-    warmup: float = setting(0.0, "part of the run over which cosine and linear rise from 0", low=0, below=1)
-    drop_after: tuple[float, ...] = setting((), "steps: fractions of the run after whose epoch the rate drops", low=0)
-    drop_factors: tuple[float, ...] = setting((), "steps: what the rate is multiplied by from there on", low=0, high=1)
+    schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "schedule of the learning rate")
+    warmup: float = setting(
+        0.0, "cosine, linear: fraction of the run over which the learning rate rises from 0", low=0, below=1
+    )
+    drop_after: tuple[float, ...] = setting(
+        (), "steps: fractions of the run after which the learning rate drops", low=0
+    )
+    drop_factors: tuple[float, ...] = setting(
+        (), "steps: what the peak learning rate is multiplied by from there on", low=0, high=1
+    )
     momentum: float = setting(0.9, "sgd, muon: Nesterov momentum", low=0, below=1)
-    bias_rate: float = setting(0.05, "muon: rate of biases and shifts, for a loss summed over the batch", low=0)
-    head_rate: float = setting(0.67, "muon: rate of dense layers, for a loss summed over the batch", low=0)
+    bias_rate: float = setting(
+        0.05, "muon: learning rate of biases and shifts, for a loss summed over the batch", low=0
+    )
+    head_rate: float = setting(0.67, "muon: learning rate of dense layers, for a loss summed over the batch", low=0)
     beta1: float = setting(0.9, "adam, adamw: decay of the mean of the gradients", low=0, below=1)
     beta2: float = setting(0.999, "adam, adamw: decay of the mean of their squares", low=0, below=1)
     epsilon: float = setting(1e-8, "adam, adamw: added to the denominator", low=0)
     l2: float = setting(0.0, "adam, sgd: factor of the sum of squared kernels in the loss", low=0)
     weight_decay: float = setting(0.0, "adamw: decoupled decay, per step weights shrink by rate * this", low=0)
     penalize: Literal["kernels", "stages"] = setting(
-        "kernels", "what l2 and weight_decay reach: every kernel, or the stages'"
+        "kernels", "what l2 and weight_decay apply to: every kernel, or only those of the stages"
     )
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0, below=1)
     normalize: Literal["dataset", "none"] = setting(
@@ -73,29 +81,40 @@ class Recipe:
     )
     flip: bool = setting(True, "mirror left to right with probability one half; without it, nothing is mirrored")
     alternate_flip: bool = setting(False, "flip: mirror each image in every second epoch instead of at random")
-    stem_until: float = setting(0.2, "part of the run in which the bias of a whitening layer is trained", low=0, high=1)
+    stem_until: float = setting(
+        0.2, "fraction of the run in which the bias of the whitening layer is trained", low=0, high=1
+    )
     resolution: tuple[float, ...] = setting(
-        (1.0,), "parts of the side to train at, in equal parts of the run", low=0.25, high=1
+        (1.0,), "fractions of the image side to train at, each for an equal share of the run", low=0.25, high=1
     )
     zoom: float = setting(0.0, "height and width zoomed independently by 1 - zoom to 1 + zoom", low=0, below=1)
-    shift: float = setting(0.0, "shift by up to this part of the side", low=0, below=1)
-    crop: int = setting(0, "pixels of reflected border within which the picture is shifted", low=0)
-    jitter: float = setting(0.0, "brightness and contrast changed by up to this part", low=0, below=1)
+    shift: float = setting(0.0, "shift by up to this fraction of the side", low=0, below=1)
+    crop: int = setting(0, "random crop: pixels of reflected border within which the image is shifted", low=0)
+    jitter: float = setting(0.0, "brightness and contrast changed by up to this fraction", low=0, below=1)
     cutout: int = setting(0, "side in pixels of a square blanked at a random place", low=0)
     cutmix: float = setting(
-        0.0, "part of the batches whose images get a rectangle of another, with its label", low=0, high=1
+        0.0,
+        "fraction of the batches whose images get a rectangle of another, with its share of the label",
+        low=0,
+        high=1,
     )
-    mixup: float = setting(0.0, "part of the batches whose images are blended with another, labels too", low=0, high=1)
-    mix_until: float = setting(1.0, "part of the run after which cutmix and mixup end", low=0, high=1)
-    views: Literal[1, 2, 6] = setting(1, "views of each image that a benchmark of the recipe averages over")
+    mixup: float = setting(
+        0.0, "fraction of the batches whose images are blended with another, labels too", low=0, high=1
+    )
+    mix_until: float = setting(1.0, "fraction of the run after which cutmix and mixup end", low=0, high=1)
+    views: Literal[1, 2, 6] = setting(
+        1, "views of each image that `thumbnet bench` averages over (test-time augmentation)"
+    )
     uncertain: float = setting(
-        1.0, "part of the images, the least certain in one view, that get all the views", low=0, high=1
+        1.0, "fraction of the images, the least certain in one view, that get all the views", low=0, high=1
     )
     validation: float = setting(
-        0.1, "part of the training images held out, cut by class; 0 trains on all", low=0, below=1
+        0.1, "fraction of the training images held out, stratified by class; 0 trains on all", low=0, below=1
     )
-    folds: int = setting(0, "cut the training images into so many parts and hold one out; 0: `validation` says", low=0)
-    fold: int = setting(0, "which of the parts is held out, 0 to folds - 1", low=0)
+    folds: int = setting(
+        0, "cut the training images into this many folds and hold one out; 0: hold out by `validation`", low=0
+    )
+    fold: int = setting(0, "which of the folds is held out, 0 to folds - 1", low=0)
     seed: int = setting(0, "weights, order, augmentation, dropout and the held-out part derive from it", low=0)
 
     def __post_init__(self) -> None:
