@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.files import write_json
-from thumbnet.recipes import recipe
+from thumbnet.recipes import base_of
 from thumbnet.recipes.recipe import differences
 from thumbnet.runs import Run
 
@@ -28,9 +28,7 @@ def published(run: Run, *, timed: bool) -> dict[str, Any]:
     if not tested:
         raise SystemExit(f"{run.path} was not tested yet: thumbnet evaluate {run.path} --split test")
     test, summary, about = tested[0], run.summary, run.environment
-    changes = {
-        name: new for name, (new, _) in differences(run.recipe, recipe(run.recipe.name)).items() if name != "seed"
-    }
+    changes = {name: new for name, (new, _) in differences(run.recipe, base_of(run.recipe)).items() if name != "seed"}
     return {
         "kind": "accuracy",
         "recipe": run.recipe.name,

@@ -79,6 +79,7 @@ def judged_again(record: dict[str, Any]) -> dict[str, Any]:
             ]
             groups.append(Group(group["name"], tuple(members), metric))
         if any(group.n < 2 for group in groups):
+            found["pairs"] = [pair | {"claimed": False} for pair in found["pairs"]]
             continue
         first, pairs = groups[0], []
         for group in groups[1:]:  # of one study: the same seeds, which hold out the same images

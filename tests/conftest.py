@@ -76,7 +76,7 @@ def cifar_folder() -> Path:
 
 
 def thumbnet(*words: object, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command line in its own process."""
+    """Run the command line in a process of its own, which starts with everything imported: see processes.py."""
     with TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         process = begin(words, output, partial(enter, cwd, os.environ | environment), errors=errors)

@@ -158,6 +158,13 @@ def test_preview_draws_both_pages_and_estimates(here, capsys):
     assert Path(seen["stored"]).read_bytes() != Path(seen["augmented"]).read_bytes()
 
 
+def test_half_an_epoch_may_be_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "fashion-mini", "--epochs", "0.5", "--widths", "8", "16", "16", "--out", "run", "--no-report"]
+    assert command_line([*words, "--threads", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 0.5
+
+
 def test_a_fault_of_ours_has_a_traceback_and_an_exit_code_of_its_own(monkeypatch, capsys):
     monkeypatch.setattr("thumbnet.cli.main.make_app", lambda: {}["missing"])
     assert command_line(["list", "recipes"]) == 70

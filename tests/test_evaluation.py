@@ -210,8 +210,8 @@ def test_opening_the_test_split_is_counted_each_time_and_before_measuring(run, t
 
 def test_what_fails_before_measuring_opens_no_test_image(run, tiny, monkeypatch):
     before = run.test_openings
-    for options in ({"machine": Machine(device="cuda")}, {"machine": CPU, "views": 3}):
-        with pytest.raises(UserError, match=r"cuda|views"):
+    for options in ({"machine": Machine(device="mps" if torch.cuda.is_available() else "cuda")}, {"views": 3}):
+        with pytest.raises(UserError, match=r"not available|views"):
             evaluate(run, split="test", data=tiny, **options)
     monkeypatch.setattr(Run, "model", lambda self: (_ for _ in ()).throw(UserError("damaged")))
     with pytest.raises(UserError, match="damaged"):
@@ -224,6 +224,7 @@ def test_one_look_with_several_views_keeps_what_one_view_says_too(run, tiny):
     evaluate(run, split="test", views=2, data=tiny, machine=CPU)
     assert [row["views"] for row in run.evaluations[-2:]] == [1, 2] and run.test_openings == before + 1
     assert evaluation_of(run, "test")["accuracy"] == run.evaluations[-2]["accuracy"]  # what `compare` goes by
+    assert run.predictions("test").views == 1 and run.predictions("test", views=2).views == 2
 
 
 def test_a_network_that_saw_no_mirror_images_is_not_measured_on_them(tiny, quick, tmp_path):

@@ -79,6 +79,8 @@ def test_score_is_the_accuracy_against_names_or_places(classifier, pixels, tiny)
     assert classifier.score(images, truth) == classifier.score(images, classifier.classes_[truth]) == expected
     for labels, message in (
         (truth[:3], "3 labels for 30 images; give one for each"),
+        (truth[:, None], r"labels have the shape \(30, 1\); give one for each image"),
+        ([], "labels have the shape"),
         (truth + 5, "labels go from 5 to 14; there are 10 classes"),
         (["Trowser"] * 30, "unknown class 'Trowser'; did you mean 'Trouser'"),
     ):

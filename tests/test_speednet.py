@@ -9,7 +9,7 @@ from thumbnet.backend import has_fast_bf16, place
 from thumbnet.errors import UserError
 from thumbnet.kernels import weight_gradient
 from thumbnet.kernels.pool_norm_activate import bias_activate
-from thumbnet.models import convolution, whitening
+from thumbnet.models import convolution, speednet, whitening
 from thumbnet.models.convolution import Conv2d, TileConvolution
 from thumbnet.models.preprocessed import Preprocessed, Resize, sampled
 from thumbnet.models.registry import create_model
@@ -212,6 +212,12 @@ def test_a_convolution_takes_a_map_with_empty_channels_as_it_takes_one_without()
     torch.testing.assert_close(layer.of_filled_up(filled_up), layer(images))
     with pytest.raises(RuntimeError):
         layer(filled_up)  # nobody else's channels are left out
+    taking = speednet.SpeedNet(classes=3, channels=3, widths=(8, 8), kernels=((3, 3), (3, 3))).groups
+    assert [conv.takes_filled_up for group in taking for conv in group.convs] == [True, False, False, False]
+    layer.takes_filled_up = True
+    torch.testing.assert_close(layer(filled_up), layer(images))
+    exported = torch.export.export(layer, (filled_up,)).module()
+    torch.testing.assert_close(exported(filled_up), layer(images))
     layer.of_filled_up(filled_up).square().sum().backward()
     found, layer.weight.grad = layer.weight.grad.clone(), None
     layer(images).square().sum().backward()

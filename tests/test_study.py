@@ -50,6 +50,9 @@ def test_a_study_is_every_variant_times_every_seed(tmp_path):
     assert [variant.name for variant in study.variants] == ["smooth", "sharp"]
     assert [cell.name for cell in study.cells()] == ["smooth-s0", "sharp-s0", "smooth-s1", "sharp-s1"]
     assert read_study(tmp_path / "s.toml", seeds=4).seeds == (0, 1, 2, 3)
+    (tmp_path / "named.toml").write_text("seeds = [5, 6]\n" + TWO)
+    with pytest.raises(UserError, match="names its seeds one by one; leave out --seeds 4"):
+        read_study(tmp_path / "named.toml", seeds=4)
     assert study.cells()[3].recipe == recipe(
         "general", epochs=1, widths=(8, 16, 16), batch_size=500, label_smoothing=0.0, seed=1
     )

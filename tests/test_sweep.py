@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -13,10 +14,11 @@ from PIL import Image
 from conftest import CPU, ONE_THREAD
 from conftest import thumbnet as thumbnet_command
 from thumbnet import sweep as sweeping
+from thumbnet.cli.main import run as command_line
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
-from thumbnet.recipes import recipe
-from thumbnet.runs import write_recipe
+from thumbnet.recipes import recipe, vary
+from thumbnet.runs import Run, write_recipe
 from thumbnet.sweep import (
     Range,
     Trial,
@@ -326,6 +328,31 @@ def test_a_folder_that_leaves_nothing_to_judge_by_is_refused_before_anything_is_
     with pytest.raises(UserError, match="nothing is left to judge it by; give validation"):
         run_sweep(sweep, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_values_without_effect_beside_others_are_the_baselines_and_tried_once(tmp_path, by_rule):
+    search = {"cutmix": [0.0, 0.5], "mix_until": [0.6, 0.7]}
+    begun = by_rule(lambda made: made.cutmix + made.mix_until)
+    fields = {"cutmix": 0.5, "mix_until": 0.8}
+    found = run_sweep(
+        sweep_of(FILE | {"fields": fields, "search": search, "trials": 8}, default_name="rates"), tmp_path
+    )
+    assert {(made.cutmix, made.mix_until) for made in begun} <= {(0.0, 0.8), (0.5, 0.6), (0.5, 0.7)}
+    assert len(begun) == len(set(begun)) and all(trial.value is not None for trial in found.trials)
+    assert (found.recipe.cutmix, found.recipe.mix_until) == (0.5, 0.7)
+
+
+def test_the_process_of_a_trial_takes_what_the_sweep_took(tmp_path, capsys):
+    """Its recipe is written whole: what has no effect in it was set by nobody."""
+    made = vary(recipe("general"), cutmix=0.0, mix_until=0.8, epochs=0.02, widths=(8, 8, 16))
+    write_recipe(made, tmp_path)
+    words = ["train", "fashion-mini", "--config", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "run")]
+    assert command_line([*words, "--no-report", "--threads", "1"]) == 0, capsys.readouterr().err
+    assert Run.open(tmp_path / "run").recipe == made
+    own = replace(made, name="mine")
+    write_recipe(own, tmp_path)
+    assert command_line([*words[:-1], str(tmp_path / "own"), "--no-report", "--threads", "1"]) == 0
+    assert Run.open(tmp_path / "own").recipe == own
 
 
 def test_without_optuna_the_way_to_it_is_told(tmp_path, monkeypatch):

@@ -296,7 +296,7 @@ def summary_of_campaign(
         "seeds": [row["seed"] for row in rows],
         "epochs": recipe.epochs,
         "views": recipe.test_views,
-        "uncertain": recipe.uncertain,
+        "uncertain": recipe.uncertain if recipe.test_views > 1 else 1.0,
         "accuracy": statistics.fmean(accuracies),
         "accuracy_sd": statistics.stdev(accuracies) if len(rows) > 1 else None,
         "accuracy_interval95": accuracy_interval(accuracies),
@@ -334,7 +334,7 @@ def command_of(
     *,
     one_process: bool,
 ) -> list[str]:
-    """The command that repeats a campaign, without where its files lay. A fraction of an epoch has to come from a file."""
+    """The command that repeats a campaign, without where its files lay."""
     words = [
         "thumbnet",
         "bench",

@@ -95,8 +95,10 @@ class Classifier(ABC):
 
     def places_of(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Labels as places in `classes`."""
+        if labels.ndim != 1 or len(labels) == 0:
+            raise UserError(f"labels have the shape {labels.shape}; give one for each image")
         if labels.dtype.kind in "iu":
-            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise UserError(
                     f"labels go from {labels.min()} to {labels.max()}; there are {len(self.classes)} classes"
                 )

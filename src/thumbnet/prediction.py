@@ -71,5 +71,7 @@ def sure_from(run: Run, accuracy: float) -> Threshold:
     kept = run.predictions("validation")
     found = threshold_for(*confidence_and_hits(kept.logits.double() / run.temperature, kept.labels), accuracy)
     if found is None:
-        raise UserError(f"{run.path} was right on {accuracy:.1%} of no part of its validation images; ask for less")
+        raise UserError(
+            f"{run.path} never reached {accuracy:.1%} on its validation images, however sure it was; ask for less"
+        )
     return found

@@ -127,7 +127,7 @@ class Run:
             raise UserError(f"{path} is for torch, and not read here: its format can hold code; export an .onnx file")
         if not path.is_dir():
             is_below = (Path("runs") / path).is_dir()
-            hint = f"did you mean runs/{path}?" if is_below else "`thumbnet train` makes one and prints where it lies"
+            hint = f"did you mean runs/{path}?" if is_below else "`thumbnet train` makes one and prints its location"
             raise UserError(f"there is no run folder {path}; {hint}")
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():

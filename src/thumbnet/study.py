@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thumbnet.cells import (
     Cell,
@@ -37,9 +37,6 @@ from thumbnet.runs import Run, recipe_table
 from thumbnet.signals import StopSignals
 from thumbnet.words import counted, duration
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Study:
@@ -52,7 +49,7 @@ class Study:
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # by data set; accuracy where none is named
     about: str = ""
 
-    def cells(self) -> "list[Cell]":
+    def cells(self) -> list[Cell]:
         """Every run: seeds outermost, so that a stopped study has compared all variants on its first seeds."""
         return [
             Cell(variant, vary(variant.recipe, seed=seed, folds=self.folds, fold=fold))
@@ -61,7 +58,7 @@ class Study:
             for variant in self.variants
         ]
 
-    def unfinished(self, folder: Path) -> "list[Cell]":
+    def unfinished(self, folder: Path) -> list[Cell]:
         """The runs that are not done yet in the study's folder."""
         return [cell for cell in self.cells() if not (cell.run_folder(folder) / "summary.json").is_file()]
 
@@ -93,8 +90,8 @@ def run_study(
     """
     refuse_taken(folder)
     cells = study.cells()
-    for cell in cells:
-        check_is_judged(cell.recipe, cell.variant.dataset, data_dir)
+    for variant in study.variants:
+        check_is_judged(vary(variant.recipe, folds=study.folds), variant.dataset, data_dir)
     make_folder(folder)
     threads = share_of_cores(machine or Machine(), jobs)
     running = Running()

@@ -10,8 +10,9 @@ from thumbnet.comparison import Metric
 from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
-from thumbnet.recipes import as_typed, default_for
+from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.recipe import check_effects
 from thumbnet.study import Study
 
 KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
@@ -24,6 +25,10 @@ def read_study(path: Path, *, seeds: int | None = None) -> Study:
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the study file")
+    if seeds is not None and isinstance(table.get("seeds"), list):
+        raise UserError(
+            f"{path} names its seeds one by one; leave out --seeds {seeds}, or give their number in the file"
+        )
     if seeds is not None:
         table["seeds"] = seeds
     for key in table:
@@ -150,7 +155,9 @@ def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any
     if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
         raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
     try:
-        made = named_recipe(recipe, **(shared | fields_))
+        made = vary(named_recipe(recipe), **(shared | fields_))
+        if "grid" not in table:  # whose columns are crossed, whatever comes of it
+            check_effects(made, fields_)
     except UserError as error:
         raise UserError(f"variant {name!r}: {error}") from error
     changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())

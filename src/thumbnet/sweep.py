@@ -35,7 +35,7 @@ from thumbnet.files import append_line, make_folder, read_json, read_json_lines,
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, vary
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes.recipe import Recipe, differences, without_idle
 from thumbnet.runs import Run, as_toml, recipe_table
 from thumbnet.signals import StopSignals
 from thumbnet.study import Study, refuse_taken
@@ -91,7 +91,7 @@ class Sweep:
             "brings its own validation images: what the choice owes to the images themselves may remain."
         )
         if earlier:
-            about += f" Looked at in this way before: {', '.join(earlier)}; each look is a chance more to be wrong."
+            about += f" Looked at in this way before: {', '.join(earlier)}; each look is one more chance to be wrong."
         return Study(f"{self.name}, fresh seeds", variants, seeds, metrics={self.dataset: self.metric}, about=about)
 
 
@@ -201,8 +201,12 @@ class Trials:
 
     def cell(self, number: int) -> Cell:
         """The run of a trial. Raises `UserError` where the values do not go together."""
-        variant = Variant(f"trial {number}", self.sweep.dataset, vary(self.sweep.recipe, **self.proposed()[number]))
+        variant = Variant(f"trial {number}", self.sweep.dataset, self.recipe_with(self.proposed()[number]))
         return Cell(variant, variant.recipe)
+
+    def recipe_with(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe of a trial; what has no effect beside the other values stays as it is."""
+        return without_idle(vary(self.sweep.recipe, **changes), self.sweep.recipe)
 
     def record(self, number: int, value: float | None) -> None:
         """What came of a trial; None where its run failed."""
@@ -227,7 +231,7 @@ class Trials:
     def same_as(self, cell: Cell) -> Trial | None:
         """An earlier trial of the same recipe that has ended well: with one seed for all it would only be repeated."""
         for trial in self.ended():
-            if trial.value is not None and vary(self.sweep.recipe, **trial.changes) == cell.recipe:
+            if trial.value is not None and self.recipe_with(trial.changes) == cell.recipe:
                 return trial
         return None
 
@@ -332,7 +336,7 @@ def found_in(trials: Trials, folder: Path) -> Found:
         raise TrainingFailed(f"every trial failed; see {folder / 'cells'}/*.log, and search other values")
     pick = min if trials.sweep.metric == "loss" else max
     best = pick(known, key=lambda row: row.value)  # type: ignore[arg-type, return-value]  # the earliest of equals
-    return Found(rows, best, vary(trials.sweep.recipe, **best.changes), trials.importance())
+    return Found(rows, best, trials.recipe_with(best.changes), trials.importance())
 
 
 def write_plan(sweep: Sweep, folder: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
-from thumbnet.recipes import default_for
+from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import NEEDS, check_has_effect, checked
+from thumbnet.recipes.recipe import NEEDS, check_effects, checked
 from thumbnet.study_file import check_folder_name, metric_of
 from thumbnet.sweep import FIELDS, SEED, Range, Space, Sweep
 
@@ -45,7 +45,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     for name in ("name", "seed", "folds", "fold"):
         if name in shared:
             raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
-    recipe = named_recipe(str(table.get("recipe", default_for(dataset))), **(shared | {"seed": SEED}))
+    recipe = vary(named_recipe(str(table.get("recipe", default_for(dataset)))), **(shared | {"seed": SEED}))
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
     name = str(table.get("name", default_name))
@@ -54,7 +54,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     space = space_of(table.get("search"))
     for field_ in space:
         if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
-            check_has_effect(recipe, field_)
+            check_effects(recipe, [field_])
     return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table))
 
 

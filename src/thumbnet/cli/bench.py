@@ -16,7 +16,7 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.errors import UserError
-from thumbnet.recipes import RECIPES, vary
+from thumbnet.recipes import RECIPES
 from thumbnet.recipes import recipe as named_recipe
 
 
@@ -67,7 +67,7 @@ def bench(
     if "seed" in changes:
         raise UserError("bench has --first-seed and --seeds in place of --seed")
     for name in recipes:
-        vary(named_recipe(name), **changes)
+        named_recipe(name, **changes)
     check_positive(seeds=seeds)
 
     from thumbnet.benchmark import dataset_of, measured_campaign

@@ -64,7 +64,7 @@ def evaluate(
     images
         for --robustness: this many images, evenly spread over the split; 1,000 if not given
     data_dir
-        where the data lie now, if not where they lay in training
+        where the data are now, if they have moved since training
     """
     if images is not None:
         check_positive(images=images)
@@ -162,11 +162,9 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
         f"loss         {scores.loss:.4f}",
     ]
-    if scores.views == 1 < run.recipe.test_views:
+    if scores.views == 1 < run.recipe.test_views and scores.split == "validation":  # of test images a second look costs
         part = f" --uncertain {run.recipe.uncertain:g}" if run.recipe.uncertain < 1 else ""
-        text.insert(
-            3, f"             the recipe's own: --views {run.recipe.test_views}{part}, as its published accuracy"
-        )
+        text.insert(3, f"             (the recipe's own views: --views {run.recipe.test_views}{part})")
     if penalty := run.summary["l2_penalty"]:
         text.append(f"             {scores.loss + penalty:.4f} with the L2 penalty (Keras reports such losses)")
     measured = scores.calibration

@@ -30,7 +30,7 @@ def export(
     views
         averaged inside the file: the image (1), its mirror image (2), and both shifted by one pixel (6)
     data_dir
-        where the images to check with lie now, if not where they lay in training
+        where the images to check with are now, if they have moved
     """
     check_writable(file, file.with_name(f"{file.name}.receipt.json")) if file.suffix else check_writable(
         file / "README.md"

@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 
 # 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
-USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 2, 70, 130
+RUN_FAILED, USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 1, 2, 70, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
 NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
 
@@ -108,7 +108,7 @@ Example: thumbnet study classic --scale 0.05""",
         "FILE",
         """Search for better values of recipe fields.
 
-The best of the trials is trained again on fresh seeds, beside the recipe as it is, and only that is claimed. Called again,
+The best of the trials is trained again on fresh seeds, beside the baseline, and only that is claimed. Called again,
 it goes on where it stopped.
 
 Example: thumbnet sweep rates.toml --jobs 2""",
@@ -217,7 +217,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
         if no_memory or isinstance(error, MemoryError):
-            return complain("out of memory; try a smaller --batch-size or --image-size", USER_ERROR)
+            return complain("out of memory; try a smaller --batch-size or --image-size", RUN_FAILED)
         import traceback
 
         traceback.print_exc()

@@ -108,10 +108,10 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value))
 
 
-def check_positive(**counts: int) -> None:
-    """Raise `UserError` for a count below 1."""
+def check_positive(**counts: int | None) -> None:
+    """Raise `UserError` for a count below 1; None is none."""
     for name, value in counts.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"{name.replace('_', '-')} is {value}; give 1 or more")
 
 

@@ -65,7 +65,7 @@ def predict(
     explain
         folder for a picture per image: where the network looked, beside the nearest training images
     data_dir
-        for --explain: where the training images lie now, if not where they lay in training
+        for --explain: where the training images are now, if they have moved
     format
         how to print: for people, as CSV, or as JSON (--json is the same); by default as the ending of --output says
     output

@@ -49,7 +49,7 @@ def study(
     data_dir
         folder with the published files; else THUMBNET_DATA, else downloaded
     """
-    check_positive(jobs=jobs)
+    check_positive(jobs=jobs, seeds=seeds)
     chosen = study_named(study, scale, seeds, only)
     folder = out or Path("studies") / chosen.name
     if plan:

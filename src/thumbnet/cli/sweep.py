@@ -47,7 +47,7 @@ def sweep(
     data_dir
         folder with the published files; else THUMBNET_DATA, else downloaded
     """
-    check_positive(jobs=jobs)
+    check_positive(jobs=jobs, trials=trials, seeds=seeds)
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.sweep import at_work, run_sweep
@@ -90,9 +90,7 @@ def cost_line(sweep: "Sweep", runs: int, seconds: float | str) -> str:
     parts = f"{counted(sweep.trials, 'trial')} and 2 x {counted(sweep.seeds, 'fresh seed')}: {counted(runs, 'run')}"
     if isinstance(seconds, str):
         return f"{parts}, time not known: {seconds}"
-    return (
-        f"{parts}, about {duration(seconds)} on this machine, one at a time, if all take as long as the recipe as it is"
-    )
+    return f"{parts}, about {duration(seconds)} on this machine, one at a time, if all take as long as the baseline"
 
 
 def on_fresh_seeds(sweep: "Sweep", found: "Found", folder: Path, options: dict[str, Any]) -> "Comparison | None":
@@ -133,7 +131,7 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
     if found.importance:
         text.append("what mattered: " + ", ".join(f"{name} {part:.0%}" for name, part in found.importance.items()))
     if comparison is None:
-        return [*text, "nothing better than the recipe as it is was found"]
+        return [*text, "nothing better than the baseline was found"]
     return [*text, f"it changes: {in_words(changed_fields(sweep, found))}", "", *lines(comparison), ""]
 
 
@@ -162,5 +160,5 @@ def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison
     command = f"thumbnet train {shlex.quote(sweep.dataset)} --config {shlex.quote(str(folder / 'best.toml'))}"
     page = [f"page    {place_of(folder, found) / 'study.html'}"] if comparison else []
     if earlier := looked_at_before(folder, found):
-        page.append(f"note    looked at before: {', '.join(earlier)}; each look is a chance more to be wrong")
+        page.append(f"note    looked at before: {', '.join(earlier)}; each look is one more chance to be wrong")
     return [f"recipe  {folder / 'best.toml'}{shown}  ({command})", f"trials  {folder / 'trials.png'}", *page]

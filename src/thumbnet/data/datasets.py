@@ -197,7 +197,7 @@ def load_dataset(
     check_dataset_name(name)
     if name not in SPECS and data_dir is not None:
         raise UserError(
-            f"data_dir {data_dir} is for published sets; {name} is a folder of images, which lies where it lies"
+            f"data_dir {data_dir} is for published sets; {name} is a folder of images, which is read where it is"
         )
     if name in SPECS and (image_size != 32 or skip_broken):
         raise UserError(f"image_size and skip_broken are for folders of images; {name} comes as it was published")

@@ -32,10 +32,10 @@ class Conv2d(nn.Conv2d):
     takes_filled_up = False  # more channels than its own, zeros after them, as `Whitening` gives them on a GPU
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # or exporting: what reads the graph knows convolutions
-            return super().forward(x)
         if self.takes_filled_up and x.shape[1] > self.in_channels:
             return self.of_filled_up(x)
+        if torch.compiler.is_compiling():  # or exporting: what reads the graph knows convolutions
+            return super().forward(x)
         if self.in_channels == 1:
             return channels_last(super().forward(x))
         if self.is_plain() and self.kernel_size == (1, 1) and self.padding == (0, 0) and takes_products(x):

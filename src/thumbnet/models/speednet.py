@@ -37,6 +37,7 @@ class Group(nn.Module):
         *,
         kernels: Sequence[int],
         activation: str = "gelu",
+        after_whitening: bool = False,
     ):
         super().__init__()
         widths = [channels_in] + [channels_out] * len(kernels)
@@ -44,7 +45,7 @@ class Group(nn.Module):
             Conv2d(width, channels_out, kernel, padding=kernel // 2 if kernel % 2 else 0, bias=False)
             for width, kernel in zip(widths, kernels, strict=False)
         ]
-        convs[0].takes_filled_up = True  # of the whitening, in the first group
+        convs[0].takes_filled_up = after_whitening
         self.convs = nn.ModuleList(convs)
         self.shortcut = len(kernels) >= 3
         self.norms = nn.ModuleList(batch_norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
@@ -80,7 +81,8 @@ class SpeedNet(nn.Module):
         self.whitening = Whitening(channels, activation=activation)
         pairs = zip([self.whitening.channels_out, *widths], widths, strict=False)
         self.groups = nn.ModuleList(
-            Group(*pair, kernels=sides, activation=activation) for pair, sides in zip(pairs, kernels, strict=True)
+            Group(*pair, kernels=sides, activation=activation, after_whitening=i == 0)
+            for i, (pair, sides) in enumerate(zip(pairs, kernels, strict=True))
         )
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes, bias=False)

@@ -1,5 +1,6 @@
 """Named recipes. `recipe("cifar10-classic", epochs=4)` gives a frozen, checked `Recipe`; a variation is another keyword."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from thumbnet.errors import unknown_name
 from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.recipes import cifar10, cifar100, general
 from thumbnet.recipes.recipe import Recipe as Recipe
-from thumbnet.recipes.recipe import differences
+from thumbnet.recipes.recipe import check_effects, differences
 from thumbnet.recipes.recipe import vary as vary
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -29,17 +30,25 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
+FIELDS = {field.name for field in dataclasses.fields(Recipe)} - {"name"}
+
+
 def list_recipes() -> list[str]:
     """The names that `recipe` knows."""
     return list(RECIPES)
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
-    """The named recipe with some fields changed.
+    """The named recipe with some fields changed; where every field is given, as in a run's recipe.toml, under any name.
 
-    Raises `UserError` on an unknown name or field, naming the nearest, and on a value of the wrong type or range.
+    Raises `UserError` on an unknown name or field, naming the nearest, on a value of the wrong type or range, and, unless every
+    field is given, on one that has no effect.
     """
-    return vary(named(name), **changes)
+    if changes.keys() >= FIELDS:
+        return vary(Recipe(name=name), **changes)
+    made = vary(named(name), **changes)
+    check_effects(made, changes)
+    return made
 
 
 def named(name: str) -> Recipe:

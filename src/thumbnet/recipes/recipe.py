@@ -6,7 +6,7 @@ checks are read from it. This module imports nothing heavy, so that a misspelt f
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -179,31 +179,36 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
     "alternate_flip": (("flip",), "flip", lambda r: r.flip or not r.alternate_flip),
     "stem_until": (("model",), " or ".join(f"model {name}" for name in OPEN_MODELS), lambda r: r.model in OPEN_MODELS),
     "mix_until": (("cutmix", "mixup"), "cutmix or mixup", lambda r: bool(r.cutmix or r.mixup)),
-    "uncertain": (("views",), "views 2 or 6", lambda r: r.views > 1),
+    "views": (("flip",), "flip", lambda r: r.flip or r.views == 1),
+    "uncertain": (("views", "flip"), "flip and views 2 or 6", lambda r: r.test_views > 1),
+    "validation": (("folds",), "folds 0", lambda r: not r.folds),
 }
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
-    """A copy with some fields changed.
-
-    Raises `UserError` on an unknown field, naming the nearest, on a bad value, and on a change that has no effect.
-    """
+    """A copy with some fields changed. Raises `UserError` on an unknown field, naming the nearest, and on a bad value."""
     known = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
     for name in changes:
         if name not in known:
             raise unknown_name("recipe field", name, known)
-    varied = dataclasses.replace(recipe, **changes)
-    for name in changes:
-        if getattr(varied, name) != getattr(recipe, name):
-            check_has_effect(varied, name)
-    return varied
+    return dataclasses.replace(recipe, **changes)
 
 
-def check_has_effect(recipe: Recipe, name: str) -> None:
-    """Raise `UserError` where the field's value changes nothing in a recipe like this."""
-    _, words, met = NEEDS.get(name, ((), "", lambda recipe: True))
-    if not met(recipe):
-        raise UserError(f"{name} has no effect without {words}; leave it out, or give that too")
+def has_effect(recipe: Recipe, name: str) -> bool:
+    """Whether the field's value changes anything in a recipe like this."""
+    return name not in NEEDS or NEEDS[name][2](recipe)
+
+
+def check_effects(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raise `UserError` where a field that somebody set changes nothing in the recipe."""
+    for name in names:
+        if not has_effect(recipe, name):
+            raise UserError(f"{name} has no effect without {NEEDS[name][1]}; leave it out, or give that too")
+
+
+def without_idle(recipe: Recipe, base: Recipe) -> Recipe:
+    """The recipe with fields that change nothing in it as `base` has them, so that equal runs have equal recipes."""
+    return vary(recipe, **{name: getattr(base, name) for name in NEEDS if not has_effect(recipe, name)})
 
 
 def differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
