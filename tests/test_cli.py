@@ -113,6 +113,7 @@ def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
             f"on 1,000 test images of fashion-mini (test set opened {count} time{'s' * (count > 1)} for this run)"
             in result.stdout
         )
+        assert ("opened 1 time before for this run" in result.stderr) == (count == 2)
     assert len((place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()) == 2
 
 
@@ -284,7 +285,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train one/", ["one", "class"]),
         ("train hollow/", ["hollow/b"]),
         ("train spoilt/", ["spoilt/b/bad.png", "--skip-broken"]),
-        ("train fashion-mini --validation 1", ["validation is 1.0", "below 1"]),
+        ("train fashion-mini --validation 1", ["validation is 1", "below 1"]),
         ("evaluate nowhere", ["there is no run folder nowhere", "thumbnet train"]),
         ("evaluate taken", ["taken is not a run folder"]),
         ("evaluate taken --views 3", ["--views", '"3"']),

@@ -255,7 +255,10 @@ def test_the_test_set_opened_twice_allows_no_claim(runs):
         (run.path / "test-openings.jsonl").write_text("{}\n" * (2 if i == 0 else 1))
     found = compare([*a, *b], split="test")
     [pair] = found.pairs
+    assert pair.sentence.startswith("No difference can be claimed between")
     assert pair.sentence.endswith("the test set was opened more than once for a run.")
+    [alone] = compare([a[0], b[0]], split="test").pairs
+    assert alone.sentence.endswith("the test set was opened more than once for a run.")  # and not for want of seeds
     assert (
         pair.difference is None
         and not pair.claimed

@@ -45,6 +45,16 @@ def written(folder: Path, rows: str = TWO, name: str = "s.toml", seeds: int = 2)
 # ---------------------------------------------------------------- reading
 
 
+def test_a_file_of_the_other_command_is_told_as_such(tmp_path):
+    from thumbnet.sweep_file import read_sweep
+
+    (tmp_path / "rates.toml").write_text("[search]\ncrop = [1, 2]\n")
+    with pytest.raises(UserError, match=r"rates.toml is a sweep file, with a table \[search\]; type thumbnet sweep"):
+        read_study(tmp_path / "rates.toml")
+    with pytest.raises(UserError, match=r"s.toml is a study file; type thumbnet study"):
+        read_sweep(written(tmp_path))
+
+
 def test_a_study_is_every_variant_times_every_seed(tmp_path):
     study = read_study(written(tmp_path))
     assert [variant.name for variant in study.variants] == ["smooth", "sharp"]

@@ -80,11 +80,10 @@ def run_campaign(
         }
         row = (measured_before(order) if resume else None) or measure(order)
         rows.append(row)
+        single = f", {row['accuracy_1_view']:.2%} with one" if row["views"] > 1 else ""
         cold = "" if row["cold_wall"] is None else f", cold wall {row['cold_wall']:.1f} s"
-        tell(
-            f"seed {seed}: {row['accuracy']:.2%} with {counted(row['views'], 'view')}, "
-            f"{row['accuracy_1_view']:.2%} with one; train clock {seconds_in_words(row['train_clock'])}{cold}"
-        )
+        reached = f"{split} accuracy {row['accuracy']:.2%} with {counted(row['views'], 'view')}{single}"
+        tell(f"seed {seed}: {reached}; train clock {seconds_in_words(row['train_clock'])}{cold}")
     command = command_of(recipe, dataset, split, seeds, changes, machine, one_process=one_process)
     return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}
 

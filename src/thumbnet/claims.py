@@ -9,6 +9,7 @@ from thumbnet.words import counted
 if TYPE_CHECKING:
     from thumbnet.comparison import Group, Pair, PairedImages
 
+OPENED_OFTEN = "the test set was opened more than once for a run"  # a reason to claim nothing, whatever the seeds
 FEW_SEEDS = 5  # below, the reader is warned: Student's factor is 2.8 with 5 seeds, 4.3 with 3 and 12.7 with 2
 
 
@@ -19,7 +20,7 @@ def on_pair(pair: "Pair", first: "Group", second: "Group", metric: str) -> str:
     if pair.difference:
         return on_seeds(pair, pair.difference, first, second, metric)
     alone = " and ".join(f'"{group.name}"' for group in (first, second) if group.n == 1)
-    if alone:
+    if alone and pair.reason != OPENED_OFTEN:
         why = f" ({pair.reason})" if pair.reason else ""
         return f"No difference can be claimed: n = 1 for {alone}{why}; train more seeds."
     return f'No difference can be claimed between "{first.name}" and "{second.name}": {pair.reason}.'

@@ -193,8 +193,7 @@ def compare_groups(
     chosen = [(groups[0], other) for other in groups[1:]] if baseline else list(combinations(groups, 2))
     opened_often = [m.path for group in groups for m in group.members if split == "test" and m.test_openings > 1]
     if opened_often:
-        refusal = "the test set was opened more than once for a run"
-        pairs = [Pair(a.name, b.name, reason=refusal) for a, b in chosen]
+        pairs = [Pair(a.name, b.name, reason=claims.OPENED_OFTEN) for a, b in chosen]
     else:
         pairs = adjusted([compare_two(a, b, runs[a.name], runs[b.name], split, metric) for a, b in chosen])
     by_name = {group.name: group for group in groups}

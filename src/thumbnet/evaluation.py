@@ -169,7 +169,9 @@ def open_split(run: "Run", data: "Dataset", split: str) -> Split:
     if split != "validation":
         raise UserError(f"unknown split {split!r}; choose validation or test")
     if data.validation is None:
-        raise UserError(f"{run.path} was trained on all its images (validation 0), so there is no validation split")
+        raise UserError(
+            f"{run.path} was trained on all its images (validation 0), so there is no validation split; take --split test"
+        )
     return data.validation
 
 

@@ -31,6 +31,8 @@ def read_study(path: Path, *, seeds: int | None = None) -> Study:
         )
     if seeds is not None:
         table["seeds"] = seeds
+    if "search" in table:
+        raise UserError(f"{path} is a sweep file, with a table [search]; type thumbnet sweep {path}")
     for key in table:
         if key not in KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, KEYS)}")

@@ -25,6 +25,8 @@ def read_sweep(path: Path, *, trials: int | None = None, seeds: int | None = Non
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the sweep file")
+    if "search" not in table and ("variant" in table or "grid" in table):
+        raise UserError(f"{path} is a study file; type thumbnet study {path}")
     table |= {name: count for name, count in (("trials", trials), ("seeds", seeds)) if count is not None}
     try:
         return sweep_of(table, default_name=path.stem)

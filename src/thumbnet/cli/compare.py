@@ -74,7 +74,7 @@ def lines(found: "Comparison") -> list[str]:
 
     width = max(5, *(len(group.name) for group in found.groups))
     text = [
-        f"{found.split} {metric_in_words(found.metric)} on {found.dataset}",
+        f"{found.split} {metric_in_words(found.metric)} on {found.dataset}{', one view' if found.split == 'test' else ''}",
         f"{'group':{width}}     n     mean  {'sd' if found.metric == 'loss' else 'sd, points':>10}  "
         "95 % interval of the mean   time",
     ]

@@ -18,7 +18,7 @@ from thumbnet.cli.options import (
     given,
     print_json,
 )
-from thumbnet.errors import UserError
+from thumbnet.errors import Interrupted, UserError
 
 
 @described
@@ -84,9 +84,12 @@ def doctor(
         reporter.say("looking for duplicates")
         found = examine_dataset(data)
         if labels:
-            reporter.say("\n".join(f"{grave:5}  {sentence}" for grave, sentence in findings(found)))
+            reporter.say(f"training {folds} networks, each asked about the images that it did not see")
             folder = runs or Path("runs/.doctor") / name
-            checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
+            try:
+                checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
+            except Interrupted as error:
+                raise Interrupted("stopped by a signal; the same command goes on where it was") from error
             found = replace(found, labels=checked)
         page = write_doctor_page(data, found, gallery)
     if json:

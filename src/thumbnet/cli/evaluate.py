@@ -1,6 +1,7 @@
 """Measure a finished run on images it was not trained on."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,6 +91,12 @@ def evaluate(
         told = {"split": split, "images": images or 1_000, "machine": on, "data_dir": data_dir}
         print_robustness(opened, run, told, json=json)
         return
+    if split == "test" and opened.test_openings:
+        times = counted(opened.test_openings, "time")
+        print(
+            f"note: the test set was opened {times} before for this run; compare claims nothing of it then",
+            file=sys.stderr,
+        )
     scores, said = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
     if predictions:
         write_predictions(said, predictions, opened)
@@ -165,6 +172,10 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     if scores.views == 1 < run.recipe.test_views and scores.split == "validation":  # of test images a second look costs
         part = f" --uncertain {run.recipe.uncertain:g}" if run.recipe.uncertain < 1 else ""
         text.insert(3, f"             (the recipe's own views: --views {run.recipe.test_views}{part})")
+    if scores.views > 1 and scores.split == "test":
+        rows = [row for row in run.evaluations if row["split"] == "test" and row["views"] == 1]
+        if rows:  # none in a folder that cannot be written to
+            text.insert(3, f"             {rows[-1]['accuracy']:.2%} with one view, which `compare` takes")
     if penalty := run.summary["l2_penalty"]:
         text.append(f"             {scores.loss + penalty:.4f} with the L2 penalty (Keras reports such losses)")
     measured = scores.calibration

@@ -131,7 +131,7 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
     if found.importance:
         text.append("what mattered: " + ", ".join(f"{name} {part:.0%}" for name, part in found.importance.items()))
     if comparison is None:
-        return [*text, "nothing better than the baseline was found"]
+        return [*text, "it is the baseline: nothing better was found, so nothing is tried on fresh seeds"]
     return [*text, f"it changes: {in_words(changed_fields(sweep, found))}", "", *lines(comparison), ""]
 
 
@@ -161,4 +161,5 @@ def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison
     page = [f"page    {place_of(folder, found) / 'study.html'}"] if comparison else []
     if earlier := looked_at_before(folder, found):
         page.append(f"note    looked at before: {', '.join(earlier)}; each look is one more chance to be wrong")
-    return [f"recipe  {folder / 'best.toml'}{shown}  ({command})", f"trials  {folder / 'trials.png'}", *page]
+    recipe = [f"recipe  {folder / 'best.toml'}{shown}  ({command})"] if comparison else []
+    return [*recipe, f"trials  {folder / 'trials.png'}", *page]

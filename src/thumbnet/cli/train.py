@@ -298,12 +298,16 @@ def outcome(finished: "Run") -> list[str]:
             f"{counted(summary['validation_images'], 'image')}){top5}"
         )
         lines += guessing(finished, low)
+    split = "" if summary["validation_images"] else " --split test"
+    if split:
+        lines.append("validation  none was held out; the test images are left to measure on")
     lines += [
-        f"time        {duration(summary['train_seconds'])} training and validation, {summary['images_per_second']:,.0f} images/s",
+        f"time        {duration(summary['train_seconds'])} training and validation, "
+        f"{duration(summary['wall_seconds'])} in all; {summary['images_per_second']:,.0f} images/s",
         f"run folder  {run}",
         f"plots       {run / 'plots' / 'curves.png'}",
         f"summary     {run / 'summary.json'}",
         *([f"report      {run / 'report.html'}"] if (run / "report.html").is_file() else []),
-        f"next        thumbnet evaluate {shlex.quote(str(run))}   (also: thumbnet predict, export, serve)",
+        f"next        thumbnet evaluate {shlex.quote(str(run))}{split}   (also: thumbnet predict, export, serve)",
     ]
     return lines

@@ -200,7 +200,8 @@ def load_dataset(
             f"data_dir {data_dir} is for published sets; {name} is a folder of images, which is read where it is"
         )
     if name in SPECS and (image_size != 32 or skip_broken):
-        raise UserError(f"image_size and skip_broken are for folders of images; {name} comes as it was published")
+        given = "skip_broken is" if image_size == 32 else "image_size is"
+        raise UserError(f"{given} for folders of images; {name} comes as it was published")
     if name == "fashion-mini":
         from thumbnet.data.embedded import read_fashion_mini
 

@@ -260,5 +260,6 @@ def in_range(field: "dataclasses.Field[Any]", value: int | float) -> int | float
         raise UserError(f"{field.name} is {value}; it must be finite")
     fits = (low is None or value >= low) and (high is None or value <= high)
     if not fits or (below is not None and value >= below):
-        raise UserError(f"{field.name} is {value}; it must be {' and '.join(parts)}")
+        given = f"{value:g}" if isinstance(value, float) else value
+        raise UserError(f"{field.name} is {given}; it must be {' and '.join(parts)}")
     return value
