@@ -91,12 +91,8 @@ def evaluate(
         told = {"split": split, "images": images or 1_000, "machine": on, "data_dir": data_dir}
         print_robustness(opened, run, told, json=json)
         return
-    if split == "test" and opened.test_openings:
-        times = counted(opened.test_openings, "time")
-        print(
-            f"note: the test set was opened {times} before for this run; compare claims nothing of it then",
-            file=sys.stderr,
-        )
+    if split == "test":
+        warn_of_a_second_look(opened)
     scores, said = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
     if predictions:
         write_predictions(said, predictions, opened)
@@ -110,6 +106,16 @@ def evaluate(
             f"{what:11}  {path}" for what, path in (("predictions", predictions), ("confusion", confusion)) if path
         ]
         print("\n".join([*lines(opened, scores, uncertain), *written]))
+
+
+def warn_of_a_second_look(run: "Run") -> None:
+    """Before the test images of a run are looked at again."""
+    if run.test_openings:
+        times = counted(run.test_openings, "time")
+        print(
+            f"note: the test set was opened {times} before for this run; compare claims nothing of it then",
+            file=sys.stderr,
+        )
 
 
 def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: bool) -> None:
