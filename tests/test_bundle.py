@@ -93,7 +93,10 @@ def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):
 
 def test_a_run_that_held_nothing_out_claims_nothing(tiny, quick, tmp_path):
     made = vary(quick, epochs=1, validation=0.0)
-    export(train(made, tiny, tmp_path / "run", machine=CPU, plots=False), tmp_path / "out", data=tiny)
+    run = train(made, tiny, tmp_path / "run", machine=CPU, plots=False)
+    with pytest.raises(UserError, match=r"held no images out \(validation 0\), so it has no predictions"):
+        run.predictions("validation")
+    export(run, tmp_path / "out", data=tiny)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "accuracy" not in text and "not calibrated" in text and "    Ankle boot\n" in text
 

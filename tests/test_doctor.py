@@ -16,7 +16,7 @@ from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.doctor import check_labels, examine_computer, examine_dataset
 from thumbnet.doctor.computer import guarded
-from thumbnet.doctor.dataset import findings
+from thumbnet.doctor.dataset import NAMED, findings, label_finding
 from thumbnet.doctor.duplicates import near_duplicates
 from thumbnet.doctor.labels import doubted
 from thumbnet.recipes import recipe
@@ -138,6 +138,9 @@ def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     first = {suspect.place.row for suspect in found[:60]}
     assert len(first & set(wrong.tolist())) >= 30  # chance would be 2
     assert all(suspect.label != suspect.suggested for suspect in found)
+    grave, told = label_finding(checked, {})
+    assert grave == "note" and f"the label of {len(found):,} of 2,000 training images" in told
+    assert told.endswith(f"of the labels: {', '.join(f'train {row.place.row}' for row in found[:NAMED])}, ...")
 
 
 def test_doubt_follows_confident_learning():

@@ -190,6 +190,10 @@ class Run:
         from thumbnet.predictions import load_predictions
 
         path = self.predictions_path(split, views)
+        if not path.is_file() and split == "validation" and not self.data.get("validation", 1):
+            raise UserError(
+                f"{self.path} held no images out (validation 0), so it has no predictions of validation images"
+            )
         if not path.is_file():
             options = "".join([" --split test" if split == "test" else "", f" --views {views}" if views > 1 else ""])
             raise UserError(

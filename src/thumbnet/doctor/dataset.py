@@ -146,11 +146,11 @@ def findings(found: Diagnosis) -> list[tuple[str, str]]:
         told = counted(len(found.constant), "image")
         lines.append(("fault", f"{told} of one colour throughout: {named(found.constant, found.files)}"))
     if found.labels is not None:
-        lines.append(label_finding(found.labels))
+        lines.append(label_finding(found.labels, found.files))
     return lines or [("ok", "nothing found")]
 
 
-def label_finding(checked: CheckedLabels) -> tuple[str, str]:
+def label_finding(checked: CheckedLabels, files: Mapping[str, Sequence[str]]) -> tuple[str, str]:
     """How many labels are doubted, and what that is worth."""
     if not checked.conclusive:
         return "note", (
@@ -159,9 +159,10 @@ def label_finding(checked: CheckedLabels) -> tuple[str, str]:
             f"{checked.commonest:.1%} of the images; more images, or another --recipe, may help"
         )
     many, part = len(checked.suspects), len(checked.suspects) / checked.images
+    first = f": {named([suspect.place for suspect in checked.suspects], files)}" if many else ""
     return "note" if many else "ok", (
-        f"{many:,} of {checked.images:,} training images ({part:.2%}) have a label that networks which never saw them doubt; "
-        f"these networks agree with {checked.accuracy:.1%} of the labels"
+        f"networks that never saw them doubt the label of {many:,} of {checked.images:,} training images ({part:.2%}), and agree "
+        f"with {checked.accuracy:.1%} of the labels{first}"
     )
 
 
