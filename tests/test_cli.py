@@ -241,7 +241,8 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
     [
         ("train cifar-10", ["no folder 'cifar-10' here", "unknown data set 'cifar-10'", "did you mean 'cifar10'"]),
         ("train CIFAR10", ["unknown data set 'CIFAR10'", "did you mean 'cifar10'"]),
-        ("trian cifar10", ['Unknown command "trian"', 'Did you mean "train"']),
+        ("trian cifar10", ["unknown command 'trian'; did you mean train?"]),
+        ("help", ["unknown command 'help'; thumbnet --help lists all"]),
         ("train fashion-mini --recipe generel", ["unknown recipe 'generel'", "did you mean 'general'"]),
         ("train fashion-mini --model resnet81", ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
         ("train fashion-mini --epoch 3", ["unknown option --epoch", "did you mean --epochs"]),

@@ -4,7 +4,14 @@ import dataclasses
 import difflib
 from typing import get_origin
 
-from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from thumbnet.recipes.recipe import Recipe
 
@@ -25,6 +32,10 @@ def in_our_words(error: CycloptsError, usages: dict[str, str]) -> str:
     name = error.command_chain[0] if error.command_chain else ""
     if isinstance(error, UnknownOptionError):
         return unknown_option(error, name)
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        near = difflib.get_close_matches(error.unused_tokens[0], usages, n=1)
+        hint = f"did you mean {near[0]}?" if near else "thumbnet --help lists all"
+        return f"unknown command {error.unused_tokens[0]!r}; {hint}"
     if isinstance(error, MissingArgumentError) and name and error.argument:
         return missing(error, name, usages[name])
     if isinstance(error, UnusedCliTokensError) and name and error.unused_tokens:
