@@ -140,7 +140,9 @@ def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     assert all(suspect.label != suspect.suggested for suspect in found)
     grave, told = label_finding(checked, {})
     assert grave == "note" and f"the label of {len(found):,} of 2,000 training images" in told
-    assert told.endswith(f"of the labels: {', '.join(f'train {row.place.row}' for row in found[:NAMED])}, ...")
+    assert told.endswith(
+        f"of the labels: {', '.join(f'train {row.place.row}' for row in found[:NAMED])}, and {len(found) - NAMED} more"
+    )
 
 
 def test_doubt_follows_confident_learning():
@@ -170,7 +172,7 @@ def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):
         "1 file cannot be read and is left out: dog/torn.png",
         "dog/notes.txt",
         "3 sizes of image",
-        "50 RGB, 1 L",
+        "50 RGB, 1 grey",
     ):
         assert words in said, said
 

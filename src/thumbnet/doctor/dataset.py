@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 NAMED = 3  # images in a sentence
+MODE_NAMES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with alpha"}  # of Pillow's modes
 FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 
@@ -212,7 +213,7 @@ def named(places: Sequence[Place], files: Mapping[str, Sequence[str]], between: 
     shown = [
         files[place.split][place.row] if place.split in files else f"{place.split} {place.row}" for place in places
     ]
-    return between.join(shown[:NAMED]) + (f"{between}..." if len(shown) > NAMED else "")
+    return between.join(shown[:NAMED]) + (f"{between}and {len(shown) - NAMED:,} more" if len(shown) > NAMED else "")
 
 
 def class_findings(found: Diagnosis) -> list[tuple[str, str]]:
@@ -239,11 +240,12 @@ def file_findings(found: Diagnosis) -> list[tuple[str, str]]:
         lines.append(
             (
                 "note",
-                f"{len(found.sizes):,} sizes of image; {count / total:.0%} are {common}, all are resized and cut to a square",
+                f"{len(found.sizes):,} sizes of image, {common} most often ({count / total:.0%}); all are resized and cut "
+                "to a square",
             )
         )
     if len(found.modes) > 1:
-        told = ", ".join(f"{count:,} {mode}" for mode, count in found.modes.items())
+        told = ", ".join(f"{count:,} {MODE_NAMES.get(mode, mode)}" for mode, count in found.modes.items())
         lines.append(("note", f"several kinds of pixel, all converted to RGB: {told}"))
     sentences = left_out({"broken": found.broken, "ignored": found.ignored})
     return lines + [({"broken": "fault", "ignored": "note"}[kind], sentence) for kind, sentence in sentences.items()]
