@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.progress import Reporter, epoch_line
 from thumbnet.recipes import recipe, vary
+from thumbnet.run_paths import newest_unfinished
 from thumbnet.runs import Run, build_model
 from thumbnet.training import normalization, train
 from thumbnet.workshop import Workshop
@@ -580,3 +582,22 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_no
         loss, logits = gradients(model, x, labels, recipe("general", batch_size=8, micro_batch=size), backend)
         found.append((loss, logits, model[1].weight.grad.clone()))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_newest_unfinished_run_is_found_in_its_own_place_and_directly_below_runs(tiny, quick, tmp_path):
+    with pytest.raises(UserError, match=r"holds no unfinished run of tiny; name its folder with --out"):
+        newest_unfinished("tiny", None, tmp_path)
+    places = {}
+    for age, (place, made) in enumerate([("tiny/general/a", quick), ("mine", vary(quick, epochs=9)), ("ended", quick)]):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        places[place] = Run.create(tmp_path / place, made, tiny, {}).path
+        os.utime(places[place] / "recipe.toml", (age, age))
+    (places["ended"] / "summary.json").write_text("{}")
+    other = Run.create(tmp_path / "other", quick, replace(tiny, name="another"), {}).path
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "recipe.toml").write_text("recipe = ")
+    assert newest_unfinished("tiny", None, tmp_path) == places["mine"]
+    assert newest_unfinished("tiny", "general", tmp_path) == places["mine"]
+    assert newest_unfinished("another", None, tmp_path) == other
+    shutil.rmtree(places["mine"])
+    assert newest_unfinished("tiny", None, tmp_path) == places["tiny/general/a"]

@@ -95,13 +95,22 @@ def find_runs(paths: Sequence[Path], tell: Callable[[str], None] = lambda line: 
 
 
 def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs")) -> Path:
-    """The youngest run folder of a data set (and recipe) that has no summary yet. Raises `UserError` where there is none."""
-    folder = root / Path(dataset).resolve().name
-    found = [
-        path.parent
-        for path in folder.glob(f"{recipe or '*'}/*/recipe.toml")
-        if not (path.parent / "summary.json").is_file()
-    ]
+    """The youngest run folder of a data set (and recipe) that has no summary yet, in its own place or directly in `root`.
+
+    Raises `UserError` where there is none.
+    """
+    name = Path(dataset).resolve().name
+    begun = [path.parent for place in (f"{name}/*/*", "*") for path in root.glob(f"{place}/recipe.toml")]
+    found = [path for path in begun if not (path / "summary.json").is_file() and is_of(path, name, recipe)]
     if not found:
-        raise UserError(f"nothing to resume: {folder} holds no unfinished run; name its folder with --out")
+        raise UserError(f"nothing to resume: {root} holds no unfinished run of {name}; name its folder with --out")
     return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)
+
+
+def is_of(path: Path, dataset: str, recipe: str | None) -> bool:
+    """Whether a run is of the data set (and recipe); False for one that cannot be read."""
+    try:
+        run = Run.open(path)
+    except UserError:
+        return False
+    return run.data["name"] == dataset and recipe in (None, run.recipe.name)
