@@ -114,6 +114,9 @@ def test_names_stay_text_in_the_card(tiny, quick, tmp_path):
 
 
 def test_anything_else_than_an_earlier_export_is_left_alone(run, tiny, tmp_path):
+    with pytest.raises(UserError, match="views is 3"):
+        export(run, tmp_path / "none", views=3, data=tiny)
+    assert not (tmp_path / "none").exists()  # nothing is begun before everything is checked
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")

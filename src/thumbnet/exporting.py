@@ -93,12 +93,7 @@ class Receipt:
 
 
 def export_file(
-    run: "Run | str | Path",
-    path: str | Path,
-    *,
-    views: int = 1,
-    data: "Dataset | None" = None,
-    data_dir: str | Path | None = None,
+    run: Run, path: Path, *, views: int, data: "Dataset | None" = None, data_dir: str | Path | None = None
 ) -> Receipt:
     """Write a finished run's network to FILE.onnx or FILE.pt2, once it was shown to say what the run says.
 
@@ -106,7 +101,6 @@ def export_file(
     probability differs by more than 1e-4. `views` are averaged inside the file. Raises `UserError` for another ending, an
     unfinished run, data that are gone, and where what the file's kind needs is not installed; `ThumbnetError` where it differs.
     """
-    run, path = run if isinstance(run, Run) else Run.open(run), Path(path)
     check_views(views, mirrored=run.recipe.flip)
     check_can_export(path)
     run.require_finished()

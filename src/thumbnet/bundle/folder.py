@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
-from thumbnet.exporting import ENDINGS, Receipt, check_can_export, export_file, receipt_path
-from thumbnet.files import make_folder, write_text
+from thumbnet.exporting import ENDINGS, Receipt, export_file, receipt_path
+from thumbnet.files import write_text
 from thumbnet.recipes import title_of
 from thumbnet.runs import Run
 from thumbnet.words import counted
@@ -46,9 +46,6 @@ def export(
     if is_file_name(path):
         return export_file(run, path, views=views, data=data, data_dir=data_dir)
     check_free(path)
-    check_can_export(path / MODEL)
-    run.require_finished()
-    make_folder(path)
     receipt = export_file(run, path / MODEL, views=views, data=data, data_dir=data_dir)
     write_text(path / "classify.py", resources.files("thumbnet.bundle").joinpath("classify.py").read_text("utf-8"))
     write_text(path / "README.md", card(run, receipt))
