@@ -17,7 +17,8 @@ from typing import Any
 from thumbnet.files import write_json
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.runs import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
 EPOCHS = 0.05

@@ -253,7 +253,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("evaluate taken --json yes", ["'yes' is an unexpected argument; type thumbnet evaluate RUN"]),
         ("train fashion-mini --widths 16,32", ["--widths 16,32: separate the values with spaces: --widths 16 32"]),
         ("train --widths 16 32 fashion-mini --epochs 1", [
-            "NAME|FOLDER is missing: 'fashion-mini' was read as a value of --widths; type thumbnet train fashion-mini --widths"]),
+            "NAME|PATH is missing: 'fashion-mini' was read as a value of --widths; type thumbnet train fashion-mini --widths"]),
         ("train fashion-mini --config table.toml", ["the table [train] is not read; write its options at the top of the file"]),
         ("predict taken x.png --json --output o.csv", ["--json, and --output for csv: leave one of them out"]),
         ("predict taken x.png --json --format table", ["--json, and --format for table: leave one of them out"]),
@@ -278,7 +278,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("train fashion-mini --resume --out new", [
             "there is no run in new to go on with; leave out --resume to begin one there"]),
         ("train fashion-mini --resume", ["nothing to resume", "--out"]),
-        ("train", ["NAME|FOLDER is missing; type thumbnet train NAME|FOLDER"]),
+        ("train", ["NAME|PATH is missing; type thumbnet train NAME|PATH"]),
         ("list", ["recipes|models|datasets|augmentations is missing; type thumbnet list"]),
         ("evaluate", ["RUN is missing; type thumbnet evaluate RUN"]),
         ("train ./nowhere", ["there is no folder ./nowhere"]),

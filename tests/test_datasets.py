@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from thumbnet.data import datasets
-from thumbnet.data.datasets import cache_folder, is_folder_name, load_dataset
+from thumbnet.data.datasets import cache_folder, is_path, load_dataset
 from thumbnet.data.embedded import FILE
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
 from thumbnet.errors import UserError
@@ -85,9 +85,11 @@ def test_an_unknown_set_is_refused_with_the_nearest_name():
         load_dataset("./nowhere")
 
 
-@pytest.mark.parametrize(("name", "folder"), [("cifar10", False), ("a/b", True), ("./x", True), ("nothing", False)])
-def test_a_path_is_told_from_a_name(name, folder):
-    assert is_folder_name(name) is folder
+@pytest.mark.parametrize(
+    ("name", "path"), [("cifar10", False), ("a/b", True), ("./x", True), ("x.npz", True), ("nothing", False)]
+)
+def test_a_path_is_told_from_a_name(name, path):
+    assert is_path(name) is path
 
 
 def test_a_folder_is_converted_once_and_again_when_a_file_changes(cache, folder, monkeypatch):

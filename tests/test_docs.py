@@ -104,6 +104,23 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert json.loads((tmp_path / "runs" / "quick" / "summary.json").read_text())["epochs"] == 1
 
 
+@pytest.mark.parametrize("page", ["python", "data"])
+def test_the_python_of_a_page_runs(page, tmp_path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), re.DOTALL))
+    environment = os.environ | ONE_THREAD | {"THUMBNET_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_public_name_is_on_the_page_for_python():
+    import thumbnet
+
+    page = (ROOT / "docs" / "python.md").read_text("utf-8")
+    assert [name for name in thumbnet.__all__ if not re.search(rf"\b{name}\b", page)] == []
+
+
 def test_the_embedded_set_names_its_owner_and_licence():
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     assert "Zalando SE" in notice and "MIT License" in notice

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from thumbnet.data import idx
-from thumbnet.data.idx import read_fashion_mnist, read_idx
+from thumbnet.data.idx import read_fashion_mnist, read_idx, read_mnist
 from thumbnet.errors import UserError
 
 
@@ -128,6 +128,20 @@ def test_a_missing_file_of_the_four_is_named(small_set: Path) -> None:
     (small_set / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match=r"lacks t10k-labels-idx1-ubyte \(or t10k-labels-idx1-ubyte.gz\)"):
         read_fashion_mnist(small_set)
+
+
+def test_mnist_is_told_from_fashion_mnist_whose_files_have_the_same_names(small_set: Path) -> None:
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.gz is not the published MNIST: unpacked SHA-256"):
+        read_mnist(small_set)
+
+
+def test_the_published_mnist_is_read() -> None:
+    folder = Path(os.environ.get("THUMBNET_DATA", "")) / "mnist"
+    if not folder.is_dir():
+        pytest.skip("set THUMBNET_DATA to a folder that holds mnist with its four files")
+    pack = read_mnist(folder)
+    assert pack.arrays["train_images"].shape == (60_000, 1, 28, 28)
+    assert np.bincount(pack.arrays["test_labels"]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 def test_the_published_fashion_mnist_is_read() -> None:

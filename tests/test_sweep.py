@@ -18,7 +18,8 @@ from thumbnet.cli.main import run as command_line
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.recipes import recipe, vary
-from thumbnet.runs import Run, write_recipe
+from thumbnet.recipes.recipe_file import write_recipe
+from thumbnet.runs import Run
 from thumbnet.sweep import (
     Range,
     Trial,

@@ -21,8 +21,9 @@ from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.progress import Reporter, epoch_line
 from thumbnet.recipes import recipe, vary
+from thumbnet.recipes.network import build_model
 from thumbnet.run_paths import newest_unfinished
-from thumbnet.runs import Run, build_model
+from thumbnet.runs import Run
 from thumbnet.training import normalization, train
 from thumbnet.workshop import Workshop
 

@@ -15,7 +15,7 @@ from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.runs import as_toml, recipe_table
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
 
 if TYPE_CHECKING:
     from thumbnet.backend import Backend

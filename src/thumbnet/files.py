@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,21 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
         temporary.chmod(0o666 & ~umask())  # the library makes its files unreadable for others
+
+
+def read_npz(path: Path, most: int) -> dict[str, NDArray[Any]]:
+    """Every array of a NumPy archive of at most `most` bytes; none can hold objects, so that nothing can run.
+
+    Raises `ValueError` for whatever else the file holds.
+    """
+    try:
+        with ZipFile(path) as members:
+            if sum(member.file_size for member in members.infolist()) > most:
+                raise ValueError(f"it would take more than {most >> 20} MiB")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile and numpy raise a dozen kinds for a damaged archive
+        raise ValueError(first_line(error)) from error
 
 
 def cache_folder() -> Path:

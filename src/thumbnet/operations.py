@@ -15,8 +15,8 @@ from thumbnet.backend import prepare
 from thumbnet.machine import Machine
 from thumbnet.models.convolution import Conv2d
 from thumbnet.randomness import generator
+from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.runs import build_model
 from thumbnet.schedule import steps_per_epoch, total_steps
 
 if TYPE_CHECKING:

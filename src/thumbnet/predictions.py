@@ -5,14 +5,13 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thumbnet.errors import UserError
-from thumbnet.files import first_line, replacing, write_text
+from thumbnet.files import first_line, read_npz, replacing, write_text
 
 LARGEST = 2 << 30  # bytes unpacked; a million images of a hundred classes have a fifth of it
 
@@ -90,11 +89,7 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Predictions that `save` wrote. Raises `UserError` where the file is none; it is read as data and can run nothing."""
     try:
-        with ZipFile(path) as members:
-            if sum(member.file_size for member in members.infolist()) > LARGEST:
-                raise ValueError(f"it would take more than {LARGEST >> 20} MiB")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path, LARGEST)
         made = Predictions(
             split=str(arrays["split"]),
             views=int(arrays["views"]),
@@ -104,7 +99,7 @@ def load_predictions(path: Path) -> Predictions:
             labels=torch.from_numpy(arrays["labels"]),
             logits=torch.from_numpy(arrays["logits"]),
         )
-    except Exception as error:  # zipfile, numpy and torch raise a dozen kinds for a damaged archive
+    except Exception as error:  # arrays that are missing, or of types that do not convert
         raise UserError(f"{path} does not hold predictions: {first_line(error)}") from error
     if made.logits.shape != (len(made.labels), len(made.classes)) or len(made.rows) != len(made.labels):
         raise UserError(f"{path} does not hold predictions: its arrays do not fit together")

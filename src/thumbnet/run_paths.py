@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thumbnet.data.datasets import short_name
 from thumbnet.errors import UserError
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs import Run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def new_run_path(dataset: str, recipe: Recipe, root: Path = Path("runs")) -> Path:
     """runs/<data set>/<recipe>/<time>-s<seed>, with a number behind it where that is taken."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = root / Path(dataset).resolve().name / recipe.name
+    folder = root / short_name(dataset) / recipe.name
     path = folder / f"{stamp}-s{recipe.seed}"
     count = 2
     while path.exists():
@@ -99,9 +100,9 @@ def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs"
 
     Raises `UserError` where there is none.
     """
-    name = Path(dataset).resolve().name
+    name = short_name(dataset)
     begun = [path.parent for place in (f"{name}/*/*", "*") for path in root.glob(f"{place}/recipe.toml")]
-    found = [path for path in begun if not (path / "summary.json").is_file() and is_of(path, name, recipe)]
+    found = [path for path in begun if not (path / "summary.json").is_file() and is_of(path, dataset, recipe)]
     if not found:
         raise UserError(f"nothing to resume: {root} holds no unfinished run of {name}; name its folder with --out")
     return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)
@@ -113,4 +114,4 @@ def is_of(path: Path, dataset: str, recipe: str | None) -> bool:
         run = Run.open(path)
     except UserError:
         return False
-    return run.data["name"] == dataset and recipe in (None, run.recipe.name)
+    return run.is_of(dataset) and recipe in (None, run.recipe.name)

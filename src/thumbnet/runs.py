@@ -24,11 +24,12 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.checkpoints import Arrays, Checkpoint, load_checkpoint, save_checkpoint
+from thumbnet.data.datasets import SPECS, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.files import (
     NUMBER,
@@ -39,7 +40,6 @@ from thumbnet.files import (
     make_folder,
     read_json,
     read_json_lines,
-    read_toml,
     sha256_of,
     sync_folder,
     write_arrays,
@@ -49,15 +49,14 @@ from thumbnet.files import (
 )
 from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
-from thumbnet.models.registry import create_model
-from thumbnet.recipes import base_of
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes.network import build_model
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.recipe_file import read_recipe, recipe_table, write_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thumbnet.data.datasets import Dataset
-    from thumbnet.models.preprocessed import Preprocessed
     from thumbnet.predictions import Predictions
 
 
@@ -132,14 +131,10 @@ class Run:
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():
                 raise UserError(f"{path} is not a run folder: it has no {name}{hint_below(path)}")
-        table = read_toml(path / "recipe.toml", "the recipe")
+        recipe = read_recipe(path)
         data = read_json(path / "data.json", DATA)
         check_data_record(data, path / "data.json")
-        name = table.pop("recipe", None)
-        known = {field.name for field in fields(Recipe)}
-        if unknown := set(table) - known:
-            raise UserError(f"{path / 'recipe.toml'} has unknown fields: {', '.join(sorted(unknown))}")
-        return Run(path, Recipe(name=str(name), **table), data)
+        return Run(path, recipe, data)
 
     # ---------------------------------------------------------------- reading
 
@@ -261,27 +256,36 @@ class Run:
             raise UserError(f"{path} does not fit its recipe: {first_line(error)}") from error
         return model.eval()
 
+    def is_of(self, dataset: str) -> bool:
+        """Whether the run was begun on this data set, a published name or a path, however that is written."""
+        if dataset in SPECS or self.data["name"] in SPECS:
+            return dataset == self.data["name"]
+        return str(Path(dataset).resolve()) == self.data["location"]
+
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
         """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says.
 
         `options` are those of `load_dataset`; where they are not given, image size and the like are the run's.
         """
-        from thumbnet.data.datasets import SPECS, load_dataset
-
         name, before = self.data["name"], Path(self.data["location"])
         if name not in SPECS:
             name, data_dir = str(data_dir or before), None
-            if not Path(name).is_dir():
+            if not Path(name).exists():
                 raise UserError(
                     f"the images of {self.path} lay in {name}, which is gone; give their folder with --data-dir"
                 )
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
         as_before: dict[str, Any] = {}
-        if name not in SPECS:
+        if self.are_pictures:
             as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
         data = load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
         return data.with_validation(**self.recipe.cut)
+
+    @property
+    def are_pictures(self) -> bool:
+        """Whether its images were pictures in a folder, decoded and resized, of which some could have been broken."""
+        return "broken" in self.data
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""
@@ -412,13 +416,6 @@ class Run:
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """The two files of a recipe: how it differs from the one it is named after, and the whole."""
-    changed = {name: new for name, (new, _) in differences(recipe, base_of(recipe)).items()}
-    write_text(folder / "changes.toml", as_toml(changed, f"what differs from the recipe {recipe.name}"))
-    write_text(folder / "recipe.toml", as_toml(recipe_table(recipe), "thumbnet train --config takes this file"))
-
-
 def hint_below(path: Path) -> str:
     """The newest finished run below, where the folder above was named: `; there is runs/fashion-mini/general/...`."""
     below = [file for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/summary.json")]
@@ -434,24 +431,6 @@ def check_data_record(data: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
     if not 0 < data["channels"] <= MOST_CHANNELS:
         raise UserError(f"{path} is damaged: its channels are {data['channels']}")
-
-
-def build_model(
-    recipe: Recipe, *, channels: int, classes: int, mean: list[float] | None = None, std: list[float] | None = None
-) -> "Preprocessed":
-    """The recipe's network behind its preprocessing, freshly initialised from the recipe's seed."""
-    from thumbnet.models.preprocessed import Preprocessed
-
-    network = create_model(
-        recipe.model,
-        classes=classes,
-        channels=channels,
-        widths=recipe.widths,
-        depth=recipe.depth,
-        dropout=recipe.dropout,
-        seed=recipe.seed,
-    )
-    return Preprocessed(network, mean or [0.0] * channels, std or [1.0] * channels, recipe.resolution[-1])
 
 
 def arrays_of(tensors: Mapping[str, "Tensor"]) -> Arrays:
@@ -473,21 +452,6 @@ def describe_data(data: "Dataset") -> dict[str, Any]:
         "test": len(data.test or ()),
         **data.facts,
     }
-
-
-def recipe_table(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as the command line spells it: its name under `recipe`, then every field."""
-    values = asdict(recipe)
-    return {"recipe": values.pop("name"), **values}
-
-
-def as_toml(values: dict[str, Any], comment: str) -> str:
-    """TOML with a comment on top."""
-    import tomli_w
-
-    return f"# {comment}\n" + tomli_w.dumps(
-        {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-    )
 
 
 def listed(names: tuple[str, ...]) -> str:

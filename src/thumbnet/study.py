@@ -32,8 +32,9 @@ from thumbnet.files import make_folder, read_json, write_json
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import vary
+from thumbnet.recipes.recipe_file import recipe_table
 from thumbnet.reported import beside_table
-from thumbnet.runs import Run, recipe_table
+from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
 from thumbnet.words import counted, duration
 

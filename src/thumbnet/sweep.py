@@ -36,7 +36,8 @@ from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, vary
 from thumbnet.recipes.recipe import Recipe, differences, without_idle
-from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
 from thumbnet.study import Study, refuse_taken
 from thumbnet.words import counted

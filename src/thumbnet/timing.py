@@ -12,8 +12,8 @@ from thumbnet.deadline import seconds_of
 from thumbnet.graphs import Recordings, Update
 from thumbnet.optimize import build_optimizer
 from thumbnet.randomness import global_draws
+from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.runs import build_model
 from thumbnet.schedule import steps_per_epoch, total_steps
 from thumbnet.training import augmented, normalization, updating
 

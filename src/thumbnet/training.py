@@ -35,9 +35,10 @@ from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import fitted_to, title_of
+from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.run_paths import existing_run, new_run_path, point_latest
-from thumbnet.runs import Run, build_model
+from thumbnet.runs import Run
 from thumbnet.schedule import rate_factor, resolution, steps_per_epoch, total_steps
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.state import Position, diverged, refuse_non_finite, restore, save

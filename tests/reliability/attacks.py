@@ -238,6 +238,7 @@ ATTACKS = {
     "CIFAR folder": pickles,
     "CIFAR archive": tars,
     "IDX": idx,
+    "npz of a set": npz,
     "image": pictures,
     "checkpoint": safetensors,
     "weights": safetensors,

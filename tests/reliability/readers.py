@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from thumbnet.checkpoints import check_arrays, load_checkpoint
+from thumbnet.data.arrays import read_arrays
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_idx
 from thumbnet.data.images import decode_image
@@ -25,7 +26,8 @@ from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.files import read_json, read_toml
 from thumbnet.predictions import Predictions, load_predictions
 from thumbnet.recipes import recipe
-from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.runs import Run
 from thumbnet.study_file import read_study
 
 OWNER = "0123456789abcdef"
@@ -95,6 +97,22 @@ def idx(content, folder):
 def idx_files():
     images = b"\x00\x00\x08\x03" + struct.pack(">3I", 2, 5, 4) + bytes(40)
     return [images, gzip.compress(images), b"\x00\x00\x08\x01" + struct.pack(">I", 3) + b"\x01\x02\x03"]
+
+
+def npz_set(content, folder):
+    read_arrays(written(content, folder, "set.npz"))
+
+
+def npz_sets():
+    """Sets of three images: numbered, and named with a test split."""
+    images = np.arange(3 * 5 * 4, dtype=np.uint8).reshape(3, 5, 4)
+    named = {"classes": np.array(["a", "b"]), "x_test": images[:1], "y_test": np.array([1])}
+    made = []
+    for write, more in ((np.savez, {}), (np.savez_compressed, named)):
+        buffer = io.BytesIO()
+        write(buffer, train_images=images, train_labels=np.array([[0], [1], [0]], np.uint8), **more)
+        made.append(buffer.getvalue())
+    return made
 
 
 def image(content, folder):
@@ -176,7 +194,8 @@ def weights(content, folder):
 
 
 def weight_files():
-    from thumbnet.runs import arrays_of, build_model
+    from thumbnet.recipes.network import build_model
+    from thumbnet.runs import arrays_of
 
     return [save(dict(arrays_of(build_model(RECIPE, channels=1, classes=2).state_dict())))]
 
@@ -289,6 +308,7 @@ SURFACES = {
     "CIFAR folder": (cifar_folder, pickles),
     "CIFAR archive": (cifar_archive, archives),
     "IDX": (idx, idx_files),
+    "npz of a set": (npz_set, npz_sets),
     "image": (image, images),
     "checkpoint": (checkpoint, states),
     "manifest": (manifest, manifests_of_states),

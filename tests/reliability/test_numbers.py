@@ -25,7 +25,8 @@ from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.evaluation import predict_logits, score
 from thumbnet.randomness import generator, seed_of
 from thumbnet.recipes import vary
-from thumbnet.runs import Run, build_model
+from thumbnet.recipes.network import build_model
+from thumbnet.runs import Run
 from thumbnet.training import train
 
 OFTEN = replace(CPU, checkpoint_seconds=0)

@@ -23,7 +23,7 @@ def data(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
     """
     check_dataset_name(dataset)
 
@@ -51,7 +51,7 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
     counts = torch.bincount(labels, minlength=len(loaded.classes)).tolist()
     return {
         "name": loaded.name,
-        "title": SPECS[loaded.name].title if loaded.name in SPECS else "a folder of images",
+        "title": SPECS[loaded.name].title if loaded.name in SPECS else "images of your own",
         "images": {
             "train": len(loaded.development),
             "validation": len(loaded.own_validation or ()),

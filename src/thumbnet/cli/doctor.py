@@ -41,7 +41,7 @@ def doctor(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
     labels
         look for wrong labels too: trains as many networks as there are folds
     resuming
@@ -61,13 +61,13 @@ def doctor(
         report_computer(given(machine), as_json=json)
         return
 
-    from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
+    from thumbnet.data.datasets import check_dataset_name, is_folder_of_pictures, load_dataset, short_name
 
     if folds < 2:
         raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
     check_ending("output", output, ".html")
     check_dataset_name(dataset)
-    gallery = output or Path(f"doctor-{Path(dataset).resolve().name}.html")
+    gallery = output or Path(f"doctor-{short_name(dataset)}.html")
     check_writable(gallery)
 
     from thumbnet.doctor import examine_dataset
@@ -75,9 +75,10 @@ def doctor(
     from thumbnet.doctor.page import write_doctor_page
     from thumbnet.progress import reporter_for_terminal
 
-    name = Path(dataset).resolve().name
+    name = short_name(dataset)
     with reporter_for_terminal() as reporter:
-        broken = {} if dataset in SPECS or resuming else {"skip_broken": True}  # they are what it is asked for
+        # Broken files are what it is asked for.
+        broken = {"skip_broken": True} if is_folder_of_pictures(dataset) and not resuming else {}
         data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, runs, given(machine) | given(options), reporter, as_json=json)

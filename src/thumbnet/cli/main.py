@@ -25,7 +25,7 @@ NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has
 # Of each command, what follows its name in the usage line, and its help: the first paragraph stands in the list of commands.
 COMMANDS = {
     "data": (
-        "NAME|FOLDER",
+        "NAME|PATH",
         """Fetch, verify and convert a data set, and describe it.
 
 Prints its classes, counts, licence and location.
@@ -33,7 +33,7 @@ Prints its classes, counts, licence and location.
 Example: thumbnet data cifar10 --data-dir ~/Downloads""",
     ),
     "preview": (
-        "NAME|FOLDER",
+        "NAME|PATH",
         """Draw images as stored and as augmented; estimate the cost of training.
 
 Nothing is trained.
@@ -41,7 +41,7 @@ Nothing is trained.
 Example: thumbnet preview cifar10 --recipe cifar10-classic""",
     ),
     "train": (
-        "NAME|FOLDER",
+        "NAME|PATH",
         """Train a classifier and write a run folder.
 
 Validation images are cut from the training set; the test set stays closed until thumbnet evaluate RUN --split test.
@@ -114,7 +114,7 @@ it goes on where it stopped.
 Example: thumbnet sweep rates.toml --jobs 2""",
     ),
     "doctor": (
-        "[NAME|FOLDER]",
+        "[NAME|PATH]",
         """Examine a data set for faults, or this machine.
 
 Duplicates within and across splits, constant images, balance, suspect labels.

@@ -41,7 +41,7 @@ def preview(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
     recipe
         a name from `thumbnet list recipes`; the fields below change it
     rows

@@ -64,7 +64,7 @@ def train(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, or a folder with one folder of images per class
+        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
     recipe
         a name from `thumbnet list recipes`; the fields below change it
     out
@@ -259,8 +259,8 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     if out is not None and not out.exists():
         raise UserError(f"there is no run in {out} to go on with; leave out --resume to begin one there")
     run = Run.open(out or newest_unfinished(dataset, name))
-    begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]
-    if begun_on != (dataset if dataset in SPECS else str(Path(dataset).resolve())):
+    if not run.is_of(dataset):
+        begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]
         raise UserError(f"{run.path} was begun on {begun_on}, not on {dataset}; name the same data, or another --out")
     if name and name != run.recipe.name:
         raise UserError(

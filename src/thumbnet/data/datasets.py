@@ -1,4 +1,4 @@
-"""Data sets by name or folder: where each comes from, its licence, and `load_dataset`, which finds, converts and maps it."""
+"""Data sets by name or path: where each comes from, its licence, and `load_dataset`, which finds, converts and maps it."""
 
 import hashlib
 import os
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.data.arrays import array_files, holds_arrays, read_arrays
 from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import cache_folder, drop_leftovers
@@ -40,6 +41,8 @@ class DatasetSpec:
 
 FASHION_LICENCE = "MIT, Zalando SE"
 FASHION_HOME = "https://github.com/zalandoresearch/fashion-mnist"
+MNIST_LICENCE = "CC BY-SA 3.0, Yann LeCun and Corinna Cortes"
+MNIST_HOME = "http://yann.lecun.com/exdb/mnist/"
 CIFAR_LICENCE = "none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 SPECS = {
@@ -56,6 +59,7 @@ SPECS = {
             FASHION_HOME,
         ),
         DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, FASHION_LICENCE, FASHION_HOME),
+        DatasetSpec("mnist", "MNIST", (1, 28, 28), 10, 60_000, 10_000, MNIST_LICENCE, MNIST_HOME),
         DatasetSpec("cifar10", "CIFAR-10", (3, 32, 32), 10, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
         DatasetSpec("cifar100", "CIFAR-100, fine labels", (3, 32, 32), 100, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
     )
@@ -66,7 +70,7 @@ SPECS = {
 class Dataset:
     """A data set ready to train on. `test` stays locked until `evaluate(..., split="test")` opens and counts it."""
 
-    name: str  # as given to `load_dataset`; a folder's path for folders
+    name: str  # as given to `load_dataset`, a path where it was one
     classes: tuple[str, ...]  # in label order
     train: "Split"
     validation: "Split | None"
@@ -145,34 +149,47 @@ class Dataset:
 
 
 def list_datasets() -> list[str]:
-    """The names that `load_dataset` knows; it takes folders besides."""
+    """The names that `load_dataset` knows; it takes paths besides."""
     return list(SPECS)
 
 
-def is_folder_name(name: str) -> bool:
-    """True where `name` means a folder of images rather than a published set: `./x`, `a/b`, or any existing folder."""
-    return name not in SPECS and (os.sep in name or name.startswith(".") or is_folder(name))
+def is_path(name: str) -> bool:
+    """True where `name` means a path rather than a published set: `./x`, `a/b`, `x.npz`, or any existing folder."""
+    return name not in SPECS and (os.sep in name or name.startswith(".") or name.endswith(".npz") or exists(name))
 
 
-def is_folder(name: str) -> bool:
-    """Whether there is a folder of this name; one that no file system could hold is none."""
+def exists(name: str) -> bool:
+    """Whether there is a folder or .npz file of this name; one that no file system could hold is none."""
     try:
-        return Path(name).is_dir()
+        return Path(name).is_dir() or holds_arrays(Path(name))
     except OSError:  # too long
         return False
 
 
+def is_folder_of_pictures(name: str) -> bool:
+    """Whether the files of this set are pictures, which are decoded and resized, rather than arrays."""
+    return name not in SPECS and not holds_arrays(Path(name))
+
+
+def short_name(name: str | Path) -> str:
+    """What a data set is called in names of files and folders: its own name, or the last part of its path."""
+    return Path(name).resolve().name.removesuffix(".npz")
+
+
 def check_dataset_name(name: str) -> None:
-    """Raise `UserError` where `name` is neither a known set nor a folder."""
+    """Raise `UserError` where `name` is neither a known set nor a path that holds one."""
     if name in SPECS:
         return
     if not name:
         raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a folder of images")
-    if not is_folder_name(name):
+    if not is_path(name):
         error = unknown_name("data set", name, SPECS)
         raise UserError(f"no folder {name!r} here, and {error}")
-    if not is_folder(name):
-        raise UserError(f"there is no folder {name}; give a folder with one folder of images per class")
+    if not exists(name):
+        kind = "file" if name.endswith(".npz") else "folder"
+        raise UserError(
+            f"there is no {kind} {name}; give a folder with one folder of images per class, or an .npz file of arrays"
+        )
 
 
 def load_dataset(
@@ -186,30 +203,33 @@ def load_dataset(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """A published data set by name, or a folder of images with one folder per class.
+    """A published data set by name, a folder of images with one folder per class, or arrays (`read_arrays` in arrays.py).
 
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
     THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
-    `skip_broken` are for folders. `validation` and `seed` say what part of the training images is held out.
+    `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is held out.
     Raises `UserError` on whatever the user can mend.
     """
     name = str(name)
     check_dataset_name(name)
     if name not in SPECS and data_dir is not None:
-        raise UserError(
-            f"data_dir {data_dir} is for published sets; {name} is a folder of images, which is read where it is"
-        )
-    if name in SPECS and (image_size != 32 or skip_broken):
+        raise UserError(f"data_dir {data_dir} is for published sets; {name} is a path, which is read where it is")
+    are_pictures = is_folder_of_pictures(name)
+    if not are_pictures and (image_size != 32 or skip_broken):
         given = "skip_broken is" if image_size == 32 else "image_size is"
-        raise UserError(f"{given} for folders of images; {name} comes as it was published")
+        raise UserError(
+            f"{given} for folders of images; {name} comes as it was {'published' if name in SPECS else 'stored'}"
+        )
     if name == "fashion-mini":
         from thumbnet.data.embedded import read_fashion_mini
 
         pack, facts = read_fashion_mini(), {"location": "inside the package"}
     elif name in SPECS:
         pack, facts = load_published(name, None if data_dir is None else Path(data_dir), offline, progress)
-    else:
+    elif are_pictures:
         pack, facts = load_folder(Path(name), image_size, skip_broken, progress)
+    else:
+        pack, facts = load_arrays(Path(name), progress)
     return assemble(name, pack, facts).with_validation(validation, seed=seed)
 
 
@@ -281,12 +301,25 @@ def load_folder(
     from thumbnet.data.folder import folder_signature, read_folder
 
     key = folder_signature(folder, image_size, skip_broken=skip_broken)[:16]
-    label = "".join(letter if letter.isalnum() else "-" for letter in folder.resolve().name)
-    pack_path = cache_folder() / "packs" / f"folder-{label}-v{CONVERTER}-{key}.safetensors"
+    pack_path = pack_of(folder, "folder", key)
     tell = partial(progress, f"reading images of {folder}") if progress else None
     read = partial(read_folder, folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
     pack = cached_pack(pack_path, read, progress)
     return pack, {"location": str(folder.resolve())} | kept(pack_path)
+
+
+def load_arrays(path: Path, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+    """The pack of an .npz file or a folder of IDX files; converted again whenever they change."""
+    pack_path = pack_of(path, "arrays", signature(array_files(path)))
+    read = partial(report, progress, f"converting {path}", partial(read_arrays, path))
+    pack = cached_pack(pack_path, read, progress)
+    return pack, {"location": str(path.resolve())} | kept(pack_path)
+
+
+def pack_of(path: Path, kind: str, key: str) -> Path:
+    """Where the cache keeps the pack of a path, `key` changing with its content."""
+    label = "".join(letter if letter.isalnum() else "-" for letter in short_name(path))
+    return cache_folder() / "packs" / f"{kind}-{label}-v{CONVERTER}-{key}.safetensors"
 
 
 def cached_pack(path: Path, read: Callable[[], Pack], progress: Progress | None) -> Pack:

@@ -16,21 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
-from thumbnet.data.pack import Pack
+from thumbnet.data.pack import SPLIT_OF_NAME, Pack
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted
 
-# Folder names, in any case, that hold a split. `training` and `testing` are how MNIST is often unpacked to files.
-SPLIT_OF_NAME = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
 EXPECTED = "expected FOLDER/<class>/<images> or FOLDER/train/<class>/<images>"
 READER = "thumbnet-folder-1"  # part of every signature: change it when the same files would give other arrays

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and Fashion-MNIST, plain or gzipped.
+"""IDX files, the format of MNIST and its relatives, plain or gzipped; MNIST and Fashion-MNIST as they were published.
 
 Format: http://yann.lecun.com/exdb/mnist/ (two zero bytes, one for the type, one for the number of dimensions, the sizes
 as big-endian 32-bit integers, then the values). Fashion-MNIST: Xiao, Rasul and Vollgraf, arXiv 1708.07747,
@@ -40,7 +40,26 @@ FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
+MNIST_CLASSES = tuple("0123456789")
 # SHA-256 of the unpacked bytes: the archives are recompressed by some who pass them on, which changes their own sums.
+MNIST_FILES = {
+    "train_images": (
+        "train-images-idx3-ubyte",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "train_labels": (
+        "train-labels-idx1-ubyte",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    "test_images": (
+        "t10k-images-idx3-ubyte",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "test_labels": (
+        "t10k-labels-idx1-ubyte",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
 FASHION_MNIST_FILES = {
     "train_images": (
         "train-images-idx3-ubyte",
@@ -75,24 +94,34 @@ def read_fashion_mnist(folder: Path) -> Pack:
     The pack has `train_images` and `test_images`, uint8 N 1 28 28 (60,000 and 10,000), their labels, int64 N from 0 to
     9, and the names as `classes`. Raises UserError where a file is missing or its content is not the published one.
     """
+    return _read_published(folder, "Fashion-MNIST", FASHION_MNIST_FILES, FASHION_MNIST_CLASSES)
+
+
+def read_mnist(folder: Path) -> Pack:
+    """Read the four files of MNIST, with or without `.gz`, as `read_fashion_mnist` does."""
+    return _read_published(folder, "MNIST", MNIST_FILES, MNIST_CLASSES)
+
+
+def _read_published(folder: Path, title: str, files: dict[str, tuple[str, str]], classes: tuple[str, ...]) -> Pack:
+    """The pack of four files, `files` giving the name and SHA-256 of each array's."""
     arrays: dict[str, NDArray[Any]] = {}
-    for key, (name, expected) in FASHION_MNIST_FILES.items():
-        path = _find(folder, name)
+    for key, (name, expected) in files.items():
+        path = _find(folder, name, title)
         values, received = _read(path)
         if received != expected:
             raise UserError(
-                f"{path} is not the published Fashion-MNIST: unpacked SHA-256 {received}, expected {expected}; "
-                "download it again"
+                f"{path} is not the published {title}: unpacked SHA-256 {received}, expected {expected}; "
+                "download it again, or name its folder as the data set if it is another one"
             )
         arrays[key] = values[:, np.newaxis] if key.endswith("images") else values.astype(np.int64)  # N H W -> N 1 H W
-    return Pack(arrays, {"classes": list(FASHION_MNIST_CLASSES)})
+    return Pack(arrays, {"classes": list(classes)})
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find(folder: Path, name: str, title: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(f"{folder} lacks {name} (or {name}.gz); put the four files of Fashion-MNIST there")
+    raise UserError(f"{folder} lacks {name} (or {name}.gz); put the four files of {title} there")
 
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], str]:

@@ -17,6 +17,17 @@ from thumbnet.errors import UserError
 from thumbnet.files import parse_json, write_arrays
 
 FORMAT = "thumbnet-pack-1"
+# What splits are called, in any letters, by those who make data sets; `training` and `testing` where MNIST is unpacked to files.
+SPLIT_OF_NAME = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)

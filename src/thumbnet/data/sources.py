@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from thumbnet.data.cifar import CIFAR10, CIFAR100, read_cifar10, read_cifar100
 from thumbnet.data.download import RemoteFile, download
-from thumbnet.data.idx import FASHION_MNIST_FILES, read_fashion_mnist
+from thumbnet.data.idx import MNIST_FILES, read_fashion_mnist, read_mnist
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 
@@ -23,7 +23,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's pac
 class Published:
     """How one data set is published: the folder its archive makes, the files in it, the archives, and its reader."""
 
-    folder: str  # "" where the files have no folder of their own
+    folders: tuple[str, ...]  # the first is where downloads go; others are where torchvision puts them
     files: tuple[str, ...]
     archives: tuple[RemoteFile, ...]
     read: Callable[[Path], Pack]  # from the folder or, for CIFAR, from the archive
@@ -73,41 +73,39 @@ def fashion_file(name: str, sha256: str, size: int) -> RemoteFile:
     return RemoteFile(name=name, urls=tuple(mirror + name for mirror in mirrors), sha256=sha256, size=size)
 
 
+def mnist_file(name: str, sha256: str, size: int) -> RemoteFile:
+    """One of the four .gz files of MNIST; the address where it was first published no longer gives them to everybody."""
+    mirrors = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "http://yann.lecun.com/exdb/mnist/",
+    )
+    return RemoteFile(name=name, urls=tuple(mirror + name for mirror in mirrors), sha256=sha256, size=size)
+
+
+# fmt: off
+FASHION_MNIST_ARCHIVES = (
+    fashion_file("train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+    fashion_file("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+    fashion_file("t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+    fashion_file("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
+)
+MNIST_ARCHIVES = (
+    mnist_file("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
+    mnist_file("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
+    mnist_file("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
+    mnist_file("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
+)
+# fmt: on
+
+FOUR_FILES = tuple(name for name, _ in MNIST_FILES.values())  # the same names for both
 PUBLISHED = {
-    "cifar10": Published(
-        CIFAR10.folder,
-        CIFAR10.files,
-        (CIFAR10_ARCHIVE,),
-        read_cifar10,
-    ),
-    "cifar100": Published(CIFAR100.folder, CIFAR100.files, (CIFAR100_ARCHIVE,), read_cifar100),
+    "cifar10": Published((CIFAR10.folder,), CIFAR10.files, (CIFAR10_ARCHIVE,), read_cifar10),
+    "cifar100": Published((CIFAR100.folder,), CIFAR100.files, (CIFAR100_ARCHIVE,), read_cifar100),
     "fashion-mnist": Published(
-        "fashion-mnist",
-        tuple(name for name, _ in FASHION_MNIST_FILES.values()),
-        (
-            fashion_file(
-                "train-images-idx3-ubyte.gz",
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                26_421_880,
-            ),
-            fashion_file(
-                "train-labels-idx1-ubyte.gz",
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                29_515,
-            ),
-            fashion_file(
-                "t10k-images-idx3-ubyte.gz",
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                4_422_102,
-            ),
-            fashion_file(
-                "t10k-labels-idx1-ubyte.gz",
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                5_148,
-            ),
-        ),
-        read_fashion_mnist,
+        ("fashion-mnist", "FashionMNIST/raw"), FOUR_FILES, FASHION_MNIST_ARCHIVES, read_fashion_mnist
     ),
+    "mnist": Published(("mnist", "MNIST/raw"), FOUR_FILES, MNIST_ARCHIVES, read_mnist),
 }
 
 
@@ -134,7 +132,7 @@ def find(name: str, data_dir: Path | None) -> Source | None:
 
 def look_into(folder: Path, published: Published) -> Source | None:
     """The published files in `folder`, in its published sub-folder, or as an archive."""
-    for place in (folder / published.folder, folder):
+    for place in (*(folder / name for name in published.folders), folder):
         files = [found for file in published.files for found in (place / file, place / f"{file}.gz") if found.is_file()]
         if files:  # perhaps not all of them: the reader then names what is missing
             return Source(place, files, partial(published.read, place))
@@ -145,13 +143,13 @@ def look_into(folder: Path, published: Published) -> Source | None:
 
 def wanted(published: Published) -> str:
     """What to look for, in words."""
-    return f"the folder {published.folder} or {', '.join(archive.name for archive in published.archives)}"
+    return f"the folder {' or '.join(published.folders)} or {', '.join(archive.name for archive in published.archives)}"
 
 
 def fetch(name: str, folder: Path, offline: bool, progress: "Progress | None") -> Source:
     """Download what is published for `name` into `folder` (kept there), and how to read it."""
     published = PUBLISHED[name]
-    place = folder / published.folder if len(published.archives) > 1 else folder
+    place = folder / published.folders[0] if len(published.archives) > 1 else folder
     files = []
     for archive in published.archives:
         tell = partial(progress, f"downloading {archive.name}") if progress else None

@@ -168,7 +168,7 @@ def arithmetic(machine: Machine) -> Iterator[Finding]:
     from thumbnet.backend import place, prepare
     from thumbnet.optimize import build_optimizer
     from thumbnet.recipes import recipe
-    from thumbnet.runs import build_model
+    from thumbnet.recipes.network import build_model
 
     chosen = recipe("general", widths=(8, 16, 16))
     backend = prepare(machine)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thumbnet.data.datasets import SPECS
 from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
@@ -127,9 +126,7 @@ def counts_by_class(labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict
 
 
 def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
-    """Files by size and by mode, the most frequent first; empty for published sets. Only the headers are read."""
-    if data.name in SPECS or not data.files:
-        return {}, {}
+    """Files by size and by mode, the most frequent first; empty where images do not come as files. Only headers are read."""
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     for names in data.files.values():

@@ -14,7 +14,8 @@ from thumbnet.checkpoints import manifests, place_of
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.files import write_text
 from thumbnet.recipes.recipe import Recipe, vary
-from thumbnet.runs import Run, as_toml, recipe_table
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.runs import Run
 from thumbnet.schedule import steps_per_epoch, total_steps
 
 STEPS = 12  # of each of the two runs

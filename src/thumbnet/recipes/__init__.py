@@ -16,6 +16,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "general": general.general,
     "plain": general.plain,
     "fashion-mnist-94": general.fashion_mnist,
+    "mnist-99": general.mnist,
     "cifar10-83": cifar10.to_83,
     "cifar10-94": cifar10.to_94,
     "cifar10-94-gpu": cifar10.to_94_on_gpu,
@@ -124,7 +125,12 @@ def fitted_to(recipe: Recipe, images: int, *, batch_size: int | None = None) -> 
     )
 
 
-DEFAULTS = {"cifar10": "cifar10-94", "cifar100": "cifar100-76", "fashion-mnist": "fashion-mnist-94"}
+DEFAULTS = {
+    "cifar10": "cifar10-94",
+    "cifar100": "cifar100-76",
+    "fashion-mnist": "fashion-mnist-94",
+    "mnist": "mnist-99",
+}
 
 
 def default_for(dataset: str, model: str | None = None) -> str:

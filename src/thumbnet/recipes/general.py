@@ -31,6 +31,11 @@ def fashion_mnist() -> Recipe:
     return dataclasses.replace(general(), name="fashion-mnist-94", epochs=10, batch_size=250, learning_rate=0.16)
 
 
+def mnist() -> Recipe:
+    """MNIST, without the mirror images that digits do not have. `thumbnet train mnist`."""
+    return dataclasses.replace(fashion_mnist(), name="mnist-99", flip=False, alternate_flip=False, crop=2)
+
+
 def plain() -> Recipe:
     """SGD with Nesterov momentum and weight decay, for any model. `thumbnet train path/to/folder --recipe plain`.
 

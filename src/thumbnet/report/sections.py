@@ -12,7 +12,6 @@ from torch import Tensor
 from thumbnet import plots
 from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.data.batches import Split
-from thumbnet.data.datasets import SPECS
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
 from thumbnet.explanation import SEARCHED, Explanation, explain
@@ -337,7 +336,7 @@ def reproduce(run: Run) -> list[str]:
     config = shlex.quote(str(run.path / "recipe.toml"))
     about = run.environment
     machine = f"--device {about['device'].split(':')[0]} --precision {about['precision']} --threads {about['threads']}"
-    folder = f" --image-size {run.data['image_size'][0]}" if run.data["name"] not in SPECS else ""
+    folder = f" --image-size {run.data['image_size'][0]}" if run.are_pictures else ""
     folder += " --skip-broken" if run.data.get("broken") else ""
     lines = [f"thumbnet train {shlex.quote(run.data['name'])} --config {config} {machine}{folder}"]
     if run.test_openings:

@@ -1,0 +1,211 @@
+"""Data sets that come as arrays: a NumPy .npz file, as of MedMNIST or Keras, or a folder of IDX files, as MNIST's relatives have.
+
+Letters in shapes: N images, C channels, H height, W width.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thumbnet.data.idx import read_idx
+from thumbnet.data.pack import SPLIT_OF_NAME, Pack
+from thumbnet.errors import UserError
+from thumbnet.files import first_line, read_npz
+from thumbnet.words import counted, shortened
+
+LARGEST = 4 << 30  # bytes of all arrays of a file; PathMNIST in 64 x 64 pixels has 1.3 thousand million
+KEYS = "train_images and train_labels, perhaps val_images, val_labels, test_images, test_labels and classes"
+KIND_OF_WORD = {
+    "images": "images",
+    "imgs": "images",
+    "x": "images",
+    "labels": "labels",
+    "targets": "labels",
+    "y": "labels",
+}
+CLASSES = ("classes", "class_names")
+# train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte
+IDX_NAME = re.compile(
+    r"(.*[-_.])?(train|t10k|test|val|validation)[-_.](images|labels)[-_.]idx[13]([-_.]ubyte)?(\.gz)?", re.I
+)
+SPLIT_OF_IDX = SPLIT_OF_NAME | {"t10k": "test"}
+
+Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images" or "labels"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One split as it was found: images uint8 N C H W, labels N of whole numbers or names."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[Any]
+
+
+def holds_arrays(path: Path) -> bool:
+    """Whether `path` is an .npz file, or a folder with IDX files directly in it. Raises `OSError` as `Path` does."""
+    if path.suffix.casefold() == ".npz":
+        return path.is_file()
+    return path.is_dir() and os.access(path, os.R_OK) and bool(idx_files(path))
+
+
+def array_files(path: Path) -> list[Path]:
+    """The files that `read_arrays` reads."""
+    return [path] if path.is_file() else [file for files in idx_files(path).values() for file in files]
+
+
+def read_arrays(path: Path) -> Pack:
+    """The pack of an .npz file or of a folder of IDX files: images uint8 N C H W, labels int64 N.
+
+    Labels are whole numbers or, in an .npz file, names. Classes are named by the array `classes`, else by the labels of
+    the training images in their order. Raises `UserError` for what does not fit together.
+    """
+    parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
+    splits = {split: labelled(path, split, parts) for split in dict.fromkeys(split for split, _ in parts)}
+    if "train" not in splits:
+        raise UserError(f"{path} has no training images; expected {KEYS}")
+    for split, found in splits.items():
+        if found.images.shape[1:] != splits["train"].images.shape[1:]:
+            told = [" x ".join(map(str, part.images.shape[1:])) for part in (found, splits["train"])]
+            raise UserError(f"{path}: the {split} images are {told[0]}, the training images {told[1]}; make them alike")
+    values, classes = classes_of(path, splits["train"].labels, names)
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, found in splits.items():
+        arrays[f"{split}_images"] = np.ascontiguousarray(found.images)
+        arrays[f"{split}_labels"] = numbered(path, split, found.labels, values)
+    missing = np.flatnonzero(np.bincount(arrays["train_labels"], minlength=len(classes)) == 0)
+    if len(missing):
+        raise UserError(f"{path} has no training image of class {named(classes[missing[0]])}; leave that class out")
+    return Pack(arrays, {"classes": classes})
+
+
+def read_npz_parts(path: Path) -> tuple[Parts, NDArray[Any] | None]:
+    """The arrays of an .npz file by what their names mean, and the names of the classes where there are some."""
+    try:
+        stored = read_npz(path, LARGEST)
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}; expected arrays {KEYS}") from error
+    parts: Parts = {}
+    for name, array in stored.items():
+        if (part := meaning(name)) is None:
+            continue
+        if part in parts:
+            raise UserError(f"{path} has the {part[0]} {part[1]} twice, {name!r} being one of them; leave one out")
+        parts[part] = array
+    if not parts:
+        raise UserError(f"{path} holds {', '.join(map(named, list(stored)[:6])) or 'nothing'}; expected {KEYS}")
+    return parts, next((stored[name] for name in CLASSES if name in stored), None)
+
+
+def meaning(name: str) -> tuple[str, str] | None:
+    """Split and kind of an array by its name: `train_images`, `x_train`, or `images` alone for training images; else None."""
+    words = name.casefold().split("_")
+    kinds = [KIND_OF_WORD[word] for word in words if word in KIND_OF_WORD]
+    splits = [SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME]
+    if len(kinds) != 1 or len(splits) > 1 or len(words) != len(kinds) + len(splits):
+        return None
+    return (splits or ["train"])[0], kinds[0]
+
+
+def idx_files(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The IDX files directly in a folder, by split and kind."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := IDX_NAME.fullmatch(path.name)) and path.is_file():
+            found.setdefault((SPLIT_OF_IDX[match[2].casefold()], match[3].casefold()), []).append(path)
+    return found
+
+
+def read_idx_parts(folder: Path) -> Parts:
+    """The arrays of a folder of IDX files."""
+    parts: Parts = {}
+    for (split, kind), paths in idx_files(folder).items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{folder} has several files of {split} {kind}: {paths[0].name}, {paths[1].name}; put each set, once, "
+                "into a folder of its own"
+            )
+        array = read_idx(paths[0])
+        # EMNIST is published with rows and columns exchanged (Cohen et al. 2017, arXiv 1702.05373).
+        turned = kind == "images" and array.ndim == 3 and paths[0].name.casefold().startswith("emnist")
+        parts[split, kind] = array.transpose(0, 2, 1) if turned else array
+    return parts
+
+
+def labelled(path: Path, split: str, parts: Parts) -> Labelled:
+    """A split's images and labels, checked to fit together."""
+    for kind in ("images", "labels"):
+        if (split, kind) not in parts:
+            raise UserError(f"{path} has no {split} {kind}; expected {KEYS}")
+    images = channels_first(path, split, parts[split, "images"])
+    labels = parts[split, "labels"]
+    shape = labels.shape
+    if labels.ndim == 2 and shape[1] == 1:  # MedMNIST's
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise UserError(
+            f"{path}: {split} labels have shape {shape}; give one label per image, N whole numbers or names"
+        )
+    if labels.dtype.kind not in "iubU":
+        raise UserError(f"{path}: {split} labels are {labels.dtype}; give whole numbers or names")
+    if len(labels) != len(images):
+        raise UserError(
+            f"{path} has {len(images):,} {split} images and {len(labels):,} labels of them; they must be as many"
+        )
+    return Labelled(images, labels)
+
+
+def channels_first(path: Path, split: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Images as uint8 N C H W, from N H W, N H W C or N C H W with one or three channels."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{path}: {split} images are {images.dtype}; give bytes from 0 to 255, numpy's uint8")
+    if images.ndim == 3:
+        images = images[:, np.newaxis]
+    elif images.ndim == 4 and images.shape[3] in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise UserError(f"{path}: {split} images have shape {images.shape}; expected N H W, N H W 3 or N 3 H W")
+    if images.size == 0:
+        raise UserError(f"{path} has no {split} image; leave {split} out, or add some")
+    return images
+
+
+def classes_of(path: Path, labels: NDArray[Any], names: NDArray[Any] | None) -> tuple[NDArray[Any], list[str]]:
+    """The label of each class, in order, and what the class is called: `names`, else the training labels themselves."""
+    if names is None:
+        values = np.unique(labels)
+        classes = [str(value) for value in values.tolist()]
+        if len(classes) == len(labels):
+            raise UserError(
+                f"{path}: its {len(labels):,} training labels are all different; give the class of each image"
+            )
+    else:
+        if names.ndim != 1 or names.dtype.kind != "U" or len(np.unique(names)) < len(names):
+            raise UserError(
+                f"{path}: its classes are no list of different names; give one text per class, in label order"
+            )
+        values = names if labels.dtype.kind == "U" else np.arange(len(names))
+        classes = names.tolist()
+    if len(classes) < 2:
+        raise UserError(f"{path} has {counted(len(classes), 'class', 'classes')}; a classifier needs at least 2")
+    return values, classes
+
+
+def numbered(path: Path, split: str, labels: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels as int64 N, their places in `values`."""
+    if (values.dtype.kind == "U") != (labels.dtype.kind == "U"):
+        raise UserError(f"{path}: {split} labels are {labels.dtype}, those of training {values.dtype}; make them alike")
+    strange = labels[~np.isin(labels, values)]
+    if len(strange):
+        raise UserError(f"{path}: {split} label {named(strange[0])} is none of the {len(values)} classes")
+    order = np.argsort(values)
+    return order[np.searchsorted(values, labels, sorter=order)].astype(np.int64)
+
+
+def named(name: Any) -> str:
+    """A name or number as an error shows it."""
+    return shortened(repr(name.item() if isinstance(name, np.generic) else name))
