@@ -4,13 +4,14 @@ import gzip
 import json
 import re
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import thumbnet
-from thumbnet.data.arrays import holds_arrays, meaning, read_arrays
+from thumbnet.data.arrays import holds_arrays, part_named, read_arrays
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
 
@@ -46,7 +47,7 @@ def idx(array):
     ],
 )  # fmt: skip
 def test_the_names_of_arrays_say_what_they_hold(name, expected):
-    assert meaning(name) == expected
+    assert part_named(name) == expected
 
 
 def test_a_set_in_the_manner_of_medmnist(save):
@@ -95,42 +96,46 @@ def test_labels_may_be_names_numbers_with_gaps_or_numbers_with_names_beside_them
     assert both.arrays["train_labels"].tolist() == NUMBERS.tolist()
 
 
+INVALID = np.array([0x110000, 0xD800], np.uint32).view("<U1")  # beyond the last letter, and half of one
 GOOD = {"train_images": COLOUR, "train_labels": NUMBERS}
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": COLOUR}, "holds 'arr_0'; expected train_images and train_labels, perhaps val_images"),
+        ({"arr_0": COLOUR}, "holds 'arr_0'; expected arrays train_images and train_labels, perhaps val_images"),
         ({}, "holds nothing; expected"),
-        ({"train_images": COLOUR}, "has no train labels; expected"),
+        ({"train_images": COLOUR}, "has no training labels; expected arrays"),
         ({"test_images": COLOUR, "test_labels": NUMBERS}, "has no training images; expected"),
         (GOOD | {"test_images": COLOUR}, "has no test labels; expected"),
-        (GOOD | {"x_train": COLOUR}, "has the train images twice, 'x_train' being one of them; leave one out"),
-        (GOOD | {"train_images": COLOUR / 255}, "train images are float64; give bytes from 0 to 255, numpy's uint8"),
+        (GOOD | {"x_train": COLOUR}, "has training images twice, 'x_train' being one of them; leave one out"),
+        (GOOD | {"train_images": COLOUR / 255}, "training images are float64; give bytes from 0 to 255, numpy's uint8"),
         (GOOD | {"train_images": COLOUR.reshape(12, -1)}, "have shape (12, 90); expected N H W, N H W 3 or N 3 H W"),
         (GOOD | {"train_images": COLOUR[..., :2]}, "have shape (12, 6, 5, 2); expected N H W"),
-        (GOOD | {"train_images": COLOUR[:0]}, "has no train image; leave train out, or add some"),
-        (GOOD | {"train_labels": NUMBERS[:5]}, "has 12 train images and 5 labels of them; they must be as many"),
+        (GOOD | {"train_images": COLOUR[:0]}, "has no training image; add some, or store a set without these arrays"),
+        (GOOD | {"train_labels": NUMBERS[:5]}, "has 12 training images and 5 training labels; give one for each"),
         (GOOD | {"train_labels": np.eye(3)[NUMBERS]}, "have shape (12, 3); give one label per image"),
-        (GOOD | {"train_labels": NUMBERS / 2}, "train labels are float64; give whole numbers or names"),
+        (GOOD | {"train_labels": NUMBERS / 2}, "training labels are float64; give whole numbers or names"),
         (GOOD | {"train_labels": np.arange(12)}, "its 12 training labels are all different; give the class of each image"),
-        (GOOD | {"train_labels": NUMBERS * 0}, "has 1 class; a classifier needs at least 2"),
-        (GOOD | {"classes": np.array(["a", "b"])}, "train label 2 is none of the 2 classes"),
+        (GOOD | {"train_labels": NUMBERS * 0}, "has 1 class; a classifier needs 2 to 100,000"),
+        (GOOD | {"classes": np.array(["a", "b"])}, "has the training label 2, which is not one of the 2 labels from 0 to 1; c"),
         (GOOD | {"classes": np.array(["a", "b", "a"])}, "its classes are no list of different names; give one text"),
-        (GOOD | {"classes": np.array(["a", "b", "c", "d"])}, "has no training image of class 'd'; leave that class out"),
+        (GOOD | {"classes": np.array(["a", "b", "c", "d"])}, "has no training image of class 'd'; add some, or store a"),
         (
             GOOD | {"test_images": COLOUR, "test_labels": NUMBERS + 1},
-            "test label 3 is none of the 3 classes",
+            "has the test label 3, which is not one of the 3 labels from 0 to 2",
         ),
         (
             GOOD | {"test_images": COLOUR, "test_labels": NUMBERS.astype(str)},
-            "test labels are <U21, those of training int64; make them alike",
+            "test labels are <U21, those of the classes int64; make them alike",
         ),
         (
             GOOD | {"test_images": COLOUR[:, 1:], "test_labels": NUMBERS},
             "the test images are 3 x 5 x 5, the training images 3 x 6 x 5; make them alike",
         ),
+        ({"images": np.zeros((4, 2, 5000), np.uint8), "labels": NUMBERS[:4]}, "4096 pixels a side are the most"),
+        ({"images": COLOUR, "labels": INVALID[NUMBERS % 2]}, "training labels hold what is no letter; store them again"),
+        (GOOD | {"classes": INVALID}, "its classes are no list of different names"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_told_in_one_line(save, arrays, message):
@@ -141,15 +146,39 @@ def test_what_does_not_fit_together_is_told_in_one_line(save, arrays, message):
 
 def test_a_file_that_is_no_archive_is_refused_by_name(tmp_path):
     (tmp_path / "set.npz").write_bytes(b"nonsense")
-    with pytest.raises(
-        UserError, match=r"cannot read .*set\.npz: File is not a zip file; expected arrays train_images"
-    ):
+    with pytest.raises(UserError, match=r"cannot read .*set\.npz: File is not a zip file"):
         read_arrays(tmp_path / "set.npz")
 
 
 def test_objects_in_an_archive_are_never_unpickled(save):
     path = save(train_images=COLOUR, train_labels=np.array([0, 1, 2] * 4, dtype=object))
-    with pytest.raises(UserError, match=r"cannot read .*set\.npz: Object arrays cannot be loaded"):
+    with pytest.raises(
+        UserError, match=r"cannot read .*: 'train_labels' holds Python objects, which could run code; store n"
+    ):
+        read_arrays(path)
+
+
+def test_arrays_with_other_names_are_not_looked_at(save):
+    path = save(**GOOD, about=np.array([{"made by": "me"}], dtype=object), Classes=np.array(["a", "b", "c"]))
+    assert read_arrays(path).description["classes"] == ["a", "b", "c"]
+
+
+def test_a_member_that_is_no_array_is_refused_by_name(save):
+    with zipfile.ZipFile(save(**GOOD), "a") as archive:
+        archive.writestr("test_images.npy", b"nonsense")
+    with pytest.raises(UserError, match=r"cannot read .*: 'test_images' is no array of NumPy"):
+        read_arrays(Path(archive.filename))
+
+
+def test_more_than_is_read_is_refused_before_it_is_unpacked(save, monkeypatch):
+    monkeypatch.setattr("thumbnet.data.arrays.LARGEST", 1 << 20)
+    path = save(images=np.zeros((4, 600, 600), np.uint8), labels=NUMBERS[:4])
+    with pytest.raises(UserError, match=r"cannot read .*: its arrays have more than the 1 MiB that are read"):
+        read_arrays(path)
+    with zipfile.ZipFile(save(**GOOD), "w") as archive:  # a small one of the same name behind it
+        archive.writestr("images", bytes(2 << 20))
+        archive.writestr("images.npy", b"x")
+    with pytest.raises(UserError, match="its arrays have more than the 1 MiB"):
         read_arrays(path)
 
 
@@ -187,16 +216,43 @@ def test_two_sets_in_one_folder_are_not_mixed(tmp_path):
     for kind in ("letters", "digits"):
         (tmp_path / f"emnist-{kind}-train-images-idx3-ubyte").write_bytes(idx(COLOUR[..., 0]))
     with pytest.raises(
-        UserError, match="has several files of train images: emnist-digits-train-images-idx3-ubyte, emnist-l"
+        UserError, match="has several files of training images: emnist-digits-train-images-idx3-ubyte, emnist-l"
     ):
         read_arrays(tmp_path)
 
 
-def test_folders_of_pictures_and_folders_without_permission_hold_no_arrays(tmp_path):
+def test_a_gzipped_file_beside_the_same_unpacked_is_the_same(tmp_path):
+    """As torchvision leaves them."""
+    for name, array in (("train-images-idx3-ubyte", COLOUR[..., 0]), ("train-labels-idx1-ubyte", NUMBERS)):
+        (tmp_path / name).write_bytes(idx(array))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    assert len(read_arrays(tmp_path).arrays["train_images"]) == 12
+
+
+def test_an_idx_folder_that_lacks_a_part_says_which_file_is_expected(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(COLOUR[..., 0]))
+    with pytest.raises(
+        UserError, match="has no training labels; expected files train-images-idx3-ubyte and train-labels-"
+    ):
+        read_arrays(tmp_path)
+
+
+def test_a_folder_of_pictures_stays_one_whatever_lies_beside_them(tmp_path):
     (tmp_path / "cats").mkdir()
-    (tmp_path / "train-images.png").write_bytes(b"x")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"x")
     assert not holds_arrays(tmp_path)
+    (tmp_path / "cats").rmdir()
+    assert holds_arrays(tmp_path)
     assert not holds_arrays(tmp_path / "nothing.npz")
+    (tmp_path / "train-images-idx3-ubyte.gz").rename(tmp_path / "t10k-images-idx3-ubyte.gz")
+    assert not holds_arrays(tmp_path)  # a test split alone is no set
+
+
+def test_a_whole_set_stays_one_beside_the_folder_of_its_runs(tmp_path):
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "runs").mkdir()
+    assert holds_arrays(tmp_path)
 
 
 def test_arrays_are_converted_once_and_again_when_the_file_changes(save, monkeypatch):
@@ -234,12 +290,14 @@ def test_a_run_on_arrays_finds_them_again_by_any_spelling(tmp_path):
     again = thumbnet("train", f"../{tmp_path.name}/set.npz", "--resume", "--no-report", "--json", cwd=tmp_path)
     assert again.returncode == 0 and json.loads(again.stdout)["run"] == run
     assert json.loads(thumbnet("evaluate", run, "--json", cwd=tmp_path).stdout)["images"] == 24
-    thumbnet("doctor", "set.npz", cwd=tmp_path)
-    assert (tmp_path / "doctor-set.html").is_file()
+    assert thumbnet("doctor", "set.npz", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "doctor-set.npz.html").is_file()
+    none = thumbnet("evaluate", run, "--split", "test", cwd=tmp_path)
+    assert none.returncode == 2 and "set.npz has no test split; put one into /" in none.stderr
 
     (tmp_path / "elsewhere").mkdir()
-    moved = (tmp_path / "set.npz").rename(tmp_path / "elsewhere" / "set.npz")
+    (tmp_path / "set.npz").rename(tmp_path / "elsewhere" / "SET.NPZ")
     lost = thumbnet("evaluate", run, "--views", "2", cwd=tmp_path)
-    assert lost.returncode == 2 and "set.npz, which is gone; give " in lost.stderr
-    found = thumbnet("evaluate", run, "--views", "2", "--data-dir", moved, "--json", cwd=tmp_path)
+    assert lost.returncode == 2 and "set.npz, which is gone; say where they are now with --data-dir" in lost.stderr
+    found = thumbnet("evaluate", run, "--views", "2", "--data-dir", "elsewhere/SET.NPZ", "--json", cwd=tmp_path)
     assert json.loads(found.stdout)["images"] == 24

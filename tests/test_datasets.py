@@ -1,6 +1,8 @@
 """Data sets as a user gets them: found, converted once, mapped, described; real CIFAR where it is there."""
 
+import hashlib
 import json
+import struct
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thumbnet.data import datasets
+from thumbnet.data import datasets, idx, sources
 from thumbnet.data.datasets import cache_folder, is_path, load_dataset
 from thumbnet.data.embedded import FILE
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
@@ -148,6 +150,37 @@ CIFAR_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
+
+
+@pytest.mark.parametrize("folder", ["mnist", "MNIST/raw", "."])
+def test_mnist_is_found_where_torchvision_puts_it_and_not_taken_for_fashion_mnist(tmp_path, cache, monkeypatch, folder):
+    """Small files with the four names, and their sums in place of the published ones."""
+    sums = {}
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for key, (name, _) in idx.MNIST_FILES.items():
+        values = np.arange(20 * 28 * 28, dtype=np.int64).reshape(20, 28, 28).astype(np.uint8)
+        values = values if key.endswith("images") else np.arange(20, dtype=np.uint8) % 10
+        content = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+        (tmp_path / folder / name).write_bytes(content)
+        sums[key] = (name, hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(idx, "MNIST_FILES", sums)
+    monkeypatch.setattr(sources, "MNIST_FILES", sums)
+    monkeypatch.setenv("THUMBNET_DATA", str(tmp_path))
+    data = load_dataset("mnist", validation=0)
+    assert (data.classes, len(data.train), data.image_size) == (tuple("0123456789"), 20, (28, 28))
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="downloads are switched off"):
+        load_dataset("fashion-mnist", offline=True)
+    if folder == ".":  # named as the place of the files, they are what is meant
+        with pytest.raises(UserError, match="is not the published Fashion-MNIST: unpacked SHA-256"):
+            load_dataset("fashion-mnist", data_dir=tmp_path)
+
+
+def test_a_path_object_is_a_path_also_where_a_published_set_has_its_name(cache, folder, monkeypatch):
+    renamed = folder.rename(folder.with_name("mnist"))
+    monkeypatch.chdir(renamed.parent)
+    data = load_dataset(Path("mnist"), validation=0)
+    assert (data.name, data.classes) == ("./mnist", ("blue", "red"))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -140,11 +140,20 @@ def test_the_report_has_rows_on_two_data_sets_only():
         classic_study(scale=1, seeds=1, only="fashion-mini")
 
 
-def test_a_set_without_test_images_and_an_unknown_split_are_told(finished, tiny):
-    with pytest.raises(UserError, match="tiny has no test split; put its images into tiny/test/<class>/"):
+def test_a_set_without_test_images_and_an_unknown_split_are_told(finished, tiny, tmp_path):
+    with pytest.raises(UserError, match="tiny has no test split; put one into tiny"):
         open_split(finished, replace(tiny, test=None), "test")
+    pictures = Run.open(changed(finished, tmp_path / "pictures", broken=[]))
+    with pytest.raises(UserError, match="tiny has no test split; put its images into tiny/test/<class>/"):
+        open_split(pictures, replace(tiny, test=None), "test")
     with pytest.raises(UserError, match="unknown split 'training'; choose validation or test"):
         open_split(finished, tiny, "training")
+
+
+def test_a_run_on_pictures_called_as_a_set_that_was_published_later_stays_one(finished, tmp_path):
+    old = Run.open(changed(finished, tmp_path / "old", name="mnist", broken=[], location=str(tmp_path)))
+    assert not old.is_of("mnist") and old.is_of(str(tmp_path))
+    assert f"thumbnet train {tmp_path} --out" in old.resume_command
 
 
 def changed(run, folder, **data):

@@ -16,6 +16,7 @@ from thumbnet.recipes import (
     name_of_group,
     recipe,
     title_of,
+    without_mirrors,
 )
 from thumbnet.schedule import learning_rate, resolution, total_steps
 
@@ -38,6 +39,14 @@ def test_the_learning_rate_stays_within_the_peak_and_ends_low(name):
     assert max(rates) == pytest.approx(made.learning_rate, rel=0.1)
     assert min(rates) >= 0
     assert rates[-1] < made.learning_rate / 20
+
+
+def test_digits_are_not_mirrored_whatever_recipe_is_chosen_for_them():
+    assert not recipe(default_for("mnist")).flip
+    for name in ("general", "plain"):
+        assert not recipe(name, **without_mirrors("mnist", {})).flip
+        assert recipe(name, **without_mirrors("cifar10", {})).flip
+    assert without_mirrors("mnist", {"flip": True}) == {"flip": True}  # typed
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Recipe), ids=lambda field: field.name)

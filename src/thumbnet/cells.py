@@ -131,7 +131,7 @@ def share_of_cores(machine: Machine, jobs: int) -> int | None:
 
 
 def check_is_judged(recipe: Recipe, dataset: str, data_dir: Path | None = None) -> None:
-    """Raise `UserError` for a recipe that holds no images out, on a folder that brings no validation images either."""
+    """Raise `UserError` for a recipe that holds no images out, on data that bring no validation images either."""
     if recipe.validation or recipe.folds or dataset in SPECS:  # of these it was asked when the file was read
         return
     if data_at_hand(dataset, data_dir).own_validation is None:

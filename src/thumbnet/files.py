@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,19 +110,38 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[
         temporary.chmod(0o666 & ~umask())  # the library makes its files unreadable for others
 
 
-def read_npz(path: Path, most: int) -> dict[str, NDArray[Any]]:
-    """Every array of a NumPy archive of at most `most` bytes; none can hold objects, so that nothing can run.
+def read_npz(
+    path: Path, most: int, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The wanted arrays of a NumPy archive, of at most `most` bytes in all, and the names of the others.
 
-    Raises `ValueError` for whatever else the file holds.
+    Objects are never made, so that nothing can run. Raises `ValueError` for whatever is no such archive.
     """
     try:
         with ZipFile(path) as members:
-            if sum(member.file_size for member in members.infolist()) > most:
-                raise ValueError(f"it would take more than {most >> 20} MiB")
+            sizes = [(info.filename.removesuffix(".npy"), info.file_size) for info in members.infolist()]
+        if sum(size for name, size in sizes if wanted(name)) > most:
+            raise ValueError(f"its arrays have more than the {most >> 20} MiB that are read")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: member(archive, name) for name in archive.files if wanted(name)}
+    except OSError as error:
+        raise ValueError(error.strerror or first_line(error)) from error
     except Exception as error:  # zipfile and numpy raise a dozen kinds for a damaged archive
         raise ValueError(first_line(error)) from error
+    return arrays, [name for name, _ in sizes if not wanted(name)]
+
+
+def member(archive: Mapping[str, Any], name: str) -> NDArray[Any]:
+    """One array of a NumPy archive. Raises `ValueError` where it is none, or one of objects."""
+    try:
+        array = archive[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise ValueError(f"{name[:40]!r} holds Python objects, which could run code; store numbers or texts") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name[:40]!r} is no array of NumPy")
+    return array
 
 
 def cache_folder() -> Path:

@@ -89,7 +89,7 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Predictions that `save` wrote. Raises `UserError` where the file is none; it is read as data and can run nothing."""
     try:
-        arrays = read_npz(path, LARGEST)
+        arrays, _ = read_npz(path, LARGEST)
         made = Predictions(
             split=str(arrays["split"]),
             views=int(arrays["views"]),

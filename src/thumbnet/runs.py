@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.checkpoints import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from thumbnet.data.datasets import SPECS, load_dataset
+from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
 from thumbnet.errors import UserError
 from thumbnet.files import (
     NUMBER,
@@ -77,7 +78,7 @@ METRICS: Fields = {
 }  # fmt: skip
 ENVIRONMENT: Fields = {"device": str, "precision": str, "threads": int}
 CHANGING_BITS = ("device", "precision", "threads", "kernels", "processor", "gpu", "torch")  # of a process's environment
-MOST_CLASSES, MOST_CHANNELS, LARGEST_SIDE = 100_000, 16, 4096  # far beyond small images; more is a damaged file
+MOST_CHANNELS = 16  # more is a damaged file, too
 
 
 class Run:
@@ -218,7 +219,7 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What to type to continue an interrupted run."""
-        return f"thumbnet train {shlex.quote(self.data['name'])} --out {shlex.quote(str(self.path))} --resume"
+        return f"thumbnet train {shlex.quote(self.named_data)} --out {shlex.quote(str(self.path))} --resume"
 
     def machine_to_resume(self, asked: Machine) -> Machine:
         """The run's own device, precision and threads where nothing else is asked for: they change the last bits."""
@@ -258,8 +259,8 @@ class Run:
 
     def is_of(self, dataset: str) -> bool:
         """Whether the run was begun on this data set, a published name or a path, however that is written."""
-        if dataset in SPECS or self.data["name"] in SPECS:
-            return dataset == self.data["name"]
+        if dataset in SPECS or self.on_published_set:
+            return dataset == self.data["name"] and self.on_published_set
         return str(Path(dataset).resolve()) == self.data["location"]
 
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
@@ -268,24 +269,34 @@ class Run:
         `options` are those of `load_dataset`; where they are not given, image size and the like are the run's.
         """
         name, before = self.data["name"], Path(self.data["location"])
-        if name not in SPECS:
-            name, data_dir = str(data_dir or before), None
-            if not Path(name).exists():
+        if not self.on_published_set:
+            if data_dir is None and not before.exists():
                 raise UserError(
-                    f"the images of {self.path} lay in {name}, which is gone; give their folder with --data-dir"
+                    f"the images of {self.path} were {before}, which is gone; say where they are now with --data-dir"
                 )
+            name, data_dir = str(Path(data_dir or before).resolve()), None
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
         as_before: dict[str, Any] = {}
-        if self.are_pictures:
+        if self.on_pictures:
             as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
         data = load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
         return data.with_validation(**self.recipe.cut)
 
     @property
-    def are_pictures(self) -> bool:
+    def on_pictures(self) -> bool:
         """Whether its images were pictures in a folder, decoded and resized, of which some could have been broken."""
         return "broken" in self.data
+
+    @property
+    def named_data(self) -> str:
+        """What to type for its data."""
+        return str(self.data["location" if self.data["name"] in SPECS and self.on_pictures else "name"])
+
+    @property
+    def on_published_set(self) -> bool:
+        """Whether its data have a published name; a folder of pictures may have been called the same before there was one."""
+        return self.data["name"] in SPECS and not self.on_pictures
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""

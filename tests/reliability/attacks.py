@@ -9,6 +9,7 @@ import json
 import pickle
 import struct
 import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -174,8 +175,6 @@ def npy(shape, kind="<f4", data=b""):
 def npz():
     objects = io.BytesIO()
     np.save(objects, np.array([Command(eval, "open('canary', 'w')")], dtype=object), allow_pickle=True)
-    import zipfile
-
     return {
         "an array of objects": archive({"split.npy": objects.getvalue()}),
         "8 TB claimed by an array": archive({"split.npy": npy((1 << 41,))}),
@@ -183,6 +182,30 @@ def npz():
         "a name above its folder": archive({"../../canary.npy": npy((1,), data=bytes(4))}),
         "a header that is code": archive({"split.npy": npy("__import__('os').system('touch canary')")}),
         "no zip": b"PK\x05\x06" + bytes(18),
+    }
+
+
+def sets():
+    """The same under names that are looked at, and what fits the names and nothing else."""
+    images, labels = io.BytesIO(), io.BytesIO()
+    np.save(images, np.zeros((4, 8, 8), np.uint8))
+    np.save(labels, np.arange(4) % 2)
+    good = {"train_images.npy": images.getvalue(), "train_labels.npy": labels.getvalue()}
+    many = npy((10**10,), "<U0")
+    beyond, half = (npy((4,), "<U1", np.array([code, 65, code, 65], "<u4").tobytes()) for code in (0x110000, 0xD800))
+    return npz() | {
+        "images that are no array": archive(good | {"train_images.npy": b"nonsense"}),
+        "images of objects": archive(good | {"train_images.npy": npy((4,), "|O", bytes(32))}),
+        "8 TB of images": archive(good | {"train_images.npy": npy((1 << 33, 32, 32), "|u1")}),
+        "images without pixels": archive(good | {"train_images.npy": npy((4, 0, 8), "|u1")}),
+        "labels beyond the last letter": archive(good | {"train_labels.npy": beyond}),
+        "labels of half a letter": archive(good | {"train_labels.npy": half}),
+        "ten thousand million empty labels": archive(good | {"train_labels.npy": many}),
+        "ten thousand million empty names": archive(good | {"classes.npy": many}),
+        "a zip bomb of images": archive(
+            good | {"train_images.npy": npy((1 << 18, 32, 32), "|u1") + bytes(1 << 28)},
+            compression=zipfile.ZIP_DEFLATED,
+        ),
     }
 
 
@@ -238,7 +261,7 @@ ATTACKS = {
     "CIFAR folder": pickles,
     "CIFAR archive": tars,
     "IDX": idx,
-    "npz of a set": npz,
+    "npz of a set": sets,
     "image": pictures,
     "checkpoint": safetensors,
     "weights": safetensors,

@@ -23,7 +23,7 @@ def data(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
+        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
     """
     check_dataset_name(dataset)
 

@@ -41,7 +41,7 @@ def doctor(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
+        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
     labels
         look for wrong labels too: trains as many networks as there are folds
     resuming
@@ -49,7 +49,7 @@ def doctor(
     folds
         for --labels: parts of the training images, each judged by a network trained on the others
     recipe
-        for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick or general
+        for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick, mnist-99 or general
     output
         the gallery, doctor-NAME.html by default
     runs
@@ -61,13 +61,14 @@ def doctor(
         report_computer(given(machine), as_json=json)
         return
 
-    from thumbnet.data.datasets import check_dataset_name, is_folder_of_pictures, load_dataset, short_name
+    from thumbnet.data.datasets import check_dataset_name, is_folder_of_pictures, load_dataset
 
     if folds < 2:
         raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
     check_ending("output", output, ".html")
     check_dataset_name(dataset)
-    gallery = output or Path(f"doctor-{short_name(dataset)}.html")
+    name = Path(dataset).resolve().name
+    gallery = output or Path(f"doctor-{name}.html")
     check_writable(gallery)
 
     from thumbnet.doctor import examine_dataset
@@ -75,7 +76,6 @@ def doctor(
     from thumbnet.doctor.page import write_doctor_page
     from thumbnet.progress import reporter_for_terminal
 
-    name = short_name(dataset)
     with reporter_for_terminal() as reporter:
         # Broken files are what it is asked for.
         broken = {"skip_broken": True} if is_folder_of_pictures(dataset) and not resuming else {}
@@ -116,8 +116,8 @@ def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: in
 
 
 def quick_for(data: Any) -> str:
-    """The recipe that takes seconds."""
-    return {"cifar10": "cifar10-83", "cifar100": "cifar100-quick"}.get(data.name, "general")
+    """The recipe that takes seconds, or at most two minutes."""
+    return {"cifar10": "cifar10-83", "cifar100": "cifar100-quick", "mnist": "mnist-99"}.get(data.name, "general")
 
 
 def report_resuming(

@@ -18,7 +18,7 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.data.datasets import check_dataset_name, load_dataset
-from thumbnet.recipes import default_for
+from thumbnet.recipes import default_for, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
 
 
@@ -41,7 +41,7 @@ def preview(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
+        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
     recipe
         a name from `thumbnet list recipes`; the fields below change it
     rows
@@ -53,7 +53,8 @@ def preview(
     """
     check_dataset_name(dataset)
     start = recipe or default_for(dataset, given(fields).get("model"))
-    chosen = named_recipe(start, **given(fields))
+    typed = given(fields) if recipe else without_mirrors(dataset, given(fields))
+    chosen = named_recipe(start, **typed)
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine
@@ -66,9 +67,8 @@ def preview(
         for note in loaded.notes:
             reporter.say(f"note: {note}")
         if recipe is None:
-            chosen = recipe_for_few(
-                named_recipe(start), len(loaded.with_validation(**chosen.cut).train), given(fields), reporter
-            )
+            images = len(loaded.with_validation(**chosen.cut).train)
+            chosen = recipe_for_few(named_recipe(start), images, typed, reporter)
         seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}

@@ -25,10 +25,10 @@ from thumbnet.cli.options import (
     given,
     print_json,
 )
-from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
+from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
-from thumbnet.recipes import default_for, vary
+from thumbnet.recipes import default_for, vary, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.words import counted
 
@@ -64,7 +64,7 @@ def train(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder with one folder of images per class, or an .npz file of arrays
+        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
     recipe
         a name from `thumbnet list recipes`; the fields below change it
     out
@@ -88,7 +88,8 @@ def train(
     seconds = budget_seconds(time_budget, resume, given(fields)) if time_budget else None
     begun = begun_run(dataset, recipe, out) if resume and seeds is None else None
     start = recipe or ("general" if seconds else default_for(dataset, given(fields).get("model")))
-    chosen = vary(begun.recipe, **given(fields)) if begun else named_recipe(start, **given(fields))
+    typed = given(fields) if begun or recipe else without_mirrors(dataset, given(fields))
+    chosen = vary(begun.recipe, **typed) if begun else named_recipe(start, **typed)
 
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.run_paths import is_free, taken
@@ -105,18 +106,19 @@ def train(
         say_who_computes_too(began, asked, reporter)
         deadline = None
         if seconds:
-            chosen, deadline = recipe_in_time(seconds, loaded, recipe, given(fields), asked, reporter)
+            chosen, deadline = recipe_in_time(seconds, loaded, recipe, typed, asked, reporter)
         elif not begun and not recipe:
             images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for_few(named_recipe(start), images, given(fields), reporter)
+            chosen = recipe_for_few(named_recipe(start), images, typed, reporter)
         if seeds is not None:
             runs = train_seeds(
                 chosen, loaded, seeds, out, resume=resume, machine=asked, reporter=reporter, report=report
             )
         else:
-            path = begun.path if begun else out
             options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
-            runs = [train_run(chosen, loaded, path, started=STARTED, deadline=deadline, **options)]
+            runs = [
+                train_run(chosen, loaded, begun.path if begun else out, started=STARTED, deadline=deadline, **options)
+            ]
             add_report(runs[0], reporter, wanted=report)
             if seconds:
                 reporter.say(on_time(seconds, chosen, runs[0], time.time() - STARTED))
@@ -243,7 +245,9 @@ def recipe_in_time(
 
     reporter.say(f"{seconds:g} s: measuring this machine")
     chosen, deadline = plan_within(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)
-    sides = ", ".join(f"{part * data.image_size[0]:.0f}" for part in chosen.resolution)
+    sides = ", ".join(
+        "x".join(f"{part * side:.0f}" for side in dict.fromkeys(data.image_size)) for part in chosen.resolution
+    )
     widths = "/".join(map(str, chosen.widths))
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
     told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
@@ -260,7 +264,7 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
         raise UserError(f"there is no run in {out} to go on with; leave out --resume to begin one there")
     run = Run.open(out or newest_unfinished(dataset, name))
     if not run.is_of(dataset):
-        begun_on = run.data["name"] if run.data["name"] in SPECS else run.data["location"]
+        begun_on = run.data["name" if run.on_published_set else "location"]
         raise UserError(f"{run.path} was begun on {begun_on}, not on {dataset}; name the same data, or another --out")
     if name and name != run.recipe.name:
         raise UserError(

@@ -13,13 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.data.idx import read_idx
-from thumbnet.data.pack import SPLIT_OF_NAME, Pack
+from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, read_npz
 from thumbnet.words import counted, shortened
 
 LARGEST = 4 << 30  # bytes of all arrays of a file; PathMNIST in 64 x 64 pixels has 1.3 thousand million
-KEYS = "train_images and train_labels, perhaps val_images, val_labels, test_images, test_labels and classes"
+NPZ_EXPECTED = (
+    "expected arrays train_images and train_labels, perhaps val_images, val_labels, test_images, test_labels, classes"
+)
+IDX_EXPECTED = (
+    "expected files train-images-idx3-ubyte and train-labels-idx1-ubyte, perhaps t10k-images-..., t10k-labels-..."
+)
 KIND_OF_WORD = {
     "images": "images",
     "imgs": "images",
@@ -34,23 +39,35 @@ IDX_NAME = re.compile(
     r"(.*[-_.])?(train|t10k|test|val|validation)[-_.](images|labels)[-_.]idx[13]([-_.]ubyte)?(\.gz)?", re.I
 )
 SPLIT_OF_IDX = SPLIT_OF_NAME | {"t10k": "test"}
+IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images" or "labels"
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Found:
     """One split as it was found: images uint8 N C H W, labels N of whole numbers or names."""
 
     images: NDArray[np.uint8]
     labels: NDArray[Any]
 
 
+def is_npz(path: str | Path) -> bool:
+    """Whether the name is that of an .npz file."""
+    return Path(path).suffix.casefold() == ".npz"
+
+
 def holds_arrays(path: Path) -> bool:
-    """Whether `path` is an .npz file, or a folder with IDX files directly in it. Raises `OSError` as `Path` does."""
-    if path.suffix.casefold() == ".npz":
+    """Whether `path` is an .npz file, or a folder with IDX files of training images and labels directly in it.
+
+    Where only one of both is there, folders beside it are taken for classes. Raises `OSError` for a path too long for any.
+    """
+    if is_npz(path):
         return path.is_file()
-    return path.is_dir() and os.access(path, os.R_OK) and bool(idx_files(path))
+    if not path.is_dir() or not os.access(path, os.R_OK):
+        return False
+    kinds = {kind for split, kind in idx_files(path) if split == "train"}
+    return len(kinds) == 2 or (bool(kinds) and not any(os.path.isdir(inside) for inside in path.iterdir()))
 
 
 def array_files(path: Path) -> list[Path]:
@@ -62,12 +79,12 @@ def read_arrays(path: Path) -> Pack:
     """The pack of an .npz file or of a folder of IDX files: images uint8 N C H W, labels int64 N.
 
     Labels are whole numbers or, in an .npz file, names. Classes are named by the array `classes`, else by the labels of
-    the training images in their order. Raises `UserError` for what does not fit together.
+    the training images, sorted. Raises `UserError` for what does not fit together.
     """
     parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
-    splits = {split: labelled(path, split, parts) for split in dict.fromkeys(split for split, _ in parts)}
+    splits = {split: checked_split(path, split, parts) for split in dict.fromkeys(split for split, _ in parts)}
     if "train" not in splits:
-        raise UserError(f"{path} has no training images; expected {KEYS}")
+        raise UserError(f"{path} has no training images; {expected(path)}")
     for split, found in splits.items():
         if found.images.shape[1:] != splits["train"].images.shape[1:]:
             told = [" x ".join(map(str, part.images.shape[1:])) for part in (found, splits["train"])]
@@ -76,32 +93,44 @@ def read_arrays(path: Path) -> Pack:
     arrays: dict[str, NDArray[Any]] = {}
     for split, found in splits.items():
         arrays[f"{split}_images"] = np.ascontiguousarray(found.images)
-        arrays[f"{split}_labels"] = numbered(path, split, found.labels, values)
+        arrays[f"{split}_labels"] = as_places(path, split, found.labels, values)
     missing = np.flatnonzero(np.bincount(arrays["train_labels"], minlength=len(classes)) == 0)
     if len(missing):
-        raise UserError(f"{path} has no training image of class {named(classes[missing[0]])}; leave that class out")
+        class_ = classes[missing[0]]
+        raise UserError(f"{path} has no training image of class {shown(class_)}; add some, or store a set without it")
     return Pack(arrays, {"classes": classes})
+
+
+def expected(path: Path) -> str:
+    """What such a set has to hold."""
+    return NPZ_EXPECTED if is_npz(path) else IDX_EXPECTED
 
 
 def read_npz_parts(path: Path) -> tuple[Parts, NDArray[Any] | None]:
     """The arrays of an .npz file by what their names mean, and the names of the classes where there are some."""
     try:
-        stored = read_npz(path, LARGEST)
+        stored, others = read_npz(
+            path, LARGEST, lambda name: part_named(name) is not None or name.casefold() in CLASSES
+        )
     except ValueError as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}; expected arrays {KEYS}") from error
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
     parts: Parts = {}
+    names: NDArray[Any] | None = None
     for name, array in stored.items():
-        if (part := meaning(name)) is None:
-            continue
-        if part in parts:
-            raise UserError(f"{path} has the {part[0]} {part[1]} twice, {name!r} being one of them; leave one out")
-        parts[part] = array
+        part = part_named(name)
+        if part in parts or (part is None and names is not None):
+            told = f"{IN_WORDS[part[0]]} {part[1]}" if part else "names of classes"
+            raise UserError(f"{path} has {told} twice, {name!r} being one of them; leave one out")
+        if part is None:
+            names = array
+        else:
+            parts[part] = array
     if not parts:
-        raise UserError(f"{path} holds {', '.join(map(named, list(stored)[:6])) or 'nothing'}; expected {KEYS}")
-    return parts, next((stored[name] for name in CLASSES if name in stored), None)
+        raise UserError(f"{path} holds {', '.join(map(shown, others[:6])) or 'nothing'}; {NPZ_EXPECTED}")
+    return parts, names
 
 
-def meaning(name: str) -> tuple[str, str] | None:
+def part_named(name: str) -> tuple[str, str] | None:
     """Split and kind of an array by its name: `train_images`, `x_train`, or `images` alone for training images; else None."""
     words = name.casefold().split("_")
     kinds = [KIND_OF_WORD[word] for word in words if word in KIND_OF_WORD]
@@ -112,11 +141,13 @@ def meaning(name: str) -> tuple[str, str] | None:
 
 
 def idx_files(folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """The IDX files directly in a folder, by split and kind."""
+    """The IDX files directly in a folder, by split and kind; a gzipped one that lies there unpacked too is left out."""
     found: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if (match := IDX_NAME.fullmatch(path.name)) and path.is_file():
-            found.setdefault((SPLIT_OF_IDX[match[2].casefold()], match[3].casefold()), []).append(path)
+    names = set(os.listdir(folder))
+    for name in sorted(names):
+        match = IDX_NAME.fullmatch(name)
+        if match and name.removesuffix(".gz") not in names - {name} and os.path.isfile(folder / name):
+            found.setdefault((SPLIT_OF_IDX[match[2].casefold()], match[3].casefold()), []).append(folder / name)
     return found
 
 
@@ -126,51 +157,54 @@ def read_idx_parts(folder: Path) -> Parts:
     for (split, kind), paths in idx_files(folder).items():
         if len(paths) > 1:
             raise UserError(
-                f"{folder} has several files of {split} {kind}: {paths[0].name}, {paths[1].name}; put each set, once, "
+                f"{folder} has several files of {IN_WORDS[split]} {kind}: {paths[0].name}, {paths[1].name}; put each set "
                 "into a folder of its own"
             )
         array = read_idx(paths[0])
         # EMNIST is published with rows and columns exchanged (Cohen et al. 2017, arXiv 1702.05373).
-        turned = kind == "images" and array.ndim == 3 and paths[0].name.casefold().startswith("emnist")
-        parts[split, kind] = array.transpose(0, 2, 1) if turned else array
+        is_turned = kind == "images" and array.ndim == 3 and paths[0].name.casefold().startswith("emnist")
+        parts[split, kind] = array.transpose(0, 2, 1) if is_turned else array
     return parts
 
 
-def labelled(path: Path, split: str, parts: Parts) -> Labelled:
-    """A split's images and labels, checked to fit together."""
+def checked_split(path: Path, split: str, parts: Parts) -> Found:
+    """A split's images and labels, which fit together."""
+    told = IN_WORDS[split]
     for kind in ("images", "labels"):
         if (split, kind) not in parts:
-            raise UserError(f"{path} has no {split} {kind}; expected {KEYS}")
-    images = channels_first(path, split, parts[split, "images"])
+            raise UserError(f"{path} has no {told} {kind}; {expected(path)}")
+    images = channels_first(path, told, parts[split, "images"])
     labels = parts[split, "labels"]
     shape = labels.shape
     if labels.ndim == 2 and shape[1] == 1:  # MedMNIST's
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise UserError(
-            f"{path}: {split} labels have shape {shape}; give one label per image, N whole numbers or names"
-        )
+        raise UserError(f"{path}: {told} labels have shape {shape}; give one label per image, N whole numbers or names")
     if labels.dtype.kind not in "iubU":
-        raise UserError(f"{path}: {split} labels are {labels.dtype}; give whole numbers or names")
+        raise UserError(f"{path}: {told} labels are {labels.dtype}; give whole numbers or names")
     if len(labels) != len(images):
         raise UserError(
-            f"{path} has {len(images):,} {split} images and {len(labels):,} labels of them; they must be as many"
+            f"{path} has {len(images):,} {told} images and {len(labels):,} {told} labels; give one for each"
         )
-    return Labelled(images, labels)
+    if not is_text(labels):
+        raise UserError(f"{path}: {told} labels hold what is no letter; store them again with numpy")
+    return Found(images, labels)
 
 
-def channels_first(path: Path, split: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+def channels_first(path: Path, told: str, images: NDArray[Any]) -> NDArray[np.uint8]:
     """Images as uint8 N C H W, from N H W, N H W C or N C H W with one or three channels."""
     if images.dtype != np.uint8:
-        raise UserError(f"{path}: {split} images are {images.dtype}; give bytes from 0 to 255, numpy's uint8")
+        raise UserError(f"{path}: {told} images are {images.dtype}; give bytes from 0 to 255, numpy's uint8")
     if images.ndim == 3:
         images = images[:, np.newaxis]
     elif images.ndim == 4 and images.shape[3] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise UserError(f"{path}: {split} images have shape {images.shape}; expected N H W, N H W 3 or N 3 H W")
+        raise UserError(f"{path}: {told} images have shape {images.shape}; expected N H W, N H W 3 or N 3 H W")
+    if max(images.shape[2:]) > LARGEST_SIDE:
+        raise UserError(f"{path}: {told} images have shape {images.shape}; {LARGEST_SIDE} pixels a side are the most")
     if images.size == 0:
-        raise UserError(f"{path} has no {split} image; leave {split} out, or add some")
+        raise UserError(f"{path} has no {told} image; add some, or store a set without these arrays")
     return images
 
 
@@ -178,34 +212,49 @@ def classes_of(path: Path, labels: NDArray[Any], names: NDArray[Any] | None) -> 
     """The label of each class, in order, and what the class is called: `names`, else the training labels themselves."""
     if names is None:
         values = np.unique(labels)
-        classes = [str(value) for value in values.tolist()]
-        if len(classes) == len(labels):
+        if len(values) == len(labels) > 1:
             raise UserError(
                 f"{path}: its {len(labels):,} training labels are all different; give the class of each image"
             )
     else:
-        if names.ndim != 1 or names.dtype.kind != "U" or len(np.unique(names)) < len(names):
+        fit = names.ndim == 1 and names.dtype.kind == "U" and len(names) <= MOST_CLASSES and is_text(names)
+        if not fit or len(np.unique(names)) < len(names):
             raise UserError(
                 f"{path}: its classes are no list of different names; give one text per class, in label order"
             )
         values = names if labels.dtype.kind == "U" else np.arange(len(names))
-        classes = names.tolist()
-    if len(classes) < 2:
-        raise UserError(f"{path} has {counted(len(classes), 'class', 'classes')}; a classifier needs at least 2")
-    return values, classes
+    if not 2 <= len(values) <= MOST_CLASSES:
+        raise UserError(
+            f"{path} has {counted(len(values), 'class', 'classes')}; a classifier needs 2 to {MOST_CLASSES:,}"
+        )
+    return values, [str(value) for value in (values if names is None else names).tolist()]
 
 
-def numbered(path: Path, split: str, labels: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
+def is_text(array: NDArray[Any]) -> bool:
+    """False for texts with numbers in the place of letters that are none, or that are halves of one; a file may hold both."""
+    if array.dtype.kind != "U" or array.dtype.itemsize == 0:
+        return True
+    letters = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).view(np.uint32)
+    return not ((letters > 0x10FFFF) | ((letters >= 0xD800) & (letters < 0xE000))).any()
+
+
+def as_places(path: Path, split: str, labels: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
     """Labels as int64 N, their places in `values`."""
+    told = IN_WORDS[split]
     if (values.dtype.kind == "U") != (labels.dtype.kind == "U"):
-        raise UserError(f"{path}: {split} labels are {labels.dtype}, those of training {values.dtype}; make them alike")
+        raise UserError(
+            f"{path}: {told} labels are {labels.dtype}, those of the classes {values.dtype}; make them alike"
+        )
     strange = labels[~np.isin(labels, values)]
     if len(strange):
-        raise UserError(f"{path}: {split} label {named(strange[0])} is none of the {len(values)} classes")
+        known = f"one of the {len(values)} labels from {shown(values[0])} to {shown(values[-1])}"
+        raise UserError(
+            f"{path} has the {told} label {shown(strange[0])}, which is not {known}; correct it, or the classes"
+        )
     order = np.argsort(values)
     return order[np.searchsorted(values, labels, sorter=order)].astype(np.int64)
 
 
-def named(name: Any) -> str:
+def shown(name: Any) -> str:
     """A name or number as an error shows it."""
     return shortened(repr(name.item() if isinstance(name, np.generic) else name))

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.data.arrays import array_files, holds_arrays, read_arrays
+from thumbnet.data.arrays import array_files, holds_arrays, is_npz, read_arrays
 from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import cache_folder, drop_leftovers
@@ -37,6 +37,7 @@ class DatasetSpec:
     test: int
     licence: str
     homepage: str
+    mirrored: bool = True  # whether a mirror image shows the same class
 
 
 FASHION_LICENCE = "MIT, Zalando SE"
@@ -59,7 +60,7 @@ SPECS = {
             FASHION_HOME,
         ),
         DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, FASHION_LICENCE, FASHION_HOME),
-        DatasetSpec("mnist", "MNIST", (1, 28, 28), 10, 60_000, 10_000, MNIST_LICENCE, MNIST_HOME),
+        DatasetSpec("mnist", "MNIST", (1, 28, 28), 10, 60_000, 10_000, MNIST_LICENCE, MNIST_HOME, mirrored=False),
         DatasetSpec("cifar10", "CIFAR-10", (3, 32, 32), 10, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
         DatasetSpec("cifar100", "CIFAR-100, fine labels", (3, 32, 32), 100, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
     )
@@ -78,7 +79,7 @@ class Dataset:
     fingerprint: str  # 16 hex digits that change when any pixel or label does
     fingerprint_of_training: str  # the same of all but the test images
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
-    development: "Split"  # all images that are not test images, before validation was held out
+    development: "Split"  # the training images before any were held out
     own_validation: "Split | None"  # the validation split that the set brought along
     files: Mapping[str, Sequence[str]] = field(
         default_factory=dict
@@ -155,7 +156,7 @@ def list_datasets() -> list[str]:
 
 def is_path(name: str) -> bool:
     """True where `name` means a path rather than a published set: `./x`, `a/b`, `x.npz`, or any existing folder."""
-    return name not in SPECS and (os.sep in name or name.startswith(".") or name.endswith(".npz") or exists(name))
+    return name not in SPECS and (os.sep in name or name.startswith(".") or is_npz(name) or exists(name))
 
 
 def exists(name: str) -> bool:
@@ -173,7 +174,8 @@ def is_folder_of_pictures(name: str) -> bool:
 
 def short_name(name: str | Path) -> str:
     """What a data set is called in names of files and folders: its own name, or the last part of its path."""
-    return Path(name).resolve().name.removesuffix(".npz")
+    path = Path(name).resolve()
+    return path.stem if is_npz(path) else path.name
 
 
 def check_dataset_name(name: str) -> None:
@@ -181,12 +183,12 @@ def check_dataset_name(name: str) -> None:
     if name in SPECS:
         return
     if not name:
-        raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a folder of images")
+        raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a path")
     if not is_path(name):
         error = unknown_name("data set", name, SPECS)
         raise UserError(f"no folder {name!r} here, and {error}")
     if not exists(name):
-        kind = "file" if name.endswith(".npz") else "folder"
+        kind = "file" if is_npz(name) else "folder"
         raise UserError(
             f"there is no {kind} {name}; give a folder with one folder of images per class, or an .npz file of arrays"
         )
@@ -205,12 +207,14 @@ def load_dataset(
 ) -> Dataset:
     """A published data set by name, a folder of images with one folder per class, or arrays (`read_arrays` in arrays.py).
 
+    A `Path` is a path, whatever its name.
+
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
     THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
     `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is held out.
     Raises `UserError` on whatever the user can mend.
     """
-    name = str(name)
+    name = os.path.join(".", name) if isinstance(name, Path) and str(name) in SPECS else str(name)
     check_dataset_name(name)
     if name not in SPECS and data_dir is not None:
         raise UserError(f"data_dir {data_dir} is for published sets; {name} is a path, which is read where it is")
@@ -245,7 +249,7 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
 
     sums = pack.description.get("sha256") or {key: array_sha256(array) for key, array in pack.arrays.items()}
     spec = SPECS.get(name)
-    about = {"licence": spec.licence, "homepage": spec.homepage} if spec else {"licence": "yours"}
+    about = {"licence": spec.licence, "homepage": spec.homepage} if spec else {"licence": "not known here"}
     described = {key: value for key, value in pack.description.items() if key not in ("classes", "sha256", "files")}
     has_test = "test_images" in pack.arrays
     return Dataset(

@@ -102,6 +102,15 @@ def read_mnist(folder: Path) -> Pack:
     return _read_published(folder, "MNIST", MNIST_FILES, MNIST_CLASSES)
 
 
+def has_labels_of(folder: Path, files: dict[str, tuple[str, str]]) -> bool:
+    """Whether the training labels there are those of the set; where they cannot be read, its reader will tell."""
+    name, expected = files["train_labels"]
+    try:
+        return _read(_find(folder, name, ""))[1] == expected
+    except UserError:
+        return True
+
+
 def _read_published(folder: Path, title: str, files: dict[str, tuple[str, str]], classes: tuple[str, ...]) -> Pack:
     """The pack of four files, `files` giving the name and SHA-256 of each array's."""
     arrays: dict[str, NDArray[Any]] = {}

@@ -17,6 +17,7 @@ from thumbnet.errors import UserError
 from thumbnet.files import parse_json, write_arrays
 
 FORMAT = "thumbnet-pack-1"
+MOST_CLASSES, LARGEST_SIDE = 100_000, 4096  # far beyond small images; more is a damaged file
 # What splits are called, in any letters, by those who make data sets; `training` and `testing` where MNIST is unpacked to files.
 SPLIT_OF_NAME = {
     "train": "train",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from thumbnet.data.cifar import CIFAR10, CIFAR100, read_cifar10, read_cifar100
 from thumbnet.data.download import RemoteFile, download
-from thumbnet.data.idx import MNIST_FILES, read_fashion_mnist, read_mnist
+from thumbnet.data.idx import FASHION_MNIST_FILES, MNIST_FILES, has_labels_of, read_fashion_mnist, read_mnist
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 
@@ -21,7 +21,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's pac
 
 @dataclass(frozen=True)
 class Published:
-    """How one data set is published: the folder its archive makes, the files in it, the archives, and its reader."""
+    """How one data set is published: the folders that hold it, the files in them, the archives, and its reader."""
 
     folders: tuple[str, ...]  # the first is where downloads go; others are where torchvision puts them
     files: tuple[str, ...]
@@ -127,7 +127,14 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     candidates = [Path(value) for value in [os.environ.get("THUMBNET_DATA")] if value]
     if name == "fashion-mnist":
         candidates.append(DEBIAN_FASHION_MNIST)
-    return next((source for folder in candidates if (source := look_into(folder, published))), None)
+    found = ((folder, look_into(folder, published)) for folder in candidates)
+    return next((source for folder, source in found if source and not holds_another(folder, name, source)), None)
+
+
+def holds_another(folder: Path, name: str, source: Source) -> bool:
+    """Whether files directly in a folder are those of another set, MNIST's and Fashion-MNIST's having the same names."""
+    files = {"mnist": MNIST_FILES, "fashion-mnist": FASHION_MNIST_FILES}.get(name)
+    return files is not None and source.location == folder and not has_labels_of(folder, files)
 
 
 def look_into(folder: Path, published: Published) -> Source | None:

@@ -22,7 +22,8 @@ DETAIL = 5  # pixels of the square whose mean is taken off
 COLOUR = 0.1  # root mean square of the difference in colour, of 1, beyond which two images are of different things
 MOST_FADED = 2.0  # times as strong the colours of one may be as of the other
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
-BLOCK = 2_000  # images compared with all others at a time: 2,000 x 60,000 cosines are 480 MB
+BLOCK = 2_000  # images looked at at a time, and
+MOST_COSINES = 160_000_000  # 640 MB: fewer of them where they are compared with more than 80,000 others
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ def colour_distance(image: Tensor, other: Tensor) -> float:
 def candidates(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """int64 R, and R k: the images with a near enough neighbour by descriptors N D, and the k nearest of each."""
     count = min(MOST_NEIGHBOURS, len(images) - 1)
+    block = min(BLOCK, max(1, MOST_COSINES // len(others)))
     rows, neighbours = [], []
-    for start in range(0, len(images), BLOCK):
-        cosines = images[start : start + BLOCK] @ others.T  # B N
+    for start in range(0, len(images), block):
+        cosines = images[start : start + block] @ others.T  # B N
         own = torch.arange(start, start + len(cosines))
         cosines[torch.arange(len(own)), own] = -1
         some = (cosines.amax(1) >= CANDIDATE).nonzero().flatten()

@@ -109,7 +109,7 @@ class ClassicResNet50(nn.Module):
             x = dropout(stage(x))  # B 256 7 7, B 512 4 4, B 1024 2 2, B 2048 1 1
         x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)  # Keras's "same" pooling; the identity on 1x1
         x = (
-            x.mean(dim=(2, 3)) if x.shape[-1] > 1 else x.flatten(1)
+            x.mean(dim=(2, 3)) if x.shape[2:].numel() > 1 else x.flatten(1)
         )  # B 2048; larger images than the report's are averaged
         return self.head(self.head_dropout(x))  # B K
 

@@ -133,6 +133,14 @@ DEFAULTS = {
 }
 
 
+def without_mirrors(dataset: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` to a recipe that nobody named, and no mirroring where the images of the set have no mirror images."""
+    from thumbnet.data.datasets import SPECS
+
+    is_mirrored = dataset not in SPECS or SPECS[dataset].mirrored
+    return changes if is_mirrored or "flip" in changes else {**changes, "flip": False}
+
+
 def default_for(dataset: str, model: str | None = None) -> str:
     """The recipe that `train` takes for a data set when none is named, and perhaps a model is."""
     if model is not None and model not in OPEN_MODELS:
