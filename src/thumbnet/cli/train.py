@@ -110,15 +110,12 @@ def train(
         elif not begun and not recipe:
             images = len(loaded.with_validation(**chosen.cut).train)
             chosen = recipe_for_few(named_recipe(start), images, typed, reporter)
+        options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
         if seeds is not None:
-            runs = train_seeds(
-                chosen, loaded, seeds, out, resume=resume, machine=asked, reporter=reporter, report=report
-            )
+            runs = train_seeds(chosen, loaded, seeds, out, report=report, **options)
         else:
-            options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
-            runs = [
-                train_run(chosen, loaded, begun.path if begun else out, started=STARTED, deadline=deadline, **options)
-            ]
+            path = begun.path if begun else out
+            runs = [train_run(chosen, loaded, path, started=STARTED, deadline=deadline, **options)]
             add_report(runs[0], reporter, wanted=report)
             if seconds:
                 reporter.say(on_time(seconds, chosen, runs[0], time.time() - STARTED))
