@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import CPU
-from thumbnet import checkpoints, runs, signals, training
+from thumbnet import checkpoints, signals, training
 from thumbnet.backend import has_fast_bf16, prepare
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
 from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.progress import Reporter, epoch_line
-from thumbnet.recipes import recipe, vary
+from thumbnet.recipes import recipe, recipe_file, vary
 from thumbnet.recipes.network import build_model
 from thumbnet.run_paths import newest_unfinished
 from thumbnet.runs import Run
@@ -450,13 +450,13 @@ def test_metrics_are_plain_json_without_nan(unbroken, quick):
 def test_a_new_run_folder_is_complete_or_absent(tiny, quick, tmp_path, monkeypatch):
     """Cut off while the folder is being made, nothing stands in the way of a second try."""
 
-    def write_text(path, text, keep=runs.write_text):
+    def write_text(path, text, keep=recipe_file.write_text):
         if path.name == "recipe.toml":
             raise KeyboardInterrupt
         keep(path, text)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "write_text", write_text)
+        patched.setattr(recipe_file, "write_text", write_text)
         with pytest.raises(KeyboardInterrupt):
             train(quick, tiny, tmp_path / "run", machine=CPU)
     assert list(tmp_path.iterdir()) == []

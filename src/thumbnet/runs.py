@@ -261,6 +261,8 @@ class Run:
         """Whether the run was begun on this data set, a published name or a path, however that is written."""
         if dataset in SPECS or self.on_published_set:
             return dataset == self.data["name"] and self.on_published_set
+        if not Path(dataset).exists():  # gone; only its name can be compared
+            return dataset == self.data["name"]
         return str(Path(dataset).resolve()) == self.data["location"]
 
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
