@@ -70,10 +70,19 @@ def machine_of(record: dict[str, Any]) -> str:
     return f"{record['processor']}, {record['precision']}"
 
 
-def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str) -> None:
-    """A point with its name above it."""
+def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str, *, above: bool) -> None:
+    """A point with its name above it to the left, or below it in a line for each part."""
     axes.plot(seconds, accuracy, marker, color=color)
-    axes.annotate(name, (seconds, accuracy), xytext=(0, 7), textcoords="offset points", fontsize=8, ha="center")
+    text, place, side = (name, (4, 7), "right") if above else (name.replace(", ", ",\n"), (0, -8), "center")
+    axes.annotate(
+        text,
+        (seconds, accuracy),
+        xytext=place,
+        textcoords="offset points",
+        fontsize=8,
+        ha=side,
+        va="bottom" if above else "top",
+    )
 
 
 def draw(records: list[dict[str, Any]]) -> Figure:
@@ -89,11 +98,12 @@ def draw(records: list[dict[str, Any]]) -> Figure:
         seconds, reached = zip(*((row["seconds"], row["accuracy"]) for row in record["points"]), strict=True)
         axes.plot(seconds, reached, "o" + style, color=TRAINING, label=f"time budgets, {machine_of(record)}")
         for peer in record["peers"]:
-            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION)
+            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION, above=False)
         campaigns = [row for row in records if row["kind"] == "campaign" and row["dataset"] == "cifar10"]
         for row in campaigns:
             if machine_of(row) == machine_of(record) and (row["cold_wall"] or math.inf) < SECONDS[-1]:
-                name_point(axes, f"{row['recipe']}, n = {row['n']}", row["cold_wall"], row["accuracy"], "D", TRAINING)
+                name = f"{row['recipe']}, n = {row['n']}"
+                name_point(axes, name, row["cold_wall"], row["accuracy"], "D", TRAINING, above=True)
                 accuracies.append(row["accuracy"])
     axes.set_xscale("log")
     axes.set_yscale("logit")
