@@ -1,6 +1,7 @@
 """Optimisers: torch's, with parameters grouped by what the recipe's penalties apply to, and Muon for convolutions."""
 # Shapes: D filters (rows), C S S their inputs (columns); for any matrix R rows, N columns.
 
+import math
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thumbnet.kernels.muon import has_passes, look_ahead, take_step
+from thumbnet.kernels.symmetric_product import symmetric_product
 from thumbnet.recipes.recipe import Recipe
 
 
@@ -132,6 +135,10 @@ def move(
     compute: torch.dtype | None,
 ) -> None:
     """A step of Nesterov SGD; for kernels D C S S made orthogonal by matrix products in `compute`, unless that is None."""
+    if compute is not None and not isinstance(rate, Tensor) and all(has_passes(p, compute) for p in parameters):
+        for kernel, gradient, buffer in zip(parameters, gradients, buffers, strict=True):
+            move_kernel(kernel, gradient, buffer, rate, momentum, compute)
+        return
     torch._foreach_mul_(buffers, momentum)
     torch._foreach_add_(buffers, gradients)
     updates = list(torch._foreach_add(gradients, buffers, alpha=momentum))  # looked up one step ahead
@@ -147,6 +154,15 @@ def move(
             parameter.addcmul_(update, rate, value=-1)  # read when the step runs, not when it is recorded
         else:
             parameter.add_(update, alpha=-rate)
+
+
+def move_kernel(
+    kernel: Tensor, gradient: Tensor, buffer: Tensor, rate: float, momentum: float, compute: torch.dtype
+) -> None:
+    """`move` for one kernel on a CPU, in C. The direction stays as long as it is: its Gram matrix and the rate are divided."""
+    direction, norm, norm_of_kernel = look_ahead(kernel, gradient, buffer, momentum, compute)
+    found = nearest_orthogonal(direction, norm=norm + TINY)
+    take_step(kernel, found, len(kernel) ** 0.5 / (norm_of_kernel or math.nan), rate / (norm + TINY))
 
 
 def divided(kernel: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
@@ -177,11 +193,14 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 3  # airbench's; more steps cost time and gain no accuracy there
 
 
-def nearest_orthogonal(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
-    """U V' of the singular value decomposition U S V' of R x N, approximately; its singular values end near 1."""
+def nearest_orthogonal(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS, *, norm: float = 1.0) -> Tensor:
+    """norm U V' of the singular value decomposition U S V' of R x N, where S / norm is in [0, 1]; approximately.
+
+    The singular values end near `norm`.
+    """
     if len(matrix) > matrix.shape[1]:
-        return nearest_orthogonal(matrix.T, steps).T
-    return newton_schulz_factor(matrix @ matrix.T, steps) @ matrix
+        return nearest_orthogonal(matrix.T, steps, norm=norm).T
+    return newton_schulz_factor(symmetric_product(matrix, matrix, alpha=norm**-2), steps) @ matrix
 
 
 def newton_schulz_factor(gram: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
@@ -190,19 +209,21 @@ def newton_schulz_factor(gram: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tens
     Every iterate of Newton-Schulz is Z X with the same X and a polynomial Z of G, which is symmetric as G is, so that only the
     first and the last product are as wide as X.
     """
+    multiplied = symmetric_product if gram.ndim == 2 else torch.matmul
     product = factor = quintic_factor(gram)
     for _ in range(steps - 1):
-        gram = factor @ gram @ factor
+        gram = multiplied(multiplied(factor, gram), factor)
         factor = quintic_factor(gram)
-        product = factor @ product
+        product = multiplied(factor, product)
     return product
 
 
 def quintic_factor(gram: Tensor) -> Tensor:
     """a + b G + c G^2 for the Gram matrix G = X X': times X, it is the quintic of X."""
     a, b, c = NEWTON_SCHULZ
-    multiplied = torch.addmm if gram.ndim == 2 else torch.baddbmm
-    factor = multiplied(gram, gram, gram, beta=b, alpha=c)
+    if gram.ndim == 2:
+        return symmetric_product(gram, gram, alpha=c, added=gram, beta=b, gamma=a)
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
 

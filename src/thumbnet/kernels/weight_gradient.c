@@ -1,25 +1,20 @@
 // The gradient of a convolution's kernel in the tile registers of Intel AMX; see weight_gradient.py.
 //
-// It is a matrix product over pixels: for each tap, output channels x pixels times pixels x input channels. A tile register
-// holds 16 rows of 64 bytes, and one instruction multiplies 16 x 32 by 32 x 16 numbers, the second operand with its rows in
-// pairs: what both operands lie in here. Pixels are counted through images with zeros around them ("places"), so that a tap is
+// It is a matrix product over pixels: for each tap, output channels x pixels times pixels x input channels. Pixels are counted through images with zeros around them ("places"), so that a tap is
 // a number of places between the two operands and one long sum runs through several images.
 //
 // Channels are taken 32 at a time, in the order in which the processor interleaves two vectors, and put right at the end.
 // The sums do not depend on the number of threads.
 
-#include "number.h"
+#include "tiles.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__) && !defined(FLOAT)
+#ifdef TILES
 
-#include <immintrin.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
-  BLOCK = 32,                // channels, and places, that a step takes of either operand
-  TILE = 16 * BLOCK,         // bf16 in a tile
   RANGE = 4,                 // blocks of output channels that one unit of work takes
   PLACES = 2048,             // of a chunk: then what a thread works on stays in its second cache
   ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_TILES = 18,  // linux/arch/x86/include/uapi/asm/prctl.h
@@ -29,12 +24,6 @@ struct convolution {
   long images, height, width, channels, rows, columns, channels_out, side;  // rows x columns of the output
   long stride, period;  // places from one row, and one image, to the next
   long reach;           // the farthest tap, in places
-};
-
-struct tiles {  // the layout that the processor loads; palette 1 is the only one
-  uint8_t palette, start, zero[14];
-  uint16_t bytes[16];
-  uint8_t rows[16];
 };
 
 static long blocks(long channels) { return (channels + BLOCK - 1) / BLOCK; }
@@ -69,29 +58,6 @@ static void pair_up(const bf16 *from, bf16 *pairs, long places) {
     bf16 *to = pairs + (p % 2 * (places / 2) + p / 2) * BLOCK;
     _mm512_store_si512(to, low);
     _mm512_store_si512(to + places * BLOCK, high);
-  }
-}
-
-// 16 rows of 16 pairs of bf16, turned.
-INLINE void turn(__m512i *rows, bf16 *tile) {
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; i += 2) {
-    a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int k = 0; k < 2; k++) {
-      b[i + 2 * k] = _mm512_unpacklo_epi64(a[i + k], a[i + 2 + k]);
-      b[i + 2 * k + 1] = _mm512_unpackhi_epi64(a[i + k], a[i + 2 + k]);
-    }
-  for (int i = 0; i < 16; i += 8)
-    for (int k = 0; k < 4; k++) {
-      a[i + k] = _mm512_shuffle_i32x4(b[i + k], b[i + 4 + k], 0x88);
-      a[i + 4 + k] = _mm512_shuffle_i32x4(b[i + k], b[i + 4 + k], 0xdd);
-    }
-  for (int k = 0; k < 8; k++) {
-    _mm512_store_si512(tile + k * BLOCK, _mm512_shuffle_i32x4(a[k], a[8 + k], 0x88));
-    _mm512_store_si512(tile + (8 + k) * BLOCK, _mm512_shuffle_i32x4(a[k], a[8 + k], 0xdd));
   }
 }
 
@@ -196,17 +162,11 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, float *sums, float *re
   if (chunk < 1) chunk = 1;
   long most = places_of(&c, chunk), ranges = (blocks(channels_out) + RANGE - 1) / RANGE, failed = 0;
   long taps = side * side, row = blocks(channels) * BLOCK, part = taps * blocks(channels_out) * BLOCK * row;
-  struct tiles layout = {.palette = 1};
-  for (int i = 0; i < 8; i++) layout.bytes[i] = 64, layout.rows[i] = 16;
 #pragma omp parallel num_threads(threads)
   {
     struct scratch s = {zeros(most * BLOCK), zeros(RANGE * 2 * most / BLOCK * TILE), zeros((most + c.reach + margin + 4) * BLOCK),
                         zeros(2 * (most + c.reach + 4) * BLOCK)};
-    struct tiles before;
-    memset(&before, 0, sizeof(before));
-    _tile_storeconfig(&before);  // should somebody have tiles set up, they are found as they were
-    __asm__ volatile("" : "+m"(before));  // gcc takes it for eight bytes
-    _tile_loadconfig(&layout);
+    struct tiles before = set_up_tiles();
     if (!s.outputs || !s.turned || !s.inputs || !s.pairs) {
 #pragma omp atomic write
       failed = 1;
@@ -236,8 +196,7 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, float *sums, float *re
           }
       }
     }
-    if (before.palette) _tile_loadconfig(&before);
-    else _tile_release();
+    leave_tiles(&before);
     free(s.outputs), free(s.turned), free(s.inputs), free(s.pairs);
   }
   return failed;

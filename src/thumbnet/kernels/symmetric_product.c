@@ -1,0 +1,107 @@
+// A B' of two matrices whose product is known to be symmetric, in the tile registers of Intel AMX; see symmetric_product.py.
+//
+// Only what lies on and above the diagonal is computed, in blocks of 32 x 32, and mirrored. Matrices are R x K bf16, both sides
+// multiples of 32.
+
+#include "tiles.h"
+
+#ifdef TILES
+
+#include <omp.h>
+
+// 16 rows of B, their numbers in steps of 32 -> tiles of pairs.
+static void turn_rows(const bf16 *from, bf16 *turned, long columns) {
+  for (long step = 0; step < columns / BLOCK; step++) {
+    __m512i rows[16];
+    for (int i = 0; i < 16; i++) rows[i] = _mm512_loadu_si512(from + i * columns + step * BLOCK);
+    turn(rows, turned + step * TILE);
+  }
+}
+
+// 32 rows of A times 32 rows of B, which are turned -> 32 x 32 floats.
+static void multiply(const bf16 *a, const bf16 *turned, float *sums, long columns) {
+  const long line = columns * (long)sizeof(bf16), steps = columns / BLOCK, of_tile = BLOCK * sizeof(bf16);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (long step = 0; step < steps; step++) {
+    _tile_loadd(4, a + step * BLOCK, line);
+    _tile_loadd(6, turned + step * TILE, of_tile);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, turned + (steps + step) * TILE, of_tile);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + 16 * columns + step * BLOCK, line);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, sums, BLOCK * sizeof(float));
+  _tile_stored(1, sums + 16, BLOCK * sizeof(float));
+  _tile_stored(2, sums + 16 * BLOCK, BLOCK * sizeof(float));
+  _tile_stored(3, sums + 16 * BLOCK + 16, BLOCK * sizeof(float));
+  __asm__ volatile("" ::: "memory");  // gcc does not know that a tile is stored to memory
+}
+
+// 32 x 32 numbers, turned.
+INLINE void mirror(const bf16 *block, bf16 *mirrored) {
+  bf16 pairs[2][TILE] __attribute__((aligned(64)));  // of neighbouring columns, for the upper and the lower 16 rows
+  for (int half = 0; half < 2; half++) {
+    __m512i rows[16];
+    for (int i = 0; i < 16; i++) rows[i] = _mm512_load_si512(block + (16 * half + i) * BLOCK);
+    turn(rows, pairs[half]);
+  }
+  const __m512i upward = _mm512_set_epi32(0x3e003c, 0x3a0038, 0x360034, 0x320030, 0x2e002c, 0x2a0028, 0x260024, 0x220020, 0x1e001c,
+                                          0x1a0018, 0x160014, 0x120010, 0xe000c, 0xa0008, 0x60004, 0x20000);  // 0, 2, ... 62
+  for (int k = 0; k < 16; k++) {
+    __m512i upper = _mm512_load_si512(pairs[0] + k * BLOCK), lower = _mm512_load_si512(pairs[1] + k * BLOCK);
+    _mm512_store_si512(mirrored + 2 * k * BLOCK, _mm512_permutex2var_epi16(upper, upward, lower));
+    __m512i odd = _mm512_add_epi16(upward, _mm512_set1_epi16(1));
+    _mm512_store_si512(mirrored + (2 * k + 1) * BLOCK, _mm512_permutex2var_epi16(upper, odd, lower));
+  }
+}
+
+// alpha sums + beta C + gamma I of block i, j, whose rows are `row` numbers apart -> there in the result, and mirrored.
+static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, float beta, float gamma, long i, long j, long row) {
+  bf16 block[BLOCK * BLOCK] __attribute__((aligned(64))), mirrored[BLOCK * BLOCK] __attribute__((aligned(64)));
+  for (long p = 0; p < BLOCK; p++) {
+    float values[BLOCK];
+    for (long q = 0; q < BLOCK; q++) values[q] = alpha * sums[p * BLOCK + q];
+    if (c) {
+      const bf16 *held = c + (i * BLOCK + p) * row + j * BLOCK;
+      for (long q = 0; q < BLOCK; q++) values[q] += beta * wide(held[q]);
+    }
+    if (i == j) values[p] += gamma;
+    for (long q = 0; q < BLOCK; q++) block[p * BLOCK + q] = narrow(values[q]);
+  }
+  mirror(block, mirrored);
+  for (long p = 0; p < BLOCK; p++) {
+    memcpy(result + (i * BLOCK + p) * row + j * BLOCK, block + p * BLOCK, BLOCK * sizeof(bf16));
+    memcpy(result + (j * BLOCK + p) * row + i * BLOCK, mirrored + p * BLOCK, BLOCK * sizeof(bf16));
+  }
+}
+
+// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. `turned` has room for
+// 32 rows of B for each thread.
+void symmetric_product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta,
+                       double gamma, long rows, long columns, long threads) {
+  long blocks = rows / BLOCK;
+#pragma omp parallel num_threads(smaller(threads, blocks))
+  {
+    struct tiles before = set_up_tiles();
+    bf16 *mine = turned + omp_get_thread_num() * BLOCK * columns;
+#pragma omp for schedule(dynamic)
+    for (long done = 0; done < blocks; done++) {
+      long j = blocks - 1 - done;  // the longest first
+      for (long half = 0; half < BLOCK; half += 16)
+        turn_rows(b + (j * BLOCK + half) * columns, mine + half * columns, columns);
+      for (long i = 0; i <= j; i++) {
+        float sums[BLOCK * BLOCK] __attribute__((aligned(64)));
+        multiply(a + i * BLOCK * columns, mine, sums, columns);
+        put(sums, c, result, (float)alpha, (float)beta, (float)gamma, i, j, rows);
+      }
+    }
+    leave_tiles(&before);
+  }
+}
+
+#endif
