@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from thumbnet.data.datasets import load_dataset
 from thumbnet.files import write_json
 from thumbnet.operations import training_flops
-from thumbnet.plots import TRAINING, VALIDATION, save
+from thumbnet.plots.style import TRAINING, VALIDATION, save
 from thumbnet.results import recorded
 from thumbnet.runs import Run
 

@@ -17,9 +17,9 @@ CONTEXT.set_forkserver_preload(
     [
         "cyclopts",
         "thumbnet.training",
-        "thumbnet.plots",
+        "thumbnet.plots.curves",
         "thumbnet.report.page",
-        "thumbnet.study",
+        "thumbnet.studies.study",
         "thumbnet.doctor.dataset",
         "thumbnet.data.embedded",
         "readers",

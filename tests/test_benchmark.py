@@ -22,7 +22,7 @@ from thumbnet.errors import Interrupted
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe
 from thumbnet.report import write_run_report
-from thumbnet.results import campaign_table, compared_with_published, in_words, without_the_recipes_own
+from thumbnet.results import as_of_the_present_recipe, campaign_table, compared_with_published, in_words
 from thumbnet.runs import Run
 from thumbnet.statistics import mean_interval
 
@@ -295,7 +295,24 @@ def test_what_bench_cannot_do_is_said_in_one_line(tmp_path, words, message):
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_a_change_that_the_recipe_has_itself_by_now_is_none_any_more():
-    record = {"kind": "campaign", "recipe": "cifar10-94-gpu", "changes": {"epochs": 10, "resolution": [0.5, 1.0]}}
-    assert without_the_recipes_own(record)["changes"] == {"resolution": [0.5, 1.0]}
-    assert without_the_recipes_own({**record, "recipe": "forgotten"})["changes"] == record["changes"]
+def test_a_record_is_told_by_what_differs_from_the_recipe_as_it_is_now():
+    record = {
+        "kind": "campaign",
+        "recipe": "cifar10-94-gpu",
+        "epochs": 10,
+        "changes": {"epochs": 10, "resolution": [0.5, 1.0]},
+    }
+    assert as_of_the_present_recipe(record)["changes"] == {"resolution": [0.5, 1.0]}
+    assert as_of_the_present_recipe({**record, "recipe": "forgotten"})["changes"] == record["changes"]
+    older = {**record, "epochs": 9, "changes": {}}  # before campaigns recorded all fields
+    assert as_of_the_present_recipe(older)["changes"] == {"epochs": 9}
+    fields = json.loads(json.dumps(vars(recipe("cifar10-94-gpu", learning_rate=0.1))))
+    moved = {**record, "changes": {"crop": 4}, "fields": fields | {"crop": 4}}
+    assert as_of_the_present_recipe(moved)["changes"] == {"crop": 4, "learning_rate": 0.1}
+
+
+def test_a_campaign_records_every_field_of_its_recipe():
+    varied = recipe("general", crop=3)
+    record = summary_of_campaign(varied, "fashion-mini", "test", [row(0, 0.9, 10.0)], {"crop": 3})
+    assert record["fields"]["crop"] == 3 and record["fields"]["learning_rate"] == varied.learning_rate
+    assert {"name", "seed", "validation"}.isdisjoint(record["fields"])

@@ -1,6 +1,7 @@
 """The architecture as rules: imports go one way, the command line starts light, randomness has a key."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,7 @@ ORDER = [
     "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
     "operations", "classifier", "prediction", "exported", "loading",
     "exporting", "bundle", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
-    "reported", "results", "budget", "benchmark", "report", "study", "study_file", "classic_study", "sweep", "sweep_file",
-    "doctor", "cli",
+    "reported", "results", "budget", "benchmark", "report", "studies", "doctor", "cli",
 ]  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def imported(tree: ast.AST) -> list[str]:
     """The modules of thumbnet that a file imports at run time: what stands under `if TYPE_CHECKING` is left out."""
     names = []
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+        if under_type_checking(node):
             continue
         if isinstance(node, ast.ImportFrom) and node.module == "thumbnet":
             names += [alias.name for alias in node.names]
@@ -53,6 +53,24 @@ def test_imports_go_one_way(path):
     assert wrong == []
 
 
+@pytest.mark.parametrize("package", sorted({path.parent for path in FILES} - {SOURCE}), ids=lambda path: path.name)
+def test_imports_within_a_package_go_round_in_no_circle(package):
+    inner = f"thumbnet.{'.'.join(package.relative_to(SOURCE).parts)}."
+    graph = {}
+    for path in package.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        guarded = {id(inside) for node in ast.walk(tree) if under_type_checking(node) for inside in ast.walk(node)}
+        imports = [
+            node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in guarded
+        ]
+        graph[path.stem] = {name.removeprefix(inner) for name in imports if name.startswith(inner)}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def under_type_checking(node):
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
 def test_models_know_nothing_of_training():
     for path in (SOURCE / "models").glob("*.py"):
         names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
@@ -61,6 +79,7 @@ def test_models_know_nothing_of_training():
             "thumbnet.kernels.winograd",
             "thumbnet.kernels.dense_matrix",
             "thumbnet.kernels.pool_norm_activate",
+            "thumbnet.kernels.tiles",
             "thumbnet.kernels.weight_gradient",
             "thumbnet.models.convolution",
             "thumbnet.models.initial_weights",

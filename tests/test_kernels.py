@@ -17,8 +17,9 @@ from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
 from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
+from thumbnet.kernels.tiles import tiles_allowed
 from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
-from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
+from thumbnet.kernels.weight_gradient import weight_gradient
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -235,7 +236,8 @@ def test_the_gradient_of_a_kernel_does_not_depend_on_the_number_of_threads():
 def test_a_gradient_without_memory_is_an_error_and_not_a_wrong_number():
     code = """
 import resource, torch
-from thumbnet.kernels.weight_gradient import tiles_allowed, weight_gradient
+from thumbnet.kernels.tiles import tiles_allowed
+from thumbnet.kernels.weight_gradient import weight_gradient
 assert tiles_allowed()
 x = torch.zeros(1, 16, 900, 900, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

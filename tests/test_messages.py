@@ -14,7 +14,6 @@ import pytest
 import thumbnet
 from conftest import CPU
 from thumbnet.benchmark import in_fresh_process
-from thumbnet.classic_study import classic_study
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_fashion_mnist
@@ -24,7 +23,8 @@ from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.evaluation import evaluate, open_split
 from thumbnet.recipes import recipe
 from thumbnet.runs import Run
-from thumbnet.study_file import read_study
+from thumbnet.studies.classic import classic_study
+from thumbnet.studies.study_file import read_study
 from thumbnet.training import train
 
 SOURCE, TESTS = Path(thumbnet.__file__).parent, Path(__file__).parent

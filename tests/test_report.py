@@ -13,7 +13,6 @@ from PIL import Image
 
 from browser import check_page, seen
 from conftest import CPU, thumbnet
-from thumbnet import plots
 from thumbnet.calibration import confidence_and_hits, threshold_for
 from thumbnet.cli.main import run as command_line
 from thumbnet.comparison import compare
@@ -22,11 +21,12 @@ from thumbnet.doctor import examine_dataset
 from thumbnet.doctor.page import write_doctor_page
 from thumbnet.errors import UserError
 from thumbnet.evaluation import evaluate
+from thumbnet.plots.curves import curve
 from thumbnet.recipes import recipe
 from thumbnet.report import sections, write_comparison_report, write_run_report
 from thumbnet.robustness import evaluate_robustness
 from thumbnet.runs import Run
-from thumbnet.study_file import study_of
+from thumbnet.studies.study_file import study_of
 from thumbnet.training import train
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -186,7 +186,7 @@ def test_the_page_of_a_comparison_is_whole(run, folder, tmp_path):
 
 def test_the_page_of_a_study_shows_the_original_figures_beside(tmp_path):
     from thumbnet.report import write_study_report
-    from thumbnet.study import judge_study, run_study
+    from thumbnet.studies.study import judge_study, run_study
 
     rows = [{"name": HOSTILE, "note": "noted"}, {"name": "other", "flip": False}]
     table = {"variant": rows, "seeds": 1, "fields": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 500}}
@@ -230,7 +230,7 @@ def test_a_threshold_is_chosen_on_validation_images_also_where_test_images_are_j
 
 def test_the_last_point_of_a_curve_stands_where_the_run_ended(run):
     rows = [run.metrics[0], {**run.metrics[0], "epoch": 2}]
-    figure = plots.curve("accuracy", rows, recipe("cifar10-83"))
+    figure = curve("accuracy", rows, recipe("cifar10-83"))
     assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 1.4]
 
 

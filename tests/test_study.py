@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from conftest import CPU, thumbnet
-from thumbnet.classic_study import CHANGES, REPORTED, classic_study
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
-from thumbnet.study import judge_study, looks_before, run_study, write_plan
-from thumbnet.study_file import read_study, study_of
+from thumbnet.studies.classic import CHANGES, REPORTED, classic_study
+from thumbnet.studies.study import judge_study, looks_before, run_study, write_plan
+from thumbnet.studies.study_file import read_study, study_of
 
 TINY = """
 seeds = {seeds}
@@ -46,7 +46,7 @@ def written(folder: Path, rows: str = TWO, name: str = "s.toml", seeds: int = 2)
 
 
 def test_a_file_of_the_other_command_is_told_as_such(tmp_path):
-    from thumbnet.sweep_file import read_sweep
+    from thumbnet.studies.sweep_file import read_sweep
 
     (tmp_path / "rates.toml").write_text("[search]\ncrop = [1, 2]\n")
     with pytest.raises(UserError, match=r"rates.toml is a sweep file, with a table \[search\]; type thumbnet sweep"):

@@ -13,14 +13,14 @@ from PIL import Image
 
 from conftest import CPU, ONE_THREAD
 from conftest import thumbnet as thumbnet_command
-from thumbnet import sweep as sweeping
 from thumbnet.cli.main import run as command_line
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.recipes import recipe, vary
 from thumbnet.recipes.recipe_file import write_recipe
 from thumbnet.runs import Run
-from thumbnet.sweep import (
+from thumbnet.studies import sweep as sweeping
+from thumbnet.studies.sweep import (
     Range,
     Trial,
     Trials,
@@ -31,7 +31,7 @@ from thumbnet.sweep import (
     values_by_field,
     write_sweep,
 )  # fmt: skip
-from thumbnet.sweep_file import read_sweep, sweep_of
+from thumbnet.studies.sweep_file import read_sweep, sweep_of
 from thumbnet.training import train
 
 pytest.importorskip("optuna", reason="sweeps need the extra `tune`")

@@ -363,9 +363,9 @@ def test_threads_asked_for_once_do_not_stay_when_nobody_asks():
 
 
 def test_the_training_clock_stops_before_plots_are_drawn(tiny, quick, tmp_path, monkeypatch):
-    from thumbnet import plots
+    from thumbnet.plots import curves
 
-    monkeypatch.setattr(plots, "save_run_plots", lambda run: time.sleep(3))
+    monkeypatch.setattr(curves, "save_run_plots", lambda run: time.sleep(3))
     run = train(quick, tiny, tmp_path / "run", machine=CPU)
     assert run.summary["train_seconds"] < run.summary["wall_seconds"] - 3
 

@@ -30,6 +30,7 @@ WARM_UP_SEED = 1_000_000  # added to the first seed: no campaign has as many
 WARM_UP_STEPS = 100  # of a run that is thrown away: some at every resolution, and with the stem trained or not
 MACHINE = ("processor", "gpu", "threads", "precision", "kernels")  # what the runs of a campaign must share
 VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")
+OF_A_CAMPAIGN = ("name", "seed", "validation")  # fields of a recipe that the record has elsewhere, or for each run
 HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
 
 
@@ -290,6 +291,7 @@ def summary_of_campaign(
         "dataset": dataset,
         "split": split,
         "changes": changes,
+        "fields": {name: value for name, value in vars(recipe).items() if name not in OF_A_CAMPAIGN},
         "validation": recipe.validation,
         "n": len(rows),
         "seeds": [row["seed"] for row in rows],

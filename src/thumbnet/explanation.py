@@ -172,7 +172,8 @@ def save_explanations(
     classifier: "NetworkClassifier", data: "Dataset", predictions: "Sequence[Prediction]", folder: Path
 ) -> list[Path]:
     """A PNG per prediction in `folder`, named after its file; gives their paths. Raises `UserError` where names are taken."""
-    from thumbnet.plots import explanation_figure, save
+    from thumbnet.plots.images import explanation_figure
+    from thumbnet.plots.style import save
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is taken; choose another folder for the explanations")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thumbnet.kernels.muon import has_passes, look_ahead, take_step
+from thumbnet.kernels.muon import all_have_passes, look_ahead, take_step
 from thumbnet.kernels.symmetric_product import symmetric_product
 from thumbnet.recipes.recipe import Recipe
 
@@ -135,7 +135,7 @@ def move(
     compute: torch.dtype | None,
 ) -> None:
     """A step of Nesterov SGD; for kernels D C S S made orthogonal by matrix products in `compute`, unless that is None."""
-    if compute is not None and not isinstance(rate, Tensor) and all(has_passes(p, compute) for p in parameters):
+    if compute is not None and not isinstance(rate, Tensor) and all_have_passes(parameters, buffers, compute):
         for kernel, gradient, buffer in zip(parameters, gradients, buffers, strict=True):
             move_kernel(kernel, gradient, buffer, rate, momentum, compute)
         return
@@ -159,7 +159,7 @@ def move(
 def move_kernel(
     kernel: Tensor, gradient: Tensor, buffer: Tensor, rate: float, momentum: float, compute: torch.dtype
 ) -> None:
-    """`move` for one kernel on a CPU, in C. The direction stays as long as it is: its Gram matrix and the rate are divided."""
+    """`move` for one kernel on a CPU, in C. Not the direction is divided by its norm, but its Gram matrix and the rate are."""
     direction, norm, norm_of_kernel = look_ahead(kernel, gradient, buffer, momentum, compute)
     found = nearest_orthogonal(direction, norm=norm + TINY)
     take_step(kernel, found, len(kernel) ** 0.5 / (norm_of_kernel or math.nan), rate / (norm + TINY))

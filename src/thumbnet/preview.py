@@ -10,7 +10,8 @@ from thumbnet.backend import prepare
 from thumbnet.data.batches import epoch_order
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.plots import image_grid, save
+from thumbnet.plots.images import image_grid
+from thumbnet.plots.style import save
 from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.schedule import steps_per_epoch, total_steps

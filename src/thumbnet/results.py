@@ -20,17 +20,21 @@ def folder() -> Path:
 def recorded() -> list[dict[str, Any]]:
     """Every recorded result, by file name, those of the first machine first."""
     paths = sorted(folder().rglob("*.json"), key=lambda path: (len(path.parts), path))
-    return [without_the_recipes_own(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [as_of_the_present_recipe(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
 
-def without_the_recipes_own(record: dict[str, Any]) -> dict[str, Any]:
-    """A campaign without the changes that are none any more, because the named recipe has that value itself now."""
+def as_of_the_present_recipe(record: dict[str, Any]) -> dict[str, Any]:
+    """A campaign whose `changes` are what differs from the named recipe as it is now, which may have been another then.
+
+    Older records tell of the recipe's own fields only the epochs.
+    """
     from thumbnet.recipes import RECIPES
 
     if record["kind"] != "campaign" or record["recipe"] not in RECIPES:
         return record
     own = json.loads(json.dumps(vars(RECIPES[record["recipe"]]())))
-    return record | {"changes": {name: value for name, value in record["changes"].items() if own.get(name) != value}}
+    then = record.get("fields", {"epochs": record["epochs"]}) | record["changes"]
+    return record | {"changes": {name: value for name, value in then.items() if own.get(name) != value}}
 
 
 def recorded_for(recipe: str) -> list[str]:

@@ -116,7 +116,9 @@ def train(
                 assert data.validation is not None
                 keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
             if plots:
-                from thumbnet.plots import save_run_plots  # here, since matplotlib takes most of a second to import
+                from thumbnet.plots.curves import (
+                    save_run_plots,  # here, since matplotlib takes most of a second to import
+                )
 
                 save_run_plots(run)
             run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})

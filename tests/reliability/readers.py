@@ -28,7 +28,7 @@ from thumbnet.predictions import Predictions, load_predictions
 from thumbnet.recipes import recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs import Run
-from thumbnet.study_file import read_study
+from thumbnet.studies.study_file import read_study
 
 OWNER = "0123456789abcdef"
 PIXELS = np.arange(4 * 3072, dtype=np.int64).reshape(4, 3072).astype(np.uint8)

@@ -137,7 +137,7 @@ PLACES = {  # where in a run, and the exit code: nothing is left to resume once 
     "an update": ("thumbnet.optimize", "Muon.step", 5),
     "evaluation": ("thumbnet.training", "predict_logits", 1),
     "saving": ("thumbnet.runs", "save_checkpoint", 3),
-    "drawing": ("thumbnet.plots", "save_run_plots", 1),
+    "drawing": ("thumbnet.plots.curves", "save_run_plots", 1),
 }
 
 

@@ -21,8 +21,8 @@ from thumbnet.errors import UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.locks import locked
 from thumbnet.runs import Run
-from thumbnet.study import run_study, write_plan
-from thumbnet.study_file import study_of
+from thumbnet.studies.study import run_study, write_plan
+from thumbnet.studies.study_file import study_of
 
 
 def at_once(folder):

@@ -53,7 +53,8 @@ def compare(
 
         write_text(csv, as_csv(found))
     if plot:
-        from thumbnet.plots import comparison_figure, save
+        from thumbnet.plots.groups import comparison_figure
+        from thumbnet.plots.style import save
 
         save(comparison_figure(found, {str(run.path): run.metrics for run in opened}), plot)
     if report:

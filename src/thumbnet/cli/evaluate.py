@@ -143,7 +143,8 @@ def write_predictions(predictions: "Predictions", path: Path, run: "Run") -> Non
 def write_confusion(scores: "Scores", path: Path) -> None:
     """Counts as CSV with the classes in the first row and column, the same in parts of the class's images below, or a picture."""
     if path.suffix.lower() == ".png":
-        from thumbnet.plots import confusion_figure, save
+        from thumbnet.plots.judging import confusion_figure
+        from thumbnet.plots.style import save
 
         save(confusion_figure(scores), path)
         return

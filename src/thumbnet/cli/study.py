@@ -10,7 +10,7 @@ from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
-    from thumbnet.study import Study
+    from thumbnet.studies.study import Study
 
 
 @described
@@ -63,7 +63,7 @@ def study(
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.report import write_study_report
-    from thumbnet.study import judge_study, looks_before, run_study, write_study
+    from thumbnet.studies.study import judge_study, looks_before, run_study, write_study
 
     with reporter_for_terminal() as reporter:
         on = Machine(**given(machine))
@@ -80,8 +80,8 @@ def study(
 
 def study_named(name: str, scale: float | None, seeds: int | None, only: str | None) -> "Study":
     """The study of a file, or the report's."""
-    from thumbnet.classic_study import classic_study
-    from thumbnet.study_file import read_study
+    from thumbnet.studies.classic import classic_study
+    from thumbnet.studies.study_file import read_study
 
     options = {"--scale": scale, "--only": only}
     if name == "classic":
@@ -116,7 +116,7 @@ def estimated(study: "Study", data_dir: Path | None, machine: dict[str, Any]) ->
     """Seconds of one run of each variant, or why they are not known."""
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.study import estimated_seconds
+    from thumbnet.studies.study import estimated_seconds
 
     with reporter_for_terminal() as reporter:
         reporter.say("timing a few steps of each variant")

@@ -11,7 +11,7 @@ from thumbnet.words import counted, duration
 if TYPE_CHECKING:
     from thumbnet.comparison import Comparison
     from thumbnet.machine import Machine
-    from thumbnet.sweep import Found, Sweep
+    from thumbnet.studies.sweep import Found, Sweep
 
 
 @described
@@ -50,8 +50,8 @@ def sweep(
     check_positive(jobs=jobs, trials=trials, seeds=seeds)
     from thumbnet.machine import Machine
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.sweep import at_work, run_sweep
-    from thumbnet.sweep_file import read_sweep
+    from thumbnet.studies.sweep import at_work, run_sweep
+    from thumbnet.studies.sweep_file import read_sweep
 
     if not file.is_file():
         raise UserError(f"there is no sweep file {file}; give a TOML file with a table [search]")
@@ -77,7 +77,7 @@ def sweep(
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:
     """How many runs, and their seconds by the recipe as it is; the reason where they cannot be told."""
     from thumbnet.cells import Variant
-    from thumbnet.study import Study, estimated_seconds
+    from thumbnet.studies.study import Study, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds
     study = Study(sweep.name, (Variant("baseline", sweep.dataset, sweep.recipe),), seeds=(0,))
@@ -95,10 +95,11 @@ def cost_line(sweep: "Sweep", runs: int, seconds: float | str) -> str:
 
 def on_fresh_seeds(sweep: "Sweep", found: "Found", folder: Path, options: dict[str, Any]) -> "Comparison | None":
     """The best and the recipe as it is on fresh seeds, with their page; None where they are the same."""
-    from thumbnet.plots import save, sweep_figure
+    from thumbnet.plots.groups import sweep_figure
+    from thumbnet.plots.style import save
     from thumbnet.report import write_study_report
-    from thumbnet.study import judge_study, looks_before, run_study, write_study
-    from thumbnet.sweep import Range, changed_fields, looked_at_before, place_of, values_by_field, write_sweep
+    from thumbnet.studies.study import judge_study, looks_before, run_study, write_study
+    from thumbnet.studies.sweep import Range, changed_fields, looked_at_before, place_of, values_by_field, write_sweep
 
     known = [row.number for row in found.trials if row.value is not None]
     ranges = {name: (it.low, it.high, it.log) for name, it in sweep.space.items() if isinstance(it, Range)}
@@ -119,7 +120,7 @@ def on_fresh_seeds(sweep: "Sweep", found: "Found", folder: Path, options: dict[s
 def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> list[str]:
     """The best, what mattered, and what may be said of it."""
     from thumbnet.cli.compare import lines
-    from thumbnet.sweep import changed_fields, in_words, shown
+    from thumbnet.studies.sweep import changed_fields, in_words, shown
 
     assert found.best.value is not None
     failed = sum(row.value is None for row in found.trials)
@@ -137,7 +138,7 @@ def outcome(sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> 
 
 def outcome_as_object(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> dict[str, Any]:
     """The same for programs."""
-    from thumbnet.sweep import changed_fields, looked_at_before
+    from thumbnet.studies.sweep import changed_fields, looked_at_before
 
     best = {"trial": found.best.number, "value": found.best.value, "changes": changed_fields(sweep, found)}
     fresh = {"fresh_seeds": comparison and comparison.to_dict(), "looked_at_before": looked_at_before(folder, found)}
@@ -154,7 +155,7 @@ def is_better(comparison: "Comparison") -> bool:
 
 def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison | None") -> list[str]:
     """Where what was made lies."""
-    from thumbnet.sweep import looked_at_before, place_of
+    from thumbnet.studies.sweep import looked_at_before, place_of
 
     shown = "" if comparison and is_better(comparison) else ", not shown to be better"
     command = f"thumbnet train {shlex.quote(sweep.dataset)} --config {shlex.quote(str(folder / 'best.toml'))}"

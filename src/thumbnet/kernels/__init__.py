@@ -1,1 +1,1 @@
-"""Parts of a network computed by a few lines of C where that was measured to pay; each has its plain twin in torch."""
+"""Parts of networks and of their training in C or Triton, where that was measured to pay; each has a plain twin in torch."""

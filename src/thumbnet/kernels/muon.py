@@ -6,6 +6,7 @@ operations need a dozen.
 # Shapes: D filters, C S S their inputs.
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,12 +15,17 @@ from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
 
-def has_passes(kernel: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the C can take it, with directions in `dtype`."""
-    if torch.compiler.is_compiling() or kernel.device.type != "cpu":
+def has_passes(kernel: Tensor, buffer: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the C can take a kernel and the sum of its gradients, with directions in `dtype`."""
+    if torch.compiler.is_compiling() or kernel.numel() == 0:
         return False
-    fits = kernel.dtype == torch.float32 and kernel.is_contiguous() and kernel.numel() > 0
+    fits = all(x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() for x in (kernel, buffer))
     return fits and library(dtype) is not None
+
+
+def all_have_passes(kernels: Sequence[Tensor], buffers: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Whether it can take all of them."""
+    return all(has_passes(*pair, dtype) for pair in zip(kernels, buffers, strict=True))
 
 
 def look_ahead(
@@ -28,11 +34,11 @@ def look_ahead(
     """Moves the buffer and gives the direction one step ahead, D x C S S in `dtype`, with its norm and the kernel's."""
     rows, columns = len(kernel), kernel.numel() // len(kernel)
     direction, squares = torch.empty(rows, columns, dtype=dtype), torch.empty(2, rows)
-    call("look_ahead", dtype, kernel, gradient.contiguous(), buffer, direction, squares, momentum, rows, columns)
+    call("look_ahead", dtype, kernel, gradient.contiguous(), buffer, direction, squares, float(momentum), rows, columns)
     of_direction, of_kernel = squares.sum(1, dtype=torch.float64).tolist()
     return direction, math.sqrt(of_direction), math.sqrt(of_kernel)
 
 
 def take_step(kernel: Tensor, direction: Tensor, scale: float, rate: float) -> None:
     """kernel = scale * kernel - rate * direction, in place."""
-    call("take_step", direction.dtype, kernel, direction.contiguous(), scale, rate, kernel.numel())
+    call("take_step", direction.dtype, kernel, direction.contiguous(), scale, rate, *direction.shape)

@@ -21,6 +21,7 @@ static void turn_rows(const bf16 *from, bf16 *turned, long columns) {
 // 32 rows of A times 32 rows of B, which are turned -> 32 x 32 floats.
 static void multiply(const bf16 *a, const bf16 *turned, float *sums, long columns) {
   const long line = columns * (long)sizeof(bf16), steps = columns / BLOCK, of_tile = BLOCK * sizeof(bf16);
+  __asm__ volatile("" ::: "memory");  // gcc does not know that a tile is loaded from memory: what was stored is to be there
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -39,7 +40,7 @@ static void multiply(const bf16 *a, const bf16 *turned, float *sums, long column
   _tile_stored(1, sums + 16, BLOCK * sizeof(float));
   _tile_stored(2, sums + 16 * BLOCK, BLOCK * sizeof(float));
   _tile_stored(3, sums + 16 * BLOCK + 16, BLOCK * sizeof(float));
-  __asm__ volatile("" ::: "memory");  // gcc does not know that a tile is stored to memory
+  __asm__ volatile("" ::: "memory");  // nor that it is stored there
 }
 
 // 32 x 32 numbers, turned.
@@ -73,6 +74,9 @@ static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, flo
     if (i == j) values[p] += gamma;
     for (long q = 0; q < BLOCK; q++) block[p * BLOCK + q] = narrow(values[q]);
   }
+  if (i == j)  // on the diagonal, half of the block is mirrored within it
+    for (long p = 0; p < BLOCK; p++)
+      for (long q = 0; q < p; q++) block[p * BLOCK + q] = block[q * BLOCK + p];
   mirror(block, mirrored);
   for (long p = 0; p < BLOCK; p++) {
     memcpy(result + (i * BLOCK + p) * row + j * BLOCK, block + p * BLOCK, BLOCK * sizeof(bf16));
@@ -80,12 +84,12 @@ static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, flo
   }
 }
 
-// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. `turned` has room for
-// 32 rows of B for each thread.
+// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. `turned` has room
+// for 32 rows of B for each thread.
 void symmetric_product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta,
                        double gamma, long rows, long columns, long threads) {
   long blocks = rows / BLOCK;
-#pragma omp parallel num_threads(smaller(threads, blocks))
+#pragma omp parallel num_threads(threads)
   {
     struct tiles before = set_up_tiles();
     bf16 *mine = turned + omp_get_thread_num() * BLOCK * columns;

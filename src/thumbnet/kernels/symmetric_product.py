@@ -1,7 +1,8 @@
 """A B' of two matrices whose product is known to be symmetric: half of the arithmetic is enough.
 
 So is a Gram matrix, and so are products of polynomials of one symmetric matrix, of which the iteration of Newton and Schulz in
-optimize.py consists. In C (symmetric_product.c) they take a half to a tenth of oneDNN's time; docs/findings.md has the sizes.
+optimize.py consists. In C (symmetric_product.c) they take a third to three quarters of oneDNN's time; docs/findings.md has
+the sizes.
 """
 # Shapes: R rows, K columns.
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thumbnet.kernels.call import call
-from thumbnet.kernels.weight_gradient import tiles_allowed
+from thumbnet.kernels.tiles import tiles_allowed
 
 BLOCK = 32  # sides that the C takes are multiples of it
 
@@ -19,9 +20,10 @@ def symmetric_product(
     a: Tensor, b: Tensor, *, alpha: float = 1.0, added: Tensor | None = None, beta: float = 0.0, gamma: float = 0.0
 ) -> Tensor:
     """alpha A B' + beta `added` + gamma I, R R, of A and B, both R x K, where A B' is symmetric; `added` R R is symmetric too."""
-    fits = a.device.type == "cpu" and a.dtype == torch.bfloat16 and min(a.shape) > 0 and tiles_allowed()
-    if not fits or torch.compiler.is_compiling():
+    fits = a.device.type == "cpu" and a.dtype == b.dtype == torch.bfloat16 and a.numel() > 0
+    if torch.compiler.is_compiling() or not fits or not tiles_allowed():
         return plain(a, b, alpha, added, beta, gamma)
+    assert a.shape == b.shape and (added is None or added.dtype == a.dtype)
     size, (rows, columns) = len(a), (-(-side // BLOCK) * BLOCK for side in a.shape)
     a, b = filled_up(a, rows, columns), filled_up(b, rows, columns)
     if added is not None:

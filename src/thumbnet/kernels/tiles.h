@@ -1,4 +1,4 @@
-// The tile registers of Intel AMX, where the processor and the numbers are such: then TILES is defined.
+// The tile registers of Intel AMX. TILES is defined where the processor has them and numbers are bf16.
 //
 // A tile register holds 16 rows of 64 bytes, and one instruction multiplies 16 x 32 by 32 x 16 numbers, the second operand with
 // its rows in pairs.
@@ -31,18 +31,19 @@ INLINE struct tiles set_up_tiles(void) {
   for (int i = 0; i < 8; i++) layout.bytes[i] = 64, layout.rows[i] = 16;
   memset(&before, 0, sizeof(before));
   _tile_storeconfig(&before);
-  __asm__ volatile("" : "+m"(before));  // gcc takes it for eight bytes
+  __asm__ volatile("" : "+m"(before), "+m"(layout));  // gcc takes either for eight bytes
   _tile_loadconfig(&layout);
   return before;
 }
 
 // Should somebody have had tiles set up, they are found as they were.
 INLINE void leave_tiles(const struct tiles *before) {
+  __asm__ volatile("" ::"m"(*before));
   if (before->palette) _tile_loadconfig(before);
   else _tile_release();
 }
 
-// 16 rows of 16 pairs of bf16, turned.
+// 16 rows of 16 pairs of bf16, turned; the tile begins at a multiple of 64 bytes.
 INLINE void turn(__m512i *rows, bf16 *tile) {
   __m512i a[16], b[16];
   for (int i = 0; i < 16; i += 2) {

@@ -1,7 +1,8 @@
 // The gradient of a convolution's kernel in the tile registers of Intel AMX; see weight_gradient.py.
 //
-// It is a matrix product over pixels: for each tap, output channels x pixels times pixels x input channels. Pixels are counted through images with zeros around them ("places"), so that a tap is
-// a number of places between the two operands and one long sum runs through several images.
+// It is a matrix product over pixels: for each tap, output channels x pixels times pixels x input channels. Pixels are counted
+// through images with zeros around them ("places"), so that a tap is a number of places between the two operands and one long
+// sum runs through several images.
 //
 // Channels are taken 32 at a time, in the order in which the processor interleaves two vectors, and put right at the end.
 // The sums do not depend on the number of threads.
@@ -11,13 +12,10 @@
 #ifdef TILES
 
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum {
   RANGE = 4,                 // blocks of output channels that one unit of work takes
   PLACES = 2048,             // of a chunk: then what a thread works on stays in its second cache
-  ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_TILES = 18,  // linux/arch/x86/include/uapi/asm/prctl.h
 };
 
 struct convolution {
@@ -200,19 +198,6 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, float *sums, float *re
     free(s.outputs), free(s.turned), free(s.inputs), free(s.pairs);
   }
   return failed;
-}
-
-// 1 where the system lets this process use the tile registers.
-long tiles_allowed(long threads) {
-  (void)threads;
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILES) == 0;
-}
-
-#else
-
-long tiles_allowed(long threads) {
-  (void)threads;
-  return 0;
 }
 
 #endif

@@ -5,14 +5,11 @@ one sum runs over the pixels of many images; measured 1.1 to 8 times faster, doc
 """
 # Shapes: B batch, C channels in, D channels out, S side of the kernel, H and W height and width, ' those of the output.
 
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from thumbnet.kernels.call import call
-from thumbnet.kernels.library import library
+from thumbnet.kernels.tiles import tiles_allowed
 
 RANGE = 128  # output channels of one unit of the C's work
 FEWEST_PLACES = 4096  # pixels that are worth sums of their own, where two units are there without
@@ -44,19 +41,3 @@ def plain(x: Tensor, gradient: Tensor, side: int, padding: int) -> Tensor:
         gradient, x, kernel, None, same, [padding] * 2, same, False, none, 1, [False, True, False]
     )
     return found.float().contiguous()  # type: ignore[no-any-return]
-
-
-@cache
-def has_tiles() -> bool:
-    """Whether the processor multiplies tiles of bf16 (Intel AMX)."""
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # younger than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16"))
-
-
-@cache
-def tiles_allowed() -> bool:
-    """Whether system and compiler too let this process use the tiles."""
-    compiled = library(torch.bfloat16)
-    return has_tiles() and compiled is not None and bool(compiled.tiles_allowed(1))

@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thumbnet.kernels.dense_matrix import dense_matrix
-from thumbnet.kernels.weight_gradient import has_tiles, tiles_allowed, weight_gradient
+from thumbnet.kernels.tiles import has_tiles, tiles_allowed
+from thumbnet.kernels.weight_gradient import weight_gradient
 from thumbnet.kernels.winograd import Winograd, pays
 
 LARGEST_DENSE_SIDE = 2  # from 3x3 maps on, a dense layer does more multiplications than the convolution

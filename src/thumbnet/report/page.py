@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from thumbnet import plots
 from thumbnet.claims import cells, metric_in_words
 from thumbnet.comparison import Comparison
 from thumbnet.files import write_text
+from thumbnet.plots import curves, groups
 from thumbnet.recipes import as_typed, changes_of, title_of
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
@@ -21,7 +21,7 @@ from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.cells import Cell
-    from thumbnet.study import Study
+    from thumbnet.studies.study import Study
 
 
 def write_run_report(run: Run, path: Path | None = None) -> Path:
@@ -90,7 +90,7 @@ def write_study_report(
         if cell.variant.name not in seen and cell.variant.stated:
             seen.add(cell.variant.name)
             top5 = len(run.classes) >= 100
-            figure = plots.classic_figure(run.metrics, top5=top5)
+            figure = curves.classic_figure(run.metrics, top5=top5)
             alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
             figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt)})
     page = render(
@@ -158,12 +158,12 @@ def comparison_part(comparison: Comparison, metrics: dict[str, Any], notes: dict
         "metric": metric_in_words(comparison.metric),
         "rows": rows,
         "noted": bool(notes),
-        "curves": as_svg(plots.epochs_figure(comparison, metrics), "Validation by epoch of each group."),
+        "curves": as_svg(groups.epochs_figure(comparison, metrics), "Validation by epoch of each group."),
         "ends": as_svg(
-            plots.ends_figure(comparison), f"Final {metric_in_words(comparison.metric)} of each group: {means}."
+            groups.ends_figure(comparison), f"Final {metric_in_words(comparison.metric)} of each group: {means}."
         ),
         "beside": [],
-        "effects": effects and as_svg(plots.effects_figure(effects, comparison.metric), effects_in_words(effects)),
+        "effects": effects and as_svg(groups.effects_figure(effects, comparison.metric), effects_in_words(effects)),
     }
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from thumbnet.plots import letters_may_be_missing, overlaid
+from thumbnet.plots.images import overlaid
+from thumbnet.plots.style import letters_may_be_missing
 
 SVG: Any = {"svg.hashsalt": "thumbnet", "font.size": 10}  # the salt makes equal figures equal files
 

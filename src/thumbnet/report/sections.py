@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thumbnet import plots
 from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
@@ -17,7 +16,9 @@ from thumbnet.evaluation import Scores, score_predictions
 from thumbnet.explanation import SEARCHED, Explanation, explain
 from thumbnet.files import first_line
 from thumbnet.operations import training_flops
-from thumbnet.plots import occlusion_overlay
+from thumbnet.plots import judging
+from thumbnet.plots.curves import curve
+from thumbnet.plots.images import occlusion_overlay
 from thumbnet.prediction import load_run
 from thumbnet.predictions import Predictions
 from thumbnet.recipes import as_typed, base_of, title_of
@@ -113,7 +114,7 @@ def curves(run: Run) -> list[Picture]:
         "loss": f"Loss over {over}; training ends at {last['train_loss']:.4f}.",
         "learning rate": f"Learning rate over {over}.",
     }
-    return [as_svg(plots.curve(what, rows, run.recipe), alt) for what, alt in alts.items()]
+    return [as_svg(curve(what, rows, run.recipe), alt) for what, alt in alts.items()]
 
 
 def confusion(scores: Scores) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def confusion(scores: Scores) -> dict[str, Any]:
     first = f" Most often {pairs[0][0]} is taken for {pairs[0][1]}, {pairs[0][2]} times." if pairs else ""
     alt = f"Confusion matrix of {len(scores.classes)} classes on {counted(scores.images, f'{scores.split} image')}.{first}"
     rows = [(shortened(name), shortened(other), f"{count:,}", f"{part:.1%}") for name, other, count, part in pairs]
-    return {"figure": as_svg(plots.confusion_figure(scores), alt), "pairs": rows}
+    return {"figure": as_svg(judging.confusion_figure(scores), alt), "pairs": rows}
 
 
 def class_rows(scores: Scores) -> list[dict[str, str]]:
@@ -160,8 +161,8 @@ def calibration(found: Judged) -> dict[str, Any]:
     logits, labels = found.predictions.logits.double(), found.predictions.labels
     before = confidence_and_hits(logits, labels)
     after = confidence_and_hits(logits / measured.temperature, labels)
-    diagram = plots.reliability_figure(reliability(*before), reliability(*after), measured.temperature)
-    risk = plots.risk_figure(*risk_coverage(*after))
+    diagram = judging.reliability_figure(reliability(*before), reliability(*after), measured.temperature)
+    risk = judging.risk_figure(*risk_coverage(*after))
     return {
         "measured": measured,
         "same_images": found.predictions.split == "validation" and measured.temperature != 1,
@@ -211,7 +212,7 @@ def robustness(run: Run) -> dict[str, Any] | None:
     return {
         "measured": measured,
         "width": f"{50 * (high - low):.1f}",
-        "figure": as_svg(plots.robustness_figure(measured), alt),
+        "figure": as_svg(judging.robustness_figure(measured), alt),
     }
 
 

@@ -39,7 +39,7 @@ from thumbnet.recipes.recipe import Recipe, differences, without_idle
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs import Run
 from thumbnet.signals import StopSignals
-from thumbnet.study import Study, refuse_taken
+from thumbnet.studies.study import Study, refuse_taken
 from thumbnet.words import counted
 
 SEED = 0  # of every trial: they differ in what is searched alone. Fresh seeds count from 1.

@@ -9,8 +9,8 @@ from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import NEEDS, check_effects, checked
-from thumbnet.study_file import check_folder_name, metric_of
-from thumbnet.sweep import FIELDS, SEED, Range, Space, Sweep
+from thumbnet.studies.study_file import check_folder_name, metric_of
+from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
 
 KEYS = ("name", "dataset", "recipe", "trials", "seeds", "metric", "fields", "search")
 # Fields that the sweep itself sets, that change what is measured, or that trials do not use.

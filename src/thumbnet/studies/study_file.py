@@ -13,7 +13,7 @@ from thumbnet.files import read_toml
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import check_effects
-from thumbnet.study import Study
+from thumbnet.studies.study import Study
 
 KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen

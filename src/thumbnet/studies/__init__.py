@@ -1,0 +1,1 @@
+"""Studies and sweeps: many runs planned, carried out, resumed and judged."""
