@@ -128,10 +128,11 @@ def test_a_number_of_views_that_there_is_not_is_refused(finished, tiny):
         evaluate(finished, data=tiny, views=3)
 
 
-def test_a_recipe_file_with_a_number_beyond_all_floats_is_refused(tmp_path):
+@pytest.mark.parametrize("field", ["learning_rate", "batch_size"])  # a number, a whole number
+def test_a_recipe_file_with_a_number_beyond_all_floats_is_refused(tmp_path, field):
     path = tmp_path / "study.toml"
-    path.write_text("[grid]\nlearning_rate = [" + "9" * 400 + "]")
-    with pytest.raises(UserError, match="learning_rate has 400 digits; give a smaller number"):
+    path.write_text(f"[grid]\n{field} = [" + "9" * 400 + "]")
+    with pytest.raises(UserError, match=f"{field} has 400 digits; give a smaller number"):
         read_study(path)
 
 

@@ -241,6 +241,7 @@ def number_of_type(kind: Any, field: "dataclasses.Field[Any]", value: Any) -> in
     if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value % 1 != 0):
         raise UserError(f"{field.name} is {value!r}; give {'a whole number' if kind is int else 'a number'}")
     try:
+        float(value)  # whole numbers too: no range here goes beyond
         return kind(value)
     except OverflowError:
         raise UserError(f"{field.name} has {len(str(value))} digits; give a smaller number") from None
