@@ -1,5 +1,6 @@
 """The pages: complete, true to the run, safe for any name, and whole in a real browser at three widths."""
 
+import html
 import json
 import re
 import shutil
@@ -138,6 +139,14 @@ def test_test_images_that_are_gone_or_others_are_not_shown_as_those_that_were_me
     assert "the data have changed since the predictions were made" in write_run_report(run).read_text()
     shutil.rmtree(tmp_path / "set" / "test")
     assert "the data have changed since the predictions were made" in write_run_report(run).read_text()
+
+
+def test_commands_on_the_page_can_be_pasted_whatever_the_folder_is_called(run, tmp_path):
+    place = tmp_path / "my runs" / "$one"
+    shutil.copytree(run.path, place)
+    (place / "robustness.json").unlink()
+    page = html.unescape(write_run_report(Run.open(place)).read_text())
+    assert f"thumbnet evaluate '{place}' --robustness" in page and f"thumbnet evaluate {place}" not in page
 
 
 def test_a_class_never_predicted_has_a_dash_and_the_reason(run, tmp_path):

@@ -1,5 +1,6 @@
 """From runs to a page: gathers the sections and fills the templates."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -181,6 +182,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["as_a_word"] = lambda path: shlex.quote(str(path))
     made = {"version": version("thumbnet"), "day": datetime.now(UTC).date().isoformat()}
     return environment.get_template(template).render(**made, **values)
 
