@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -136,6 +137,22 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
     for seed in (5, 6):
         summary = json.loads((folder / "here" / f"general-s{seed}" / "summary.json").read_text())
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
+
+
+def test_the_record_of_another_campaign_is_not_lost(fresh):
+    folder, made = fresh
+    for key, words in (("changes", ["--jitter", "0.1"]), ("split", ["--split", "validation"])):
+        refused = thumbnet(*SMALL, *words, "--runs", "more", "--out", "results", cwd=folder)
+        said = f"results/general.json holds a campaign with other {key}, which would be lost; give another --out"
+        assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
+    assert json.loads((folder / "results" / "general.json").read_text()) == made
+
+
+def test_a_replaced_record_is_told(fresh, tmp_path):
+    folder, _ = fresh
+    shutil.copytree(folder / "results", tmp_path / "results")
+    again = thumbnet(*SMALL, "--resume", "--runs", folder / "here", "--out", "results", cwd=tmp_path)
+    assert again.returncode == 0 and "results/general.json is replaced; it had 2 seeds" in again.stderr
 
 
 def test_measured_runs_can_be_compared_and_reported_without_another_look_at_the_test_set(fresh):

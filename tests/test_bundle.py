@@ -72,8 +72,31 @@ def test_the_program_runs_by_itself(folder, tmp_path):
     name, alone = done.stdout.splitlines()
     [expected] = load(folder / "model.onnx").predict([tmp_path / "grey.png"])
     assert name.startswith(f"{tmp_path / 'grey.png'}  {expected}  ") and alone == "False"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    mixed = [sys.executable, folder / "classify.py", "gone.png", "broken.png", "grey.png"]
+    done = subprocess.run(mixed, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout.startswith(f"grey.png  {expected}  ")
+    gone, broken = done.stderr.splitlines()
+    assert gone.startswith("gone.png cannot be read: ") and broken.startswith("broken.png cannot be read: ")
     silent = subprocess.run([sys.executable, folder / "classify.py"], capture_output=True, text=True)
     assert silent.returncode == 1 and "python classify.py photo.png" in silent.stderr
+
+
+def test_the_folder_is_used_by_its_name_without_torch(folder, run, tmp_path):
+    Image.new("L", (40, 30), 200).save(tmp_path / "grey.png")
+    words = ["predict", str(folder), str(tmp_path / "grey.png")]
+    code = f"import sys; from thumbnet.cli.main import run; run({words!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    named, loaded = done.stdout.splitlines()
+    assert load(folder).predict([tmp_path / "grey.png"])[0] in named and loaded == "False"
+    with pytest.raises(UserError, match="it holds an exported file: name the run folder that it was made from"):
+        evaluate(str(folder))
+
+
+def test_a_run_with_an_exported_file_in_it_stays_a_run(tiny, quick, tmp_path):
+    run = train(quick, tiny, tmp_path / "run", machine=CPU, plots=False)
+    export(run, run.path / "model.onnx", data=tiny)
+    assert repr(load(run.path)).startswith("Classifier(10 classes, images of 28 x 28, cpu")
 
 
 def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from conftest import CPU, thumbnet
+from thumbnet.cells import start_up_seconds
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
 from thumbnet.studies.classic import CHANGES, REPORTED, classic_study
-from thumbnet.studies.study import judge_study, looks_before, run_study, write_plan
+from thumbnet.studies.study import estimated_seconds, judge_study, looks_before, run_study, write_plan
 from thumbnet.studies.study_file import read_study, study_of
 
 TINY = """
@@ -272,6 +273,14 @@ def test_planning_trains_nothing(tmp_path):
     assert re.search(r"smooth .*, about [\d:]+( s)? a run", result.stdout)
     assert re.search(r"about [\d:]+( s)? on this machine for 4 runs, one at a time\n", result.stdout)
     assert os.listdir(tmp_path) == ["s.toml"]
+
+
+def test_the_start_of_its_process_counts_for_each_run(tmp_path, monkeypatch):
+    written(tmp_path)
+    monkeypatch.setattr("thumbnet.studies.study.start_up_seconds", lambda: 1_000.0)
+    seconds = estimated_seconds(read_study(tmp_path / "s.toml"), machine=CPU)
+    assert seconds.keys() == {"plain", "smooth"} and all(1_000 < value < 1_500 for value in seconds.values())
+    assert 0.1 < start_up_seconds() < 60
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,15 @@ def test_without_validation_nothing_is_measured_and_all_images_train(tiny, quick
     assert (run.path / "plots" / "curves.png").stat().st_size > 10_000
 
 
+def test_names_stand_for_recipe_and_data(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "named_recipe", lambda name: {"mine": vary(quick, epochs=0.05)}[name])
+    run = train("mine", "fashion-mini", tmp_path / "run", machine=CPU, plots=False)
+    assert run.data["name"] == "fashion-mini" and run.recipe.epochs == 0.05
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="unknown recipe 'genral'; did you mean 'general'"):
+        train("genral", "fashion-mini", tmp_path / "none")
+
+
 def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tiny, tmp_path):
     wild = vary(PLAIN, learning_rate=1e30, warmup=0, momentum=0, epochs=2, batch_size=32)
     with pytest.raises(

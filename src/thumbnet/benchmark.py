@@ -90,13 +90,23 @@ def run_campaign(
 
 
 def measured_campaign(
-    name: str, dataset: str, seeds: Sequence[int], *, out: Path | None = None, **options: Any
+    name: str,
+    dataset: str,
+    seeds: Sequence[int],
+    *,
+    out: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given."""
+    """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given.
+
+    Raises `UserError` before anything is trained where the record of another campaign is there.
+    """
     from thumbnet.data.datasets import load_dataset
     from thumbnet.operations import convolution_ceiling, training_flops
 
-    record = run_campaign(name, dataset, seeds, **options)
+    before = None if out is None else record_before(out / f"{name}.json", dataset, options)
+    record = run_campaign(name, dataset, seeds, tell=tell, **options)
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
     flops = training_flops(recipe, data)
@@ -111,7 +121,21 @@ def measured_campaign(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{name}.json", record)
+        if before:
+            tell(f"{out / f'{name}.json'} is replaced; it had {counted(before['n'], 'seed')}")
     return record
+
+
+def record_before(path: Path, dataset: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """The record that a campaign will replace, or None. Raises `UserError` where it is of another one, which would be lost."""
+    if not path.is_file():
+        return None
+    before = read_json(path, {"dataset": str, "split": str, "changes": dict, "n": int})
+    changes = json.loads(json.dumps(options.get("changes") or {}))
+    for key, value in {"dataset": dataset, "split": options.get("split", "test"), "changes": changes}.items():
+        if before[key] != value:
+            raise UserError(f"{path} holds a campaign with other {key}, which would be lost; give another --out")
+    return before
 
 
 def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:

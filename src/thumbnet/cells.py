@@ -150,6 +150,13 @@ def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":
     return load_dataset(name, validation=0)
 
 
+def start_up_seconds() -> float:
+    """What the process of a cell takes before it trains: a fresh one that imports what training does."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import thumbnet.training"], stdin=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began
+
+
 def seconds_of_run(recipe: Recipe, data: "Dataset", backend: "Backend") -> float:
     """What a run of the recipe takes, by three of its steps."""
     from thumbnet.timing import step_seconds, training_seconds

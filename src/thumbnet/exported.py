@@ -19,6 +19,7 @@ from thumbnet.words import counted
 
 FORMAT = 1  # of `Facts`; a reader refuses what it does not know
 KEY = "thumbnet"  # under which the file's own metadata hold `Facts`
+MODEL = "model.onnx"  # in a folder to hand on, see bundle/
 IMAGES, PROBABILITIES = "images", "probabilities"  # uint8 N H W C in, float32 N K out
 NEEDED = "pip install 'thumbnet[export]' (in a clone: pip install -e '.[export]')"
 LARGEST_FILE = 2**31  # bytes; protobuf's own limit
@@ -49,9 +50,13 @@ FACTS: Fields = {
 }  # fmt: skip
 
 
-def is_exported(path: str | Path) -> bool:
-    """Whether this names an exported file, by its ending."""
-    return Path(path).suffix.lower() == ".onnx"
+def exported_file(path: str | Path) -> Path | None:
+    """The exported file that is named: by its ending, or as the folder to hand on that it lies in. None where it is a run."""
+    path = Path(path)
+    if path.suffix.lower() == ".onnx":
+        return path
+    inside = path / MODEL  # or beside the recipe of a run, which was exported into its own folder
+    return inside if inside.is_file() and not (path / "recipe.toml").exists() else None
 
 
 class ExportedClassifier(Classifier):

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from thumbnet.classifier import Classifier
-from thumbnet.exported import is_exported, load_exported
+from thumbnet.exported import exported_file, load_exported
 from thumbnet.machine import Machine
 from thumbnet.runs import Run
 
 
 def load(run: "Run | str | Path", *, machine: Machine | None = None) -> Classifier:
-    """The classifier of a finished run, or of a file FILE.onnx that `export` wrote.
+    """The classifier of a finished run, or of a file FILE.onnx or a folder that `export` wrote.
 
     Raises `UserError` where there is none, or the run is unfinished.
     """
-    if not isinstance(run, Run) and is_exported(run):
-        return load_exported(run, machine=machine)
+    if not isinstance(run, Run) and (file := exported_file(run)):
+        return load_exported(file, machine=machine)
     from thumbnet.prediction import load_run
 
     return load_run(run if isinstance(run, Run) else Run.open(run), machine=machine)

@@ -430,9 +430,11 @@ class Run:
 
 
 def hint_below(path: Path) -> str:
-    """The newest finished run below, where the folder above was named: `; there is runs/fashion-mini/general/...`."""
+    """What is in the folder instead: the newest finished run below it, or an exported file."""
     below = [file for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/summary.json")]
-    return f"; there is {max(below, key=lambda file: file.stat().st_mtime).parent}" if below else ""
+    if below:
+        return f"; there is {max(below, key=lambda file: file.stat().st_mtime).parent}"
+    return "; it holds an exported file: name the run folder that it was made from" if any(path.glob("*.onnx")) else ""
 
 
 def check_data_record(data: dict[str, Any], path: Path) -> None:

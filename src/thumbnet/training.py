@@ -24,6 +24,7 @@ from thumbnet.backend import (
     prepare,
 )
 from thumbnet.data.batches import Split, epoch_order
+from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.graphs import RecordedUpdate, Recordings, Update
@@ -35,6 +36,7 @@ from thumbnet.optimize import l2_penalty, set_learning_rate
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import fitted_to, title_of
+from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.run_paths import existing_run, new_run_path, point_latest
@@ -54,8 +56,8 @@ GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each loo
 
 
 def train(
-    recipe: Recipe,
-    data: "Dataset",
+    recipe: Recipe | str,
+    data: "Dataset | str | Path",
     out: "str | Path | None" = None,
     *,
     machine: Machine | None = None,
@@ -68,15 +70,17 @@ def train(
 ) -> Run:
     """Fit `recipe` on `data.train` and write the run folder `out` (a new one under runs/ by default).
 
-    Never opens the test split. With `resume`, an interrupted run in `out` is continued and a finished one returned; the
-    result is, bit for bit on a CPU, that of a run never interrupted. `started` is the `time.time()` from which wall time
-    is counted; with `deadline` the recipe's epochs are moved to what fits its time, and the run's recipe, its own from then on,
-    has those that were made;
-    `workshop` keeps what the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or
-    data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop,
-    with a checkpoint written.
+    A name stands for what `thumbnet.recipe` and `thumbnet.load_dataset` make of it. Never opens the test split. With `resume`,
+    an interrupted run in `out` is continued and a finished one returned; the result is, bit for bit on a CPU, that of a run
+    never interrupted. `started` is the `time.time()` from which wall time is counted; with `deadline` the recipe's epochs are
+    moved to what fits its time, and the run's recipe, its own from then on, has those that were made; `workshop` keeps what
+    the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or data
+    that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop, with a
+    checkpoint written.
     """
     started = started or time.time()
+    recipe = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    data = load_dataset(data) if isinstance(data, str | Path) else data
     data = data.with_validation(**recipe.cut)
     check_fits(recipe, data)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)

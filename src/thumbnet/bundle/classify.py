@@ -42,5 +42,14 @@ def classify(files):
 if __name__ == "__main__":
     if not sys.argv[1:]:
         sys.exit(__doc__)
-    for name, row in zip(sys.argv[1:], classify(sys.argv[1:]), strict=True):
-        print(f"{name}  {FACTS['classes'][row.argmax()]}  {row.max():.2%}")
+    broken = 0
+    for name in sys.argv[1:]:
+        try:
+            [row] = classify([name])
+        except Exception as error:  # of a dozen types, by what is wrong with the file
+            broken += 1
+            print(f"{name} cannot be read: {error}", file=sys.stderr)
+        else:
+            print(f"{name}  {FACTS['classes'][row.argmax()]}  {row.max():.2%}")
+    if broken:
+        sys.exit(1)

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thumbnet.errors import UserError
 from thumbnet.evaluation import Scores, score_predictions
+from thumbnet.exported import MODEL
 from thumbnet.exporting import ENDINGS, Receipt, export_file, receipt_path
 from thumbnet.files import write_text
 from thumbnet.recipes import title_of
@@ -25,8 +26,6 @@ from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
-
-MODEL = "model.onnx"
 
 
 def export(

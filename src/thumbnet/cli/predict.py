@@ -52,7 +52,7 @@ def predict(
     Parameters
     ----------
     run
-        folder written by `thumbnet train`, or a file FILE.onnx written by `thumbnet export`
+        folder written by `thumbnet train`, or a file FILE.onnx or folder written by `thumbnet export`
     images
         image files (PNG, JPEG, WebP, GIF, BMP), or folders, which are searched for them
     top
@@ -130,15 +130,13 @@ def what_predicts(
     run: Path, machine: "Machine", *, sure: float | None, explain: Path | None
 ) -> "tuple[Classifier, Run | None, Threshold | None]":
     """The classifier; of a run folder the run too, and from where on it is sure, where that was asked."""
-    from thumbnet.exported import is_exported, load_exported
+    from thumbnet.exported import exported_file, load_exported
 
-    if is_exported(run):
+    if file := exported_file(run):
         for name, value in (("sure", sure), ("explain", explain)):
             if value is not None:
-                raise UserError(
-                    f"--{name} needs the images of the run, and {run} is an exported file; name the run folder"
-                )
-        return load_exported(run, machine=machine), None, None
+                raise UserError(f"--{name} needs the images of the run, and {run} was exported; name the run folder")
+        return load_exported(file, machine=machine), None, None
     from thumbnet.prediction import load_run, sure_from
     from thumbnet.runs import Run
 

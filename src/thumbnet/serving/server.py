@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from thumbnet.classifier import Classifier
 from thumbnet.errors import UserError
-from thumbnet.exported import ExportedClassifier
+from thumbnet.exported import ExportedClassifier, exported_file
 from thumbnet.loading import load
 from thumbnet.machine import Machine
 from thumbnet.runs import Run
@@ -39,7 +39,7 @@ def serve(
     machine: Machine | None = None,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Answer on http://HOST:PORT for a finished run or an exported FILE.onnx, until SIGINT or SIGTERM.
+    """Answer on http://HOST:PORT for a finished run, or a FILE.onnx or folder that `export` wrote, until SIGINT or SIGTERM.
 
     `tell` is given the address once the server listens. With port 0 the system picks a free one. Another host than this computer
     alone needs `allow_remote`, which answers under any name (behind a proxy too) and asks every request for the token that the
@@ -49,7 +49,7 @@ def serve(
         raise UserError(f"--host {host!r} lets other computers in; say so with --allow-remote, and they need a token")
     token = chosen_token(required=allow_remote)
     with listening_on(host, port) as listening:
-        opened = run if isinstance(run, Run) or str(run).endswith(".onnx") else Run.open(run)
+        opened = run if isinstance(run, Run) or exported_file(run) else Run.open(run)
         classifier = load(opened, machine=machine)
         app = application(classifier, about(opened, classifier), any_host=allow_remote, token=token)
         server = uvicorn.Server(settings(app))
@@ -93,7 +93,7 @@ def about(run: "Run | str | Path", classifier: Classifier) -> About:
     if isinstance(run, Run):
         return About(run.path.resolve().name, run.recipe.name, run.data["name"])
     assert isinstance(classifier, ExportedClassifier)
-    return About(Path(run).name, classifier.facts.recipe, classifier.facts.data)
+    return About(Path(run).resolve().name, classifier.facts.recipe, classifier.facts.data)
 
 
 def settings(app: ASGIApp) -> uvicorn.Config:

@@ -25,6 +25,7 @@ from thumbnet.cells import (
     seconds_of_run,
     share_of_cores,
     start,
+    start_up_seconds,
 )
 from thumbnet.comparison import Comparison, Metric, compare_groups
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
@@ -121,18 +122,20 @@ def run_study(
 def estimated_seconds(
     study: Study, *, machine: Machine | None = None, data_dir: Path | None = None
 ) -> dict[str, float | str]:
-    """Seconds of one run of each variant on this machine, by a few timed steps; the reason where they cannot be told."""
+    """Seconds of one run of each variant on this machine, in a process of its own; the reason where they cannot be told.
+
+    By a few timed steps, and the start of a process.
+    """
     from thumbnet.backend import prepare
 
-    backend, loaded = prepare(machine or Machine()), dict[str, Any]()
+    backend, loaded, before = prepare(machine or Machine()), dict[str, Any](), start_up_seconds()
     seconds: dict[str, float | str] = {}
     for variant in study.variants:
         try:
             if variant.dataset not in loaded:
                 loaded[variant.dataset] = data_at_hand(variant.dataset, data_dir)
-            seconds[variant.name] = seconds_of_run(
-                vary(variant.recipe, folds=study.folds), loaded[variant.dataset], backend
-            )
+            recipe = vary(variant.recipe, folds=study.folds)
+            seconds[variant.name] = before + seconds_of_run(recipe, loaded[variant.dataset], backend)
         except UserError as error:
             seconds[variant.name] = str(error)
     return seconds
