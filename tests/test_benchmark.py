@@ -68,7 +68,8 @@ def test_a_record_of_a_gpu_tells_the_memory_there_and_an_older_one_none():
 def test_one_seed_has_no_spread_and_no_interval():
     made = record([row(0, 0.83, 9.0)])
     assert made["accuracy_sd"] is None and made["accuracy_interval95"] is None
-    assert "(n = 1)" in in_words(made)
+    assert "% test accuracy (n = 1)" in in_words(made)
+    assert "% test accuracy on fashion-mini (n = 1)" in in_words(made | {"dataset": "fashion-mini"})
     assert "| 83.00% |  |" in campaign_table([made])[-1]
 
 

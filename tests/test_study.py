@@ -279,7 +279,7 @@ def test_the_start_of_its_process_counts_for_each_run(tmp_path, monkeypatch):
     written(tmp_path)
     monkeypatch.setattr("thumbnet.studies.study.start_up_seconds", lambda: 1_000.0)
     seconds = estimated_seconds(read_study(tmp_path / "s.toml"), machine=CPU)
-    assert seconds.keys() == {"plain", "smooth"} and all(1_000 < value < 1_500 for value in seconds.values())
+    assert seconds.keys() == {"smooth", "sharp"} and all(1_000 < value < 1_500 for value in seconds.values())
     assert 0.1 < start_up_seconds() < 60
 
 

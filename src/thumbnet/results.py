@@ -51,8 +51,10 @@ def in_words(result: dict[str, Any]) -> str:
     where = f"{result['processor']}, {result['precision']}"
     if result["kind"] == "campaign":
         views = views_in_words(result["views"], result["uncertain"])
+        named_after = result["recipe"].startswith(result["dataset"])
+        images = f"{result['split']} accuracy" + ("" if named_after else f" on {result['dataset']}")
         return (
-            f"{result['accuracy']:.2%} {result['split']} accuracy{sd_in_words(result)}, {result['top5']:.2%} top-5, in "
+            f"{result['accuracy']:.2%} {images}{sd_in_words(result)}, {result['top5']:.2%} top-5, in "
             f"{seconds_in_words(result['train_clock'])}{changed} ({views}), {where}"
         )
     took = f"{duration(result['train_seconds'])} on " if result["train_seconds"] else ""
