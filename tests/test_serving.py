@@ -36,7 +36,7 @@ from thumbnet.loading import load
 from thumbnet.recipes import recipe
 from thumbnet.serving import application, serve
 from thumbnet.serving.endpoints import LARGEST_BODY, PAGE, WAITING, About, received
-from thumbnet.serving.server import settings
+from thumbnet.serving.server import SECONDS_TO_END, settings
 from thumbnet.training import train
 
 ABOUT = About("runs/x", "general", "tiny")
@@ -380,6 +380,31 @@ def test_the_command_serves_until_it_is_asked_to_end(run, picture, started, numb
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "ended\n")
+
+
+def test_a_second_ctrl_c_breaks_off_what_still_arrives(run, started, tmp_path):
+    process, address = started(run.path, "--threads", 1, cwd=tmp_path)
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 100000\r\n\r\nthe beginning"
+        client.sendall(head.encode())
+        assert ask(port, None, "/health")[0] == 200  # the upload was begun before
+        process.send_signal(signal.SIGINT)
+        refused_from(port)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS_TO_END / 2)
+    assert (process.returncode, said) == (0, "ended\n")
+
+
+def refused_from(port):
+    """Wait until nobody listens there any more."""
+    for _ in range(500):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            return
+        time.sleep(0.01)
+    pytest.fail("the server goes on listening")
 
 
 def test_a_signal_at_the_moment_the_address_is_told_ends_it_as_well(monkeypatch):

@@ -1,6 +1,8 @@
 """A classifier behind an address of this computer, until Ctrl-C."""
 
+import asyncio
 import errno
+import logging
 import os
 import re
 import secrets
@@ -98,7 +100,7 @@ def about(run: "Run | str | Path", classifier: Classifier) -> About:
 
 def settings(app: ASGIApp) -> uvicorn.Config:
     """How uvicorn is run."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=Connection,
         ws="none",
@@ -112,6 +114,13 @@ def settings(app: ASGIApp) -> uvicorn.Config:
         timeout_keep_alive=SECONDS_IDLE,
         timeout_graceful_shutdown=SECONDS_TO_END,
     )
+    logging.getLogger("uvicorn.error").addFilter(is_worth_a_traceback)
+    return config
+
+
+def is_worth_a_traceback(record: logging.LogRecord) -> bool:
+    """Not where a request was broken off because the server was told twice to end."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 @contextmanager
