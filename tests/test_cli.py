@@ -292,7 +292,7 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
         ("evaluate taken --views 3", ["--views", '"3"']),
         ("evaluate taken --split train", ['"train"', '"validation"', '"test"']),
         ("predict taken absent.png", ["absent.png"]),
-        ("predict taken", ["IMAGE|FOLDER is missing; type thumbnet predict RUN|FILE.onnx IMAGE|FOLDER"]),
+        ("predict taken", ["IMAGE|FOLDER is missing; type thumbnet predict RUN|EXPORT IMAGE|FOLDER"]),
         ("preview fashion-mini --rows 0", ["rows is 0"]),
         ("preview fashion-mini --device cuda", ["device cuda is not available here"]),
         ("train fashion-mini --crop 40", ["crop 40 is not smaller than the images of 28 x 28 pixels"]),

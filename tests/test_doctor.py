@@ -264,7 +264,8 @@ def test_networks_that_learnt_nothing_doubt_no_label(tmp_path):
     made = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=30)
     checked = check_labels(data, made, tmp_path, folds=2, machine=CPU, plots=False)
     assert not checked.conclusive and checked.suspects == () and checked.accuracy < 0.3
-    [(grave, said)] = [row for row in findings(examine_dataset(data, checked)) if "say" in row[1] or "said" in row[1]]
+    found = replace(examine_dataset(data), labels=checked)
+    [(grave, said)] = [row for row in findings(found) if "said of labels" in row[1]]
     assert grave == "note" and said.startswith(
         "nothing can be said of labels: networks trained on the other parts agree with"
     )
@@ -276,6 +277,26 @@ def test_labels_of_a_set_with_validation_images_of_its_own_are_checked_too(tiny,
         own, recipe("general", widths=(8, 16, 16), epochs=1, batch_size=30), tmp_path, folds=2, machine=CPU
     )
     assert checked.images == 240
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--recipe general", "name a data set or folder to examine; without one, doctor examines this machine"),
+        ("--offline", "name a data set or folder to examine; without one, doctor examines this machine"),
+        ("fashion-mini --folds 3", "--folds is for --labels; give that too, or leave it out"),
+        ("fashion-mini --resuming --folds 3", "--folds is for --labels; give that too, or leave it out"),
+        ("fashion-mini --recipe general", "--recipe is for --labels and --resuming, which train; give one of them"),
+        ("fashion-mini --threads 1", "--threads is for --labels and --resuming, which train; give one of them"),
+        ("fashion-mini --resuming --labels", "--labels is not for --resuming, which looks at nothing else; leave"),
+        ("fashion-mini --resuming --output a.html", "--output is not for --resuming, which looks at nothing else; leave"),
+        ("fashion-mini --resuming --checkpoint-seconds 9", "--checkpoint-seconds is not for --resuming, which looks"),
+    ],
+)  # fmt: skip
+def test_flags_that_would_change_nothing_are_refused(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line(["doctor", *words.split()]) == 2
+    assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_labels(tmp_path, monkeypatch, capsys):

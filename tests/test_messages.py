@@ -102,7 +102,7 @@ def finished(tiny, tmp_path_factory):
     ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores; give that or less"),
     ("doctor --labels", "name a data set or folder to examine; without one, doctor examines this machine"),
     ("doctor --resuming", "name a data set or folder to examine; without one, doctor examines this machine"),
-    ("predict run", r"IMAGE\|FOLDER is missing; type thumbnet predict RUN\|FILE.onnx IMAGE\|FOLDER... "),
+    ("predict run", r"IMAGE\|FOLDER is missing; type thumbnet predict RUN\|EXPORT IMAGE\|FOLDER... "),
     ("preview fashion-mini --rows 51", "a grid of 51 x 5; give 1 to 50 rows and columns"),
     ("compare RUN RUN", r"run is named twice; name each run once"),
     ("predict RUN broken.png", r"cannot read image broken.png: .*, or skip such files \(--skip-broken\)"),

@@ -362,8 +362,7 @@ def started():
         command = [sys.executable, "-m", "thumbnet.cli.main", "serve", *map(str, words), "--port", "0", "--json"]
         process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
-        line = "".join(iter(process.stdout.readline, "}\n")) + "}"
-        return process, json.loads(line)["address"]
+        return process, json.loads(process.stdout.readline())["address"]
 
     yield start
     for process in processes:

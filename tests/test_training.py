@@ -266,6 +266,9 @@ def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tin
         TrainingFailed, match=r"the loss is nan in epoch 1, step \d: .* --learning-rate 5e\+29 \(now 1e\+30\)"
     ):
         train(wild, tiny, tmp_path / "run", machine=CPU)
+    steps = vary(wild, schedule="constant")  # has no warm-up to be made longer
+    with pytest.raises(TrainingFailed, match=r"with --learning-rate 5e\+29 \(now 1e\+30\); .* is left as it is"):
+        train(steps, tiny, tmp_path / "constant", machine=CPU)
     assert not Run.open(tmp_path / "run").finished
     assert not list((tmp_path / "run" / "checkpoint").glob("*.json"))
 

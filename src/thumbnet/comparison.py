@@ -215,7 +215,7 @@ def compare_groups(
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Raise `UserError` unless there are two runs or more, all finished, on the same images and classes."""
+    """Raise `UserError` unless there are two runs or more, all finished, and each named once."""
     if len(runs) < 2:
         raise UserError("name two runs or more to compare; thumbnet evaluate judges one")
     named: dict[Path, Path] = {}
@@ -231,7 +231,6 @@ def check_comparable(runs: Sequence[Run]) -> None:
         named[real] = run.path
     for run in runs:
         run.require_finished()
-    check_same_data(runs)
 
 
 def check_same_data(runs: Sequence[Run]) -> None:

@@ -102,13 +102,13 @@ def newest_unfinished(dataset: str, recipe: str | None, root: Path = Path("runs"
     """
     name = short_name(dataset)
     begun = [path.parent for place in (f"{name}/*/*", "*") for path in root.glob(f"{place}/recipe.toml")]
-    found = [path for path in begun if not (path / "summary.json").is_file() and is_of(path, dataset, recipe)]
+    found = [path for path in begun if not (path / "summary.json").is_file() and is_wanted(path, dataset, recipe)]
     if not found:
         raise UserError(f"nothing to resume: {root} holds no unfinished run of {name}; name its folder with --out")
     return max(found, key=lambda path: (path / "recipe.toml").stat().st_mtime)
 
 
-def is_of(path: Path, dataset: str, recipe: str | None) -> bool:
+def is_wanted(path: Path, dataset: str, recipe: str | None) -> bool:
     """Whether a run is of the data set (and recipe); False for one that cannot be read."""
     try:
         run = Run.open(path)

@@ -304,7 +304,7 @@ class Run:
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""
         if data.classes != self.classes:
             raise UserError(
-                f"{data.name} has the classes {listed(data.classes)}, the run {self.path} {listed(self.classes)}"
+                f"{data.name} has the classes {first_of(data.classes)}, the run {self.path} {first_of(self.classes)}"
             )
         key = "fingerprint_of_training" if "fingerprint_of_training" in self.data else "fingerprint"  # of older runs
         if strict and getattr(data, key) != self.data[key]:
@@ -469,6 +469,6 @@ def describe_data(data: "Dataset") -> dict[str, Any]:
     }
 
 
-def listed(names: tuple[str, ...]) -> str:
+def first_of(names: tuple[str, ...]) -> str:
     """The first few names."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thumbnet.checkpoints import Arrays, check_arrays
 from thumbnet.errors import TrainingFailed
 from thumbnet.evaluation import Scores
-from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.recipe import Recipe, has_effect
 from thumbnet.runs import Run
 from thumbnet.schedule import learning_rate, total_steps
 from thumbnet.words import duration
@@ -125,9 +125,10 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], run: Run, position: Positio
 def diverged(run: Run, what: str, epoch: int, step: int) -> TrainingFailed:
     """The error for numbers that left the finite ones, after so many epochs and steps, with what to do."""
     rate = run.recipe.learning_rate
+    slower = " or a longer --warmup" if has_effect(run.recipe, "warmup") else ""
     return TrainingFailed(
         f"{what} in epoch {epoch + 1}, step {step}: the weights diverged; start another run "
-        f"with --learning-rate {rate / 2:g} (now {rate:g}) or a longer --warmup; {run.path} is left as it is"
+        f"with --learning-rate {rate / 2:g} (now {rate:g}){slower}; {run.path} is left as it is"
     )
 
 

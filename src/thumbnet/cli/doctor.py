@@ -20,6 +20,14 @@ from thumbnet.cli.options import (
 )
 from thumbnet.errors import Interrupted, UserError
 
+OF_EVERY_EXAMINATION = (
+    "output",
+    "data_dir",
+    "image_size",
+    "skip_broken",
+    "offline",
+)  # flags; the others are of trainings
+
 
 @described
 def doctor(
@@ -28,7 +36,7 @@ def doctor(
     *,
     labels: bool = False,
     resuming: bool = False,
-    folds: Whole = 4,
+    folds: Whole | None = None,
     recipe: str | None = None,
     output: Path | None = None,
     runs: Path | None = None,
@@ -47,7 +55,7 @@ def doctor(
     resuming
         instead of all that: train a few steps of --recipe twice, one run killed and resumed, and compare their bits
     folds
-        for --labels: parts of the training images, each judged by a network trained on the others
+        for --labels: parts of the training images, each judged by a network trained on the others; 4 if not given
     recipe
         for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick, mnist-99 or general
     output
@@ -55,14 +63,16 @@ def doctor(
     runs
         folder of the runs: runs/.doctor/NAME, where --labels called again goes on; for --resuming a temporary one
     """
+    asked = {"labels": labels or None, "resuming": resuming or None, "folds": folds, "recipe": recipe, "output": output}
+    typed = {name: value for name, value in {**asked, "runs": runs}.items() if value is not None} | given(options)
+    refuse_idle(dataset, typed, given(machine))
     if dataset is None:
-        if labels or output or resuming:
-            raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
         report_computer(given(machine), as_json=json)
         return
 
     from thumbnet.data.datasets import check_dataset_name, is_folder_of_pictures, load_dataset
 
+    folds = 4 if folds is None else folds
     if folds < 2:
         raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
     check_ending("output", output, ".html")
@@ -100,6 +110,20 @@ def doctor(
     else:
         print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
         print(f"page   {page}")
+
+
+def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, Any]) -> None:
+    """Raise `UserError` for a flag that changes nothing, since what it is for was not asked for."""
+    if dataset is None and typed:
+        raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
+    for name in (*typed, *machine) if dataset else ():
+        flag = f"--{name.replace('_', '-')}"
+        if "resuming" in typed and name in ("labels", "output", "checkpoint_seconds"):
+            raise UserError(f"{flag} is not for --resuming, which looks at nothing else; leave one of them out")
+        if name == "folds" and "labels" not in typed:
+            raise UserError(f"{flag} is for --labels; give that too, or leave it out")
+        if name not in OF_EVERY_EXAMINATION and not typed.keys() & {"labels", "resuming"}:
+            raise UserError(f"{flag} is for --labels and --resuming, which train; give one of them, or leave it out")
 
 
 def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: int, machine: Any, reporter: Any) -> Any:

@@ -87,12 +87,12 @@ def evaluate(
 
     opened = Run.open(run)
     on = Machine(**given(machine))
+    if split == "test":
+        warn_of_a_second_look(opened)
     if robustness:
         told = {"split": split, "images": images or 1_000, "machine": on, "data_dir": data_dir}
         print_robustness(opened, run, told, json=json)
         return
-    if split == "test":
-        warn_of_a_second_look(opened)
     scores, said = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
     if predictions:
         write_predictions(said, predictions, opened)
@@ -168,9 +168,9 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
     from thumbnet.results import views_in_words
 
-    openings = f" (test set opened {counted(run.test_openings, 'time')} for this run)" if scores.split == "test" else ""
+    images = f"{counted(scores.images, f'{scores.split} image')} of {run.data['name']}"
     text = [
-        f"{title_of(run.recipe)} on {counted(scores.images, f'{scores.split} image')} of {run.data['name']}{openings}",
+        f"{title_of(run.recipe)} on {images}{openings_of(run, scores.split)}",
         f"run          {run.path.resolve()}",
         f"accuracy     {scores.accuracy:.2%}  ({between(scores.interval95)}; {views_in_words(scores.views, uncertain)})",
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
@@ -193,6 +193,11 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
         f"{measured.temperature:.2f}, which predict uses{fitted_here(run, scores)}",
     ]
     return text + class_lines(scores) + confused_lines(scores)
+
+
+def openings_of(run: "Run", split: str) -> str:
+    """How often the test set was opened, where it was."""
+    return f" (test set opened {counted(run.test_openings, 'time')} for this run)" if split == "test" else ""
 
 
 def between(interval: tuple[float, float]) -> str:
@@ -235,8 +240,9 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     from thumbnet.statistics import wilson_interval
 
     width = max(len(row.kind) for row in found.rows)
+    images = f"{counted(found.images, f'{found.split} image')} of {run.data['name']}"
     text = [
-        f"{title_of(run.recipe)} on {counted(found.images, f'{found.split} image')} of {run.data['name']}, corrupted (one view)",
+        f"{title_of(run.recipe)} on {images}, corrupted (one view){openings_of(run, found.split)}",
         f"run        {run.path.resolve()}",
         f"clean      {found.clean:.2%}",
         f"corrupted  {found.corrupted:.2%}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",

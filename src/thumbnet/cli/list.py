@@ -2,6 +2,7 @@
 
 import textwrap
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 from typing import Any, Literal
 
 from thumbnet.cli.options import Json, described, print_json
@@ -90,10 +91,8 @@ def datasets() -> list[dict[str, Any]]:
 
 def augmentations() -> list[dict[str, Any]]:
     """The recipe fields that change training images."""
-    import dataclasses
-
     from thumbnet.recipes.recipe import Recipe
 
     names = ("flip", "alternate_flip", "zoom", "shift", "crop", "jitter", "cutout", "cutmix", "mixup")
-    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    fields = {field.name: field for field in fields_of(Recipe)}
     return [{"name": name, "about": f"{fields[name].metadata['help']} (--{name.replace('_', '-')})"} for name in names]

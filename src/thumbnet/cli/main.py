@@ -58,7 +58,7 @@ locked: opening it is counted in the run folder.
 Example: thumbnet evaluate runs/latest""",
     ),
     "predict": (
-        "RUN|FILE.onnx IMAGE|FOLDER...",
+        "RUN|EXPORT IMAGE|FOLDER...",
         """Name the class of image files.
 
 Example: thumbnet predict runs/latest photo.png folder/ --top 3""",
@@ -73,7 +73,7 @@ answers differ, it is not kept. In a folder a card and a program are put beside 
 Example: thumbnet export runs/latest model.onnx""",
     ),
     "serve": (
-        "RUN|FILE.onnx",
+        "RUN|EXPORT",
         """Classify images for the browsers and programs of this computer.
 
 A page for people; for programs, POST /predict takes the bytes of an image and answers with JSON.

@@ -1,9 +1,10 @@
 """Classify images for the browsers and programs of this computer."""
 
 import sys
+from json import dumps
 from pathlib import Path
 
-from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, described, given, print_json
+from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, described, given
 
 
 @described
@@ -35,7 +36,7 @@ def serve(
 
     def tell(address: str) -> None:
         if json:
-            print_json({"run": str(run), "address": address})
+            print(dumps({"run": str(run), "address": address}))
         else:
             print(f"{address}  (Ctrl-C ends it)")
         sys.stdout.flush()  # who started this may wait for the line

@@ -30,12 +30,11 @@ from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
 from thumbnet.recipes import default_for, vary, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.words import counted
+from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
     from thumbnet.deadline import Deadline
-    from thumbnet.machine import Machine
     from thumbnet.progress import Reporter
     from thumbnet.recipes.recipe import Recipe
     from thumbnet.runs import Run
@@ -286,8 +285,6 @@ def guessing(run: "Run", low: float) -> list[str]:
 
 def outcome(finished: "Run") -> list[str]:
     """What a person wants to know at the end: how good, how long, where it lies, what next."""
-    from thumbnet.words import duration
-
     summary = finished.summary
     run = Path(summary["run"])
     lines = []

@@ -98,7 +98,9 @@ def fold_of(split: Split, folds: int, fold: int, *, seed: int) -> tuple[Split, S
 
 
 class LockedSplit:
-    """A test split that is opened on purpose only: `unlock` is called by evaluation, which counts it in the run folder."""
+    """A test split that is opened on purpose only: `unlock` is called by evaluation, which counts it in the run
+    folder, and by the doctor and the report, which measure nothing.
+    """
 
     def __init__(self, size: int, open_split: Callable[[], Split]):
         self._size = size

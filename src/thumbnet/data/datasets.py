@@ -69,7 +69,7 @@ SPECS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready to train on. `test` stays locked until `evaluate(..., split="test")` opens and counts it."""
+    """A data set ready to train on. `test` is locked: `evaluate(..., split="test")` opens and counts it."""
 
     name: str  # as given to `load_dataset`, a path where it was one
     classes: tuple[str, ...]  # in label order
@@ -211,7 +211,8 @@ def load_dataset(
 
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
     THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
-    `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is held out.
+    `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is
+    held out (`train` cuts anew, as its recipe says).
     Raises `UserError` on whatever the user can mend.
     """
     name = os.path.join(".", name) if isinstance(name, Path) and str(name) in SPECS else str(name)

@@ -42,8 +42,8 @@ class Diagnosis:
     modes: dict[str, int]  # folders: files by kind of pixel
     broken: tuple[str, ...]
     ignored: tuple[str, ...]
-    labels: CheckedLabels | None  # None: not looked for
     files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
+    labels: CheckedLabels | None = None  # None: not looked for
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a place in a folder with its file."""
@@ -65,7 +65,7 @@ def with_files(value: Any, files: Mapping[str, Sequence[str]]) -> Any:
     return value
 
 
-def examine_dataset(data: "Dataset", checked: CheckedLabels | None = None) -> Diagnosis:
+def examine_dataset(data: "Dataset") -> Diagnosis:
     """Look at every image of every split, the test images too: no network is measured on them, so nothing is counted."""
     splits = stored_splits(data)
     images = {name: pixels for name, (pixels, _) in splits.items()}
@@ -92,7 +92,6 @@ def examine_dataset(data: "Dataset", checked: CheckedLabels | None = None) -> Di
         modes=modes,
         broken=tuple(data.facts.get("broken", ())),
         ignored=tuple(data.facts.get("ignored", ())),
-        labels=checked,
         files=data.files,
     )
 

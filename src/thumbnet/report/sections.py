@@ -26,7 +26,7 @@ from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
 from thumbnet.runs import Run
 from thumbnet.statistics import wilson_interval
-from thumbnet.words import counted, shortened
+from thumbnet.words import counted, duration, shortened
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -374,6 +374,4 @@ def same_images(found: Judged, split: Split, data: "Dataset") -> bool:
 
 def in_seconds(seconds: float) -> str:
     """`18.3 s` below a minute, else `3:05`."""
-    from thumbnet.words import duration
-
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)

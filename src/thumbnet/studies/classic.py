@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, object]] = {  # from the classic recipe of the data
 }
 
 
-def classic_study(*, scale: float = 1.0, seeds: int = 1, first_seed: int = 0, only: str | None = None) -> Study:
+def classic_study(*, scale: float = 1.0, seeds: int = 1, only: str | None = None) -> Study:
     """Every row of the report's experiments, epochs times `scale`; the drops of the rate lie at parts of the run and follow.
 
     `only` keeps the rows of one data set. Raises `UserError` for a scale of no epoch or beyond 1.
@@ -63,7 +63,7 @@ def classic_study(*, scale: float = 1.0, seeds: int = 1, first_seed: int = 0, on
     return Study(
         name=f"classic-{epochs}-epochs",
         variants=tuple(variants),
-        seeds=tuple(range(first_seed, first_seed + seeds)),
+        seeds=tuple(range(seeds)),
         metrics={"cifar10": "accuracy", "cifar100": "top5"},  # what the report measures
         about=(
             f"The report's experiments with {epochs} of its {EPOCHS} epochs. The report gives numbers of the test images; "
