@@ -1,4 +1,5 @@
-# make train   sets everything up in .venv, trains on the embedded data set, says where the results lie
+# make train   sets everything up in .venv, trains on the embedded data set, says where the results lie; THREADS=1 leaves cores
+#              to others
 # make test    sets everything up and runs the tests, in a process more than there are cores (some only wait), four at most,
 #              each computing with one thread
 # make test-full   the tests of reliability with full counts, then `make mutants`; writes results/reliability.json
@@ -21,7 +22,7 @@ train: runs/make-train.txt
 
 runs/make-train.txt: $(VENV)/installed $(SOURCES)
 	@mkdir -p runs
-	$(BIN)/thumbnet train fashion-mini > $@.tmp
+	$(BIN)/thumbnet train fashion-mini $(if $(THREADS),--threads $(THREADS)) > $@.tmp
 	@$(BIN)/thumbnet evaluate runs/latest >> $@.tmp
 	@mv $@.tmp $@
 

@@ -114,6 +114,20 @@ def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):
     assert "the test set was opened 1 time)" in text and "what was measured on 100 test images" in text
 
 
+def test_what_is_handed_on_does_not_tell_where_the_images_lay(tiny, quick, tmp_path):
+    there = tmp_path / "secret" / "shirts"
+    for name in ("a", "b"):
+        (there / name).mkdir(parents=True)
+        for row in range(20):
+            Image.fromarray(tiny.development.images[row, 0].numpy()).save(there / name / f"{row}.png")
+    run = train(vary(quick, epochs=1, batch_size=8), there, tmp_path / "run", machine=CPU, plots=False)
+    export(run, tmp_path / "handed")
+    files = [path for path in (tmp_path / "handed").iterdir() if "receipt" not in path.name]
+    assert b"general" in (tmp_path / "handed" / "model.onnx").read_bytes()
+    assert len(files) == 3 and not any(b"secret" in path.read_bytes() for path in files)
+    assert "on shirts" in (tmp_path / "handed" / "README.md").read_text()
+
+
 def test_a_run_that_held_nothing_out_claims_nothing(tiny, quick, tmp_path):
     made = vary(quick, epochs=1, validation=0.0)
     run = train(made, tiny, tmp_path / "run", machine=CPU, plots=False)

@@ -296,6 +296,11 @@ class Run:
         return str(self.data["location" if self.data["name"] in SPECS and self.on_pictures else "name"])
 
     @property
+    def data_title(self) -> str:
+        """What its data are called where a file goes to others: of a path the last part, not the folders it lies in."""
+        return Path(self.data["name"]).name or Path(self.data["location"]).name
+
+    @property
     def on_published_set(self) -> bool:
         """Whether its data have a published name; a folder of pictures may have been called the same before there was one."""
         return self.data["name"] in SPECS and not self.on_pictures

@@ -242,7 +242,7 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     width = max(len(row.kind) for row in found.rows)
     images = f"{counted(found.images, f'{found.split} image')} of {run.data['name']}"
     text = [
-        f"{title_of(run.recipe)} on {images}, corrupted (one view){openings_of(run, found.split)}",
+        f"{title_of(run.recipe)} on {images}, corrupted, in one view{openings_of(run, found.split)}",
         f"run        {run.path.resolve()}",
         f"clean      {found.clean:.2%}",
         f"corrupted  {found.corrupted:.2%}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",

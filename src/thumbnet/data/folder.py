@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
-from thumbnet.data.pack import SPLIT_OF_NAME, Pack
+from thumbnet.data.pack import LARGEST_SIDE, SPLIT_OF_NAME, Pack
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted
 
@@ -54,8 +54,8 @@ def read_folder(
     is called in the calling thread with (images done, images in all). Raises `UserError` for a folder of another shape,
     and for an unreadable image unless `skip_broken`, which leaves such images out.
     """
-    if image_size < 1:
-        raise UserError(f"image size {image_size} is not possible; give at least 1 pixel")
+    if not 1 <= image_size <= LARGEST_SIDE:
+        raise UserError(f"image size {image_size} is not possible; give 1 to {LARGEST_SIDE} pixels")
     listing = list_folder(folder)
     total = sum(len(rows) for rows in listing.images.values())
     arrays: dict[str, NDArray[Any]] = {}
