@@ -117,7 +117,10 @@ def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
     words = ("--robustness", "--images", "2", "--split", "test", "--threads", "1")
     corrupted = thumbnet("evaluate", "runs/first", *words, cwd=place)
     assert "opened 2 times before for this run" in corrupted.stderr
-    assert "2 test images of fashion-mini, corrupted, in one view (test set opened 3 times for this run)" in corrupted.stdout
+    assert (
+        "2 test images of fashion-mini, corrupted, in one view (test set opened 3 times for this run)"
+        in corrupted.stdout
+    )
     assert len((place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()) == 3
 
 

@@ -16,8 +16,8 @@ ORDER = [
     "errors", "words", "files", "locks", "checkpoints", "statistics", "claims", "randomness", "machine", "kernels", "backend",
     "signals", "progress",
     "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
-    "calibration", "predictions", "runs", "run_paths", "evaluation", "plots", "state", "workshop", "training", "timing",
-    "operations", "classifier", "prediction", "exported", "loading",
+    "calibration", "predictions", "data_record", "runs", "run_paths", "evaluation", "plots", "state", "workshop",
+    "training", "timing", "operations", "classifier", "prediction", "exported", "loading",
     "exporting", "bundle", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
     "reported", "results", "budget", "benchmark", "report", "studies", "doctor", "cli",
 ]  # fmt: skip

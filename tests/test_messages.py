@@ -153,7 +153,7 @@ def test_a_set_without_test_images_and_an_unknown_split_are_told(finished, tiny,
 
 def test_a_run_on_pictures_called_as_a_set_that_was_published_later_stays_one(finished, tmp_path):
     old = Run.open(changed(finished, tmp_path / "old", name="mnist", broken=[], location=str(tmp_path)))
-    assert not old.is_of("mnist") and old.is_of(str(tmp_path))
+    assert not old.data.is_of("mnist") and old.data.is_of(str(tmp_path))
     assert f"thumbnet train {tmp_path} --out" in old.resume_command
 
 

@@ -239,7 +239,7 @@ def check_same_data(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if run.classes != first.classes:
             raise UserError(f"{first.path} and {run.path} have different classes; only runs on the same data compare")
-        if not run.same_training_images(first):
+        if not run.data.same_training_images(first.data):
             raise UserError(
                 f"{first.path} was trained on {first.data['name']} {first.data['fingerprint']}, {run.path} on "
                 f"{run.data['name']} {run.data['fingerprint']}; only runs on the same data compare"

@@ -163,7 +163,7 @@ def open_split(run: "Run", data: "Dataset", split: str) -> Split:
     """The images to measure on; opening the test split leaves a line in the run folder first."""
     if split == "test":
         if data.test is None:
-            missing = f"its images into {data.name}/test/<class>/" if run.on_pictures else f"one into {data.name}"
+            missing = f"its images into {data.name}/test/<class>/" if run.data.on_pictures else f"one into {data.name}"
             raise UserError(f"{data.name} has no test split; put {missing}")
         run.count_test_opening(data)
         return data.test.unlock()

@@ -107,7 +107,7 @@ def export_file(
     split, name = images_to_check(run.check_data(data or run.load_data(data_dir=data_dir)))
     classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
     facts = Facts(
-        format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data_title, classes=run.classes,
+        format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
         weights="",
     )  # fmt: skip

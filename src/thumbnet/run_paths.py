@@ -114,4 +114,4 @@ def is_wanted(path: Path, dataset: str, recipe: str | None) -> bool:
         run = Run.open(path)
     except UserError:
         return False
-    return run.is_of(dataset) and recipe in (None, run.recipe.name)
+    return run.data.is_of(dataset) and recipe in (None, run.recipe.name)

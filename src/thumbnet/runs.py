@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.checkpoints import Arrays, Checkpoint, load_checkpoint, save_checkpoint
-from thumbnet.data.datasets import SPECS, load_dataset
-from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
+from thumbnet.data_record import DataRecord
 from thumbnet.errors import UserError
 from thumbnet.files import (
     NUMBER,
@@ -62,9 +61,6 @@ if TYPE_CHECKING:
 
 
 # What readers of a run's files rely on.
-DATA: Fields = {
-    "name": str, "location": str, "classes": list, "channels": int, "image_size": list, "fingerprint": str,
-}  # fmt: skip
 MAYBE = (int, float, type(None))  # null where there were no validation images
 SUMMARY: Fields = {
     "run": str, "dataset": str, "recipe": str, "model": str, "classes": int, "parameters": int, "seed": int,
@@ -78,16 +74,15 @@ METRICS: Fields = {
 }  # fmt: skip
 ENVIRONMENT: Fields = {"device": str, "precision": str, "threads": int}
 CHANGING_BITS = ("device", "precision", "threads", "kernels", "processor", "gpu", "torch")  # of a process's environment
-MOST_CHANNELS = 16  # more is a damaged file, too
 
 
 class Run:
     """One run folder. `Run.create` makes one, `Run.open` reads one; the files are the only state."""
 
-    def __init__(self, path: Path, recipe: Recipe, data: dict[str, Any]):
+    def __init__(self, path: Path, recipe: Recipe, data: Mapping[str, Any]):
         self.path = path
         self.recipe = recipe
-        self.data = data  # data.json
+        self.data = DataRecord(data)  # data.json
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe={self.recipe.name!r}, {'finished' if self.finished else 'unfinished'})"
@@ -102,7 +97,7 @@ class Run:
         folder = path.with_name(f".{path.name}.tmp-{os.getpid()}")  # complete before it gets its name
         try:
             make_folder(folder)
-            write_json(folder / "data.json", describe_data(data))
+            write_json(folder / "data.json", DataRecord.of(data))
             write_json(folder / "environment.json", environment)
             write_recipe(recipe, folder)
             os.rename(folder, path)  # also onto an empty folder; fails where another run was quicker
@@ -113,7 +108,7 @@ class Run:
             raise write_failed(path, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return Run(path, recipe, describe_data(data))
+        return Run(path, recipe, DataRecord.of(data))
 
     @staticmethod
     def open(path: "str | Path") -> "Run":
@@ -132,10 +127,7 @@ class Run:
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():
                 raise UserError(f"{path} is not a run folder: it has no {name}{hint_below(path)}")
-        recipe = read_recipe(path)
-        data = read_json(path / "data.json", DATA)
-        check_data_record(data, path / "data.json")
-        return Run(path, recipe, data)
+        return Run(path, read_recipe(path), DataRecord.read(path / "data.json"))
 
     # ---------------------------------------------------------------- reading
 
@@ -209,7 +201,7 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.data["classes"])
+        return self.data.classes
 
     def require_finished(self) -> None:
         """Raise `UserError` unless the final weights are there."""
@@ -219,7 +211,7 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What to type to continue an interrupted run."""
-        return f"thumbnet train {shlex.quote(self.named_data)} --out {shlex.quote(str(self.path))} --resume"
+        return f"thumbnet train {shlex.quote(self.data.as_typed)} --out {shlex.quote(str(self.path))} --resume"
 
     def machine_to_resume(self, asked: Machine) -> Machine:
         """The run's own device, precision and threads where nothing else is asked for: they change the last bits."""
@@ -257,74 +249,17 @@ class Run:
             raise UserError(f"{path} does not fit its recipe: {first_line(error)}") from error
         return model.eval()
 
-    def is_of(self, dataset: str) -> bool:
-        """Whether the run was begun on this data set, a published name or a path, however that is written."""
-        if dataset in SPECS or self.on_published_set:
-            return dataset == self.data["name"] and self.on_published_set
-        if not Path(dataset).exists():  # gone; only its name can be compared
-            return dataset == self.data["name"]
-        return str(Path(dataset).resolve()) == self.data["location"]
-
     def load_data(self, *, data_dir: str | Path | None = None, **options: Any) -> "Dataset":
         """The data the run was trained on, found again where it lay, or in `data_dir`, cut as the recipe says.
 
         `options` are those of `load_dataset`; where they are not given, image size and the like are the run's.
         """
-        name, before = self.data["name"], Path(self.data["location"])
-        if not self.on_published_set:
-            if data_dir is None and not before.exists():
-                raise UserError(
-                    f"the images of {self.path} were {before}, which is gone; say where they are now with --data-dir"
-                )
-            name, data_dir = str(Path(data_dir or before).resolve()), None
-        elif data_dir is None and before.exists():
-            data_dir = before if before.is_dir() else before.parent
-        as_before: dict[str, Any] = {}
-        if self.on_pictures:
-            as_before = {"image_size": self.data["image_size"][0], "skip_broken": bool(self.data.get("broken"))}
-        data = load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
-        return data.with_validation(**self.recipe.cut)
-
-    @property
-    def on_pictures(self) -> bool:
-        """Whether its images were pictures in a folder, decoded and resized, of which some could have been broken."""
-        return "broken" in self.data
-
-    @property
-    def named_data(self) -> str:
-        """What to type for its data."""
-        return str(self.data["location" if self.data["name"] in SPECS and self.on_pictures else "name"])
-
-    @property
-    def data_title(self) -> str:
-        """What its data are called where a file goes to others: of a path the last part, not the folders it lies in."""
-        return Path(self.data["name"]).name or Path(self.data["location"]).name
-
-    @property
-    def on_published_set(self) -> bool:
-        """Whether its data have a published name; a folder of pictures may have been called the same before there was one."""
-        return self.data["name"] in SPECS and not self.on_pictures
+        return self.data.find(data_dir, whose=self.path, **options).with_validation(**self.recipe.cut)
 
     def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
         """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""
-        if data.classes != self.classes:
-            raise UserError(
-                f"{data.name} has the classes {first_of(data.classes)}, the run {self.path} {first_of(self.classes)}"
-            )
-        key = "fingerprint_of_training" if "fingerprint_of_training" in self.data else "fingerprint"  # of older runs
-        if strict and getattr(data, key) != self.data[key]:
-            raise UserError(
-                f"{data.name} has changed since the run {self.path} (fingerprint {getattr(data, key)}, then "
-                f"{self.data[key]}), so its held-out images are not known; train again"
-            )
+        self.data.check(data, whose=self.path, strict=strict)
         return data.with_validation(**self.recipe.cut)
-
-    def same_training_images(self, other: "Run") -> bool:
-        """Whether both were cut from the same images; test images may have been added in between."""
-        key = "fingerprint_of_training"
-        return self.data["fingerprint"] == other.data["fingerprint"] or (
-            key in self.data and self.data[key] == other.data.get(key)
-        )
 
     # ---------------------------------------------------------------- writing
 
@@ -442,38 +377,6 @@ def hint_below(path: Path) -> str:
     return "; it holds an exported file: name the run folder that it was made from" if any(path.glob("*.onnx")) else ""
 
 
-def check_data_record(data: dict[str, Any], path: Path) -> None:
-    """Raise `UserError` where data.json asks for what no network is built for, before memory is taken for it."""
-    classes, sides = data["classes"], data["image_size"]
-    if not (2 <= len(classes) <= MOST_CLASSES and all(isinstance(name, str) for name in classes)):
-        raise UserError(f"{path} is damaged: its classes are no list of 2 to {MOST_CLASSES} names")
-    if not (len(sides) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)):
-        raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
-    if not 0 < data["channels"] <= MOST_CHANNELS:
-        raise UserError(f"{path} is damaged: its channels are {data['channels']}")
-
-
 def arrays_of(tensors: Mapping[str, "Tensor"]) -> Arrays:
     """Tensors of any device as numpy's arrays."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-
-
-def describe_data(data: "Dataset") -> dict[str, Any]:
-    """What data.json holds."""
-    return {
-        "name": data.name,
-        "channels": data.channels,
-        "image_size": list(data.image_size),
-        "fingerprint": data.fingerprint,
-        "fingerprint_of_training": data.fingerprint_of_training,
-        "classes": list(data.classes),
-        "train": len(data.train),
-        "validation": len(data.validation or ()),
-        "test": len(data.test or ()),
-        **data.facts,
-    }
-
-
-def first_of(names: tuple[str, ...]) -> str:
-    """The first few names."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

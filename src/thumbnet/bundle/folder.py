@@ -75,7 +75,7 @@ def card(run: Run, receipt: Receipt) -> str:
     averaged = f"{receipt.views} views of each image (mirrored and shifted) are averaged inside."
     fitted = "Probabilities are calibrated on held-out images like those it was trained on; elsewhere they may be off."
     return environment.get_template("card.md").render(
-        title=in_a_cell(f"{title_of(run.recipe)} on {run.data_title}"),
+        title=in_a_cell(f"{title_of(run.recipe)} on {run.data.title}"),
         version=version("thumbnet"),
         rows=[(name, in_a_cell(value)) for name, value in facts(run, receipt, measured)],
         classes=[in_a_line(name) for name in run.classes],
@@ -103,7 +103,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
     """The rows of the card's first table."""
     licence = f", licence {run.data['licence']}" if run.data.get("licence") else ""
     rows = [
-        ("trained on", f"{counted(run.summary['train_images'], 'image')} of {run.data_title}{licence}"),
+        ("trained on", f"{counted(run.summary['train_images'], 'image')} of {run.data.title}{licence}"),
         ("recipe", f"{title_of(run.recipe)}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
         ("network", f"{run.recipe.model}, {counted(run.summary['parameters'], 'parameter')}"),
     ]

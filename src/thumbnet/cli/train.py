@@ -259,8 +259,8 @@ def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     if out is not None and not out.exists():
         raise UserError(f"there is no run in {out} to go on with; leave out --resume to begin one there")
     run = Run.open(out or newest_unfinished(dataset, name))
-    if not run.is_of(dataset):
-        begun_on = run.data["name" if run.on_published_set else "location"]
+    if not run.data.is_of(dataset):
+        begun_on = run.data["name" if run.data.on_published_set else "location"]
         raise UserError(f"{run.path} was begun on {begun_on}, not on {dataset}; name the same data, or another --out")
     if name and name != run.recipe.name:
         raise UserError(

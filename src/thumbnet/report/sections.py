@@ -337,9 +337,9 @@ def reproduce(run: Run) -> list[str]:
     config = shlex.quote(str(run.path / "recipe.toml"))
     about = run.environment
     machine = f"--device {about['device'].split(':')[0]} --precision {about['precision']} --threads {about['threads']}"
-    folder = f" --image-size {run.data['image_size'][0]}" if run.on_pictures else ""
+    folder = f" --image-size {run.data['image_size'][0]}" if run.data.on_pictures else ""
     folder += " --skip-broken" if run.data.get("broken") else ""
-    lines = [f"thumbnet train {shlex.quote(run.named_data)} --config {config} {machine}{folder}"]
+    lines = [f"thumbnet train {shlex.quote(run.data.as_typed)} --config {config} {machine}{folder}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")
     return lines

@@ -93,7 +93,7 @@ def address_of(host: str, port: int) -> str:
 def about(run: "Run | str | Path", classifier: Classifier) -> About:
     """What is served, in names."""
     if isinstance(run, Run):
-        return About(run.path.resolve().name, run.recipe.name, run.data_title)
+        return About(run.path.resolve().name, run.recipe.name, run.data.title)
     assert isinstance(classifier, ExportedClassifier)
     return About(Path(run).resolve().name, classifier.facts.recipe, classifier.facts.data)
 
