@@ -120,7 +120,7 @@ def test_what_is_handed_on_does_not_tell_where_the_images_lay(tiny, quick, tmp_p
         (there / name).mkdir(parents=True)
         for row in range(20):
             Image.fromarray(tiny.development.images[row, 0].numpy()).save(there / name / f"{row}.png")
-    run = train(vary(quick, epochs=1, batch_size=8), there, tmp_path / "run", machine=CPU, plots=False)
+    run = train(vary(quick, epochs=1, batch_size=16), there, tmp_path / "run", machine=CPU, plots=False)
     export(run, tmp_path / "handed")
     files = [path for path in (tmp_path / "handed").iterdir() if "receipt" not in path.name]
     assert b"general" in (tmp_path / "handed" / "model.onnx").read_bytes()
