@@ -96,9 +96,8 @@ def promises_in_short() -> list[str]:
         if result["kind"] == "reliability":
             caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
             lines += [
-                f"What holds when things go wrong: {len(result['promises'])} promises, each tried as many times as the page "
-                f"says, and {caught} "
-                f"planted defects (on {result['tests_time'][:10]}) caught by the tests named for them "
+                f"What holds when things go wrong: {len(result['promises'])} promises, each tried as often as the table says, "
+                f"and {caught} planted defects (on {result['tests_time'][:10]}) caught by the tests named for them "
                 "([how it is tested, and what is not promised](docs/reliability.md)).",
                 "",
                 "<details><summary>The promises</summary>",

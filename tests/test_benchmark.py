@@ -70,6 +70,7 @@ def test_one_seed_has_no_spread_and_no_interval():
     assert made["accuracy_sd"] is None and made["accuracy_interval95"] is None
     assert "% test accuracy (n = 1)" in in_words(made)
     assert "% test accuracy on fashion-mini (n = 1)" in in_words(made | {"dataset": "fashion-mini"})
+    assert "% test accuracy on cifar10 (n = 1)" in in_words(made | {"recipe": "cifar100-76"})
     assert "| 83.00% |  |" in campaign_table([made])[-1]
 
 
@@ -143,7 +144,9 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 def test_the_record_of_another_campaign_is_not_lost(fresh):
     folder, made = fresh
     for key, words in (("changes", ["--jitter", "0.1"]), ("split", ["--split", "validation"])):
-        refused = thumbnet(*SMALL, *words, "--runs", "more", "--out", "results", cwd=folder)
+        refused = thumbnet(
+            "bench", "fashion-mnist-94", *SMALL[1:], *words, "--runs", "more", "--out", "results", cwd=folder
+        )
         said = f"results/general.json holds a campaign with other {key}, which would be lost; give another --out"
         assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
     assert json.loads((folder / "results" / "general.json").read_text()) == made

@@ -389,7 +389,7 @@ def test_the_commands_export_and_predict_without_torch(run, tiny, tmp_path):
     assert tables[0].stdout == tables[1].stdout != "", tables
     refused = thumbnet_command("predict", "model.onnx", "a.png", "--sure", "0.9", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "--sure needs the images of the run, and model.onnx was exported; name the run folder" in refused.stderr
+    assert "--sure needs the images of the run, and model.onnx is an export; name the run folder" in refused.stderr
     code = "import sys; from thumbnet.cli.main import run; run(['predict', 'model.onnx', 'a.png']); print('torch' in sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60

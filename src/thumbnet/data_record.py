@@ -74,7 +74,8 @@ class DataRecord(dict[str, Any]):
     @property
     def title(self) -> str:
         """What they are called where a file goes to others: of a path the last part, not the folders it lies in."""
-        return Path(self["name"]).name or Path(self["location"]).name
+        name = Path(self["name"]).name
+        return Path(self["location"]).name if name in ("", "..") else name
 
     def is_of(self, dataset: str) -> bool:
         """Whether this is the data set that a person names, by its published name or a path, however that is written."""

@@ -51,11 +51,11 @@ FACTS: Fields = {
 
 
 def exported_file(path: str | Path) -> Path | None:
-    """The exported file that is named: by its ending, or as the folder to hand on that it lies in. None where it is a run."""
+    """The exported file that is named: by its ending, or as the folder to hand on that it lies in; None for anything else."""
     path = Path(path)
     if path.suffix.lower() == ".onnx":
         return path
-    inside = path / MODEL  # or beside the recipe of a run, which was exported into its own folder
+    inside = path / MODEL  # a run folder may hold one too; it stays a run
     return inside if inside.is_file() and not (path / "recipe.toml").exists() else None
 
 

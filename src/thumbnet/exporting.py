@@ -122,8 +122,8 @@ def export_file(
         size, digest = temporary.stat().st_size, sha256_of(temporary)
         receipt_path(path).unlink(missing_ok=True)  # of the file that is replaced now
     receipt = Receipt(
-        file=str(path), bytes=size, sha256=digest, run=str(run.path.resolve()), weights_of_run=run.summary.get("model_sha256"),
-        recipe=run.recipe.name, seed=run.recipe.seed, data=run.data["name"], fingerprint=run.data["fingerprint"],
+        file=str(path), bytes=size, sha256=digest, run=run.path.resolve().name, weights_of_run=run.summary.get("model_sha256"),
+        recipe=run.recipe.name, seed=run.recipe.seed, data=run.data.title, fingerprint=run.data["fingerprint"],
         classes=len(facts.classes), image_size=facts.image_size, channels=facts.channels, views=views,
         temperature=facts.temperature, split=name, images=len(images),
         largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,

@@ -51,7 +51,7 @@ def in_words(result: dict[str, Any]) -> str:
     where = f"{result['processor']}, {result['precision']}"
     if result["kind"] == "campaign":
         views = views_in_words(result["views"], result["uncertain"])
-        named_after = result["recipe"].startswith(result["dataset"])
+        named_after = result["recipe"].startswith(f"{result['dataset']}-")
         images = f"{result['split']} accuracy" + ("" if named_after else f" on {result['dataset']}")
         return (
             f"{result['accuracy']:.2%} {images}{sd_in_words(result)}, {result['top5']:.2%} top-5, in "

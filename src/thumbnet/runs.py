@@ -126,7 +126,7 @@ class Run:
             raise UserError(f"there is no run folder {path}; {hint}")
         for name in ("recipe.toml", "data.json"):
             if not (path / name).is_file():
-                raise UserError(f"{path} is not a run folder: it has no {name}{hint_below(path)}")
+                raise UserError(f"{path} is not a run folder: it has no {name}{what_is_there(path)}")
         return Run(path, read_recipe(path), DataRecord.read(path / "data.json"))
 
     # ---------------------------------------------------------------- reading
@@ -369,12 +369,14 @@ class Run:
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def hint_below(path: Path) -> str:
+def what_is_there(path: Path) -> str:
     """What is in the folder instead: the newest finished run below it, or an exported file."""
     below = [file for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/summary.json")]
     if below:
         return f"; there is {max(below, key=lambda file: file.stat().st_mtime).parent}"
-    return "; it holds an exported file: name the run folder that it was made from" if any(path.glob("*.onnx")) else ""
+    exported = None if (path / "recipe.toml").exists() else next(path.glob("*.onnx"), None)
+    told = f"; it holds {exported}: name that to predict or serve, and else the run folder that it was made from"
+    return told if exported else ""
 
 
 def arrays_of(tensors: Mapping[str, "Tensor"]) -> Arrays:

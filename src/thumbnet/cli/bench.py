@@ -76,6 +76,8 @@ def bench(
     from thumbnet.results import recorded
     from thumbnet.words import counted
 
+    if out:
+        refuse_other_records(out, recipes, dataset, {"split": split, "changes": changes})
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
@@ -101,6 +103,14 @@ def bench(
         print_json({"campaigns": records})
     else:
         print("\n".join(lines(records, published)))
+
+
+def refuse_other_records(out: Path, recipes: tuple[str, ...], dataset: str | None, options: dict[str, Any]) -> None:
+    """Raise `UserError`, before the first recipe is trained, where the record of one of them would be lost."""
+    from thumbnet.benchmark import dataset_of, record_before
+
+    for name in recipes:
+        record_before(out / f"{name}.json", dataset or dataset_of(name), options)
 
 
 def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:

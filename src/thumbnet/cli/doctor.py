@@ -20,13 +20,8 @@ from thumbnet.cli.options import (
 )
 from thumbnet.errors import Interrupted, UserError
 
-OF_EVERY_EXAMINATION = (
-    "output",
-    "data_dir",
-    "image_size",
-    "skip_broken",
-    "offline",
-)  # flags; the others are of trainings
+# Flags; the others are of trainings.
+OF_EVERY_EXAMINATION = ("output", "data_dir", "image_size", "skip_broken", "offline")
 
 
 @described
@@ -114,12 +109,14 @@ def doctor(
 
 def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, Any]) -> None:
     """Raise `UserError` for a flag that changes nothing, since what it is for was not asked for."""
-    if dataset is None and typed:
-        raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
-    for name in (*typed, *machine) if dataset else ():
+    if dataset is None:
+        if typed or "checkpoint_seconds" in machine:
+            raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
+        return
+    for name in (*typed, *machine):
         flag = f"--{name.replace('_', '-')}"
-        if "resuming" in typed and name in ("labels", "output", "checkpoint_seconds"):
-            raise UserError(f"{flag} is not for --resuming, which looks at nothing else; leave one of them out")
+        if "resuming" in typed and name in ("labels", "folds", "output", "checkpoint_seconds"):
+            raise UserError(f"{flag} changes nothing with --resuming; leave one of them out")
         if name == "folds" and "labels" not in typed:
             raise UserError(f"{flag} is for --labels; give that too, or leave it out")
         if name not in OF_EVERY_EXAMINATION and not typed.keys() & {"labels", "resuming"}:

@@ -52,7 +52,7 @@ def predict(
     Parameters
     ----------
     run
-        folder written by `thumbnet train`, or a file FILE.onnx or folder written by `thumbnet export`
+        folder written by `thumbnet train`, or a FILE.onnx or a folder written by `thumbnet export`
     images
         image files (PNG, JPEG, WebP, GIF, BMP), or folders, which are searched for them
     top
@@ -135,7 +135,7 @@ def what_predicts(
     if file := exported_file(run):
         for name, value in (("sure", sure), ("explain", explain)):
             if value is not None:
-                raise UserError(f"--{name} needs the images of the run, and {run} was exported; name the run folder")
+                raise UserError(f"--{name} needs the images of the run, and {run} is an export; name the run folder")
         return load_exported(file, machine=machine), None, None
     from thumbnet.prediction import load_run, sure_from
     from thumbnet.runs import Run

@@ -23,7 +23,7 @@ def serve(
     Parameters
     ----------
     run
-        folder written by `thumbnet train`, or a file FILE.onnx or folder written by `thumbnet export`
+        folder written by `thumbnet train`, or a FILE.onnx or a folder written by `thumbnet export`
     host
         the address to listen on; the default is reached from this computer alone
     port

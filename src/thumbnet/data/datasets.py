@@ -212,7 +212,7 @@ def load_dataset(
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
     THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
     `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is
-    held out (`train` cuts anew, as its recipe says).
+    held out (`thumbnet.train` cuts anew, as its recipe says).
     Raises `UserError` on whatever the user can mend.
     """
     name = os.path.join(".", name) if isinstance(name, Path) and str(name) in SPECS else str(name)

@@ -34,7 +34,7 @@ SHOWN = 5  # classes in an answer, unless more are asked for
 class About:
     """What is served, for `GET /model` and the page."""
 
-    source: str  # the name of the run's folder, or of the exported file
+    source: str  # the name of the run's folder, or of the exported file or folder
     recipe: str
     data: str
 

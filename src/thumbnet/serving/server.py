@@ -119,7 +119,7 @@ def settings(app: ASGIApp) -> uvicorn.Config:
 
 
 def is_worth_a_traceback(record: logging.LogRecord) -> bool:
-    """Not where a request was broken off because the server was told twice to end."""
+    """Not where a request was broken off by the end: told twice, or after `SECONDS_TO_END`."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 

@@ -124,7 +124,7 @@ def estimated_seconds(
 ) -> dict[str, float | str]:
     """Seconds of one run of each variant on this machine, in a process of its own; the reason where they cannot be told.
 
-    By a few timed steps, and the start of a process.
+    Estimated from a few timed steps and the start of a process.
     """
     from thumbnet.backend import prepare
 
