@@ -61,13 +61,8 @@ def bench(
     one_process
         train all seeds in this process, after a run that warms up: for statistics of runs of seconds, and on a GPU
     """
-    if not recipes:
-        raise UserError(f"name a recipe to measure, for instance cifar10-83; there are {', '.join(RECIPES)}")
     changes = given(fields)
-    if "seed" in changes:
-        raise UserError("bench has --first-seed and --seeds in place of --seed")
-    for name in recipes:
-        named_recipe(name, **changes)
+    check_recipes(recipes, changes)
     check_positive(seeds=seeds)
 
     from thumbnet.benchmark import dataset_of, measured_campaign
@@ -83,26 +78,35 @@ def bench(
     with reporter_for_terminal() as reporter:
         for name in recipes:
             reporter.say(f"{name} on {dataset or dataset_of(name)}, {counted(seeds, 'seed')}")
-            records.append(
-                measured_campaign(
-                    name,
-                    dataset or dataset_of(name),
-                    range(first_seed, first_seed + seeds),
-                    split=split,
-                    folder=runs,
-                    out=out,
-                    data_dir=data_dir,
-                    machine=Machine(**given(machine)),
-                    changes=changes,
-                    resume=resume,
-                    one_process=one_process,
-                    tell=reporter.say,
-                )
+            record = measured_campaign(
+                name,
+                dataset or dataset_of(name),
+                range(first_seed, first_seed + seeds),
+                split=split,
+                folder=runs,
+                out=out,
+                data_dir=data_dir,
+                machine=Machine(**given(machine)),
+                changes=changes,
+                resume=resume,
+                one_process=one_process,
+                tell=reporter.say,
             )
+            records.append(record)
     if json:
         print_json({"campaigns": records})
     else:
         print("\n".join(lines(records, published)))
+
+
+def check_recipes(recipes: tuple[str, ...], changes: dict[str, Any]) -> None:
+    """Raise `UserError` before anything is loaded where a recipe is not known, or cannot be changed like this."""
+    if not recipes:
+        raise UserError(f"name a recipe to measure, for instance cifar10-83; there are {', '.join(RECIPES)}")
+    if "seed" in changes:
+        raise UserError("bench has --first-seed and --seeds in place of --seed")
+    for name in recipes:
+        named_recipe(name, **changes)
 
 
 def refuse_other_records(out: Path, recipes: tuple[str, ...], dataset: str | None, options: dict[str, Any]) -> None:
