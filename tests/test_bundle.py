@@ -1,6 +1,7 @@
 """A network in a folder to hand on: the program beside it says what thumbnet says, and the card what was measured."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +79,10 @@ def test_the_program_runs_by_itself(folder, tmp_path):
     assert done.returncode == 1 and done.stdout.startswith(f"grey.png  {expected}  ")
     gone, broken = done.stderr.splitlines()
     assert gone.startswith("gone.png cannot be read: ") and broken.startswith("broken.png cannot be read: ")
+    shutil.copy(folder / "classify.py", tmp_path)
+    alone = subprocess.run([sys.executable, "classify.py", "grey.png"], capture_output=True, text=True, cwd=tmp_path)
+    assert alone.returncode == 1 and alone.stderr.startswith(f"{tmp_path / 'model.onnx'} cannot be read: ")
+    assert "Traceback" not in alone.stderr
     silent = subprocess.run([sys.executable, folder / "classify.py"], capture_output=True, text=True)
     assert silent.returncode == 1 and "python classify.py photo.png" in silent.stderr
 

@@ -258,6 +258,8 @@ def test_names_stand_for_recipe_and_data(quick, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(UserError, match="unknown recipe 'genral'; did you mean 'general'"):
         train("genral", "fashion-mini", tmp_path / "none")
+    with pytest.raises(UserError, match="takes a recipe and a data set, or their names; received Recipe and list"):
+        train(quick, [1, 2], tmp_path / "none")
 
 
 def test_the_first_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(tiny, tmp_path):

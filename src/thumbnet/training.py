@@ -24,7 +24,7 @@ from thumbnet.backend import (
     prepare,
 )
 from thumbnet.data.batches import Split, epoch_order
-from thumbnet.data.datasets import load_dataset
+from thumbnet.data.datasets import Dataset, load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.graphs import RecordedUpdate, Recordings, Update
@@ -48,7 +48,6 @@ from thumbnet.words import counted
 from thumbnet.workshop import Workshop
 
 if TYPE_CHECKING:
-    from thumbnet.data.datasets import Dataset
     from thumbnet.deadline import Deadline
     from thumbnet.models.preprocessed import Preprocessed
 
@@ -57,7 +56,7 @@ GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each loo
 
 def train(
     recipe: Recipe | str,
-    data: "Dataset | str | Path",
+    data: Dataset | str | Path,
     out: "str | Path | None" = None,
     *,
     machine: Machine | None = None,
@@ -81,6 +80,9 @@ def train(
     started = started or time.time()
     recipe = named_recipe(recipe) if isinstance(recipe, str) else recipe
     data = load_dataset(data) if isinstance(data, str | Path) else data
+    if not isinstance(recipe, Recipe) or not isinstance(data, Dataset):
+        given = f"{type(recipe).__name__} and {type(data).__name__}"
+        raise UserError(f"train takes a recipe and a data set, or their names; received {given}")
     data = data.with_validation(**recipe.cut)
     check_fits(recipe, data)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
@@ -134,7 +136,7 @@ def train(
 
 def fit(
     run: Run,
-    data: "Dataset",
+    data: Dataset,
     backend: Backend,
     reporter: Reporter,
     stop: StopSignals,
@@ -214,7 +216,7 @@ def fit(
 # ---------------------------------------------------------------------------------------------- around the loop
 
 
-def check_fits(recipe: Recipe, data: "Dataset") -> None:
+def check_fits(recipe: Recipe, data: Dataset) -> None:
     """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
     if recipe.batch_size > len(data.train):
         raise UserError(
@@ -286,7 +288,7 @@ def augmented(
     images: Tensor,
     labels: Tensor,
     mirrored: Tensor,
-    data: "Dataset",
+    data: Dataset,
     recipe: Recipe,
     epoch: int,
     step: int,
@@ -355,7 +357,7 @@ def saving_when_stopped(
 def summarize(
     run: Run,
     planned: float,
-    data: "Dataset",
+    data: Dataset,
     backend: Backend,
     model: nn.Module,
     validation: Scores | None,

@@ -11,7 +11,11 @@ import numpy
 import onnxruntime
 from PIL import Image, ImageOps
 
-SESSION = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")), providers=["CPUExecutionProvider"])
+MODEL = Path(__file__).with_name("model.onnx")
+try:
+    SESSION = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
+except Exception as error:  # of a dozen types
+    sys.exit(f"{MODEL} cannot be read: {error}")
 FACTS = json.loads(SESSION.get_modelmeta().custom_metadata_map["thumbnet"])  # classes, image_size, channels, ...
 
 
