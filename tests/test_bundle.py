@@ -96,6 +96,10 @@ def test_the_folder_is_used_by_its_name_without_torch(folder, run, tmp_path):
     assert load(folder).predict([tmp_path / "grey.png"])[0] in named and loaded == "False"
     with pytest.raises(UserError, match=r"model.onnx: name that to predict or serve, and else the run folder"):
         evaluate(str(folder))
+    shutil.copytree(folder, tmp_path / "lost")
+    (tmp_path / "lost" / "model.onnx").unlink()
+    with pytest.raises(UserError, match=r"model.onnx was exported to it and is missing: export again"):
+        load(tmp_path / "lost")
 
 
 def test_a_run_with_an_exported_file_in_it_stays_a_run(tiny, quick, tmp_path):

@@ -121,7 +121,8 @@ def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
         "2 test images of fashion-mini, corrupted, in one view (test set opened 3 times for this run)"
         in corrupted.stdout
     )
-    assert len((place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()) == 3
+    looks = [json.loads(line) for line in (place / "runs" / "first" / "test-openings.jsonl").read_text().splitlines()]
+    assert [look["images"] for look in looks] == [1_000, 1_000, 2]
 
 
 def test_predict_prints_tables_csv_and_json_for_files_and_folders(trained, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import thumbnet
 from conftest import CPU
@@ -100,8 +101,8 @@ def finished(tiny, tmp_path_factory):
 @pytest.mark.parametrize(("words_", "told"), [
     ("train fashion-mini --seeds 2 --resume", "--resume with --seeds needs the --out of the first call, which holds its runs"),
     ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores; give that or less"),
-    ("doctor --labels", "name a data set or folder to examine; without one, doctor examines this machine"),
-    ("doctor --resuming", "name a data set or folder to examine; without one, doctor examines this machine"),
+    ("doctor --labels", "is for data: name a data set or folder to examine; without one, it is this machine"),
+    ("doctor --resuming", "is for data: name a data set or folder to examine; without one, it is this machine"),
     ("predict run", r"IMAGE\|FOLDER is missing; type thumbnet predict RUN\|EXPORT IMAGE\|FOLDER... "),
     ("preview fashion-mini --rows 51", "a grid of 51 x 5; give 1 to 50 rows and columns"),
     ("compare RUN RUN", r"run is named twice; name each run once"),
@@ -149,6 +150,19 @@ def test_a_set_without_test_images_and_an_unknown_split_are_told(finished, tiny,
         open_split(pictures, replace(tiny, test=None), "test")
     with pytest.raises(UserError, match="unknown split 'training'; choose validation or test"):
         open_split(finished, tiny, "training")
+
+
+def test_a_picture_broken_after_training_is_told_without_advice_that_no_command_takes(quick, tmp_path):
+    photos = tmp_path / "photos"
+    for name, shade in (("dark", 20), ("light", 230)):
+        (photos / name).mkdir(parents=True)
+        for index in range(20):
+            Image.new("L", (8, 8), shade + index).save(photos / name / f"{index}.png")
+    run = train(replace(quick, batch_size=8, micro_batch=0), str(photos), tmp_path / "run", machine=CPU, plots=False)
+    (photos / "dark" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"0\.png.*; when .*run was trained, all of its images could be read") as caught:
+        evaluate(run)
+    assert "--skip-broken" not in str(caught.value)
 
 
 def test_a_run_on_pictures_called_as_a_set_that_was_published_later_stays_one(finished, tmp_path):

@@ -105,7 +105,7 @@ def measured_campaign(
     from thumbnet.data.datasets import load_dataset
     from thumbnet.operations import convolution_ceiling, training_flops
 
-    before = None if out is None else record_before(out / f"{name}.json", dataset, options)
+    before = None if out is None else record_before(out / f"{name}.json", dataset, seeds, options)
     record = run_campaign(name, dataset, seeds, tell=tell, **options)
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
@@ -126,15 +126,18 @@ def measured_campaign(
     return record
 
 
-def record_before(path: Path, dataset: str, options: dict[str, Any]) -> dict[str, Any] | None:
-    """The record that a campaign will replace, or None. Raises `UserError` where it is of another one, which would be lost."""
+def record_before(path: Path, dataset: str, seeds: Sequence[int], options: dict[str, Any]) -> dict[str, Any] | None:
+    """The record that a campaign will replace, or None. Raises `UserError` where another one, or a seed of it, would be lost."""
     if not path.is_file():
         return None
-    before = read_json(path, {"dataset": str, "split": str, "changes": dict, "n": int})
+    before = read_json(path, {"dataset": str, "split": str, "changes": dict, "seeds": list, "n": int})
     changes = json.loads(json.dumps(options.get("changes") or {}))
-    for key, value in {"dataset": dataset, "split": options.get("split", "test"), "changes": changes}.items():
-        if before[key] != value:
-            raise UserError(f"{path} holds a campaign with other {key}, which would be lost; give another --out")
+    had = {"dataset": before["dataset"], "split": before["split"], **before["changes"]}
+    asked = {"dataset": dataset, "split": options.get("split", "test"), **changes}
+    if differing := [name for name in {**had, **asked} if had.get(name) != asked.get(name)]:
+        raise UserError(f"{path} holds a campaign with other {differing[0]}, which would be lost; give another --out")
+    if lost := [seed for seed in before["seeds"] if seed not in seeds]:
+        raise UserError(f"{path} has seed {lost[0]}, which would be lost; give another --out, or measure that seed too")
     return before
 
 

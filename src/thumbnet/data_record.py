@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.datasets import SPECS, load_dataset
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
-from thumbnet.errors import UserError
+from thumbnet.errors import BrokenImage, UserError
 from thumbnet.files import Fields, read_json
 
 if TYPE_CHECKING:
@@ -109,7 +109,10 @@ class DataRecord(dict[str, Any]):
         as_before: dict[str, Any] = {}
         if self.on_pictures:
             as_before = {"image_size": self["image_size"][0], "skip_broken": bool(self.get("broken"))}
-        return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
+        try:
+            return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
+        except BrokenImage as error:
+            raise UserError(f"{error.fault}; when {whose} was trained, all of its images could be read") from error
 
     def check(self, data: "Dataset", *, whose: Path, strict: bool = True) -> None:
         """Raise `UserError` for data of other classes or, where `strict`, other training images."""

@@ -16,6 +16,14 @@ class UserError(ThumbnetError, ValueError):
     exit_code = 2
 
 
+class BrokenImage(UserError):
+    """A picture of a data set that cannot be decoded; `fault` says which and why, without the advice of reading the others."""
+
+    def __init__(self, fault: str):
+        super().__init__(f"{fault}, or pass --skip-broken, which counts and lists such files")
+        self.fault = fault
+
+
 class TrainingFailed(ThumbnetError):
     """The run itself failed, for instance because the loss left the finite numbers."""
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend, place, prepare
 from thumbnet.calibration import Calibration, calibration, fit_temperature
-from thumbnet.data.batches import Split
+from thumbnet.data.batches import Split, whole
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.predictions import Predictions
@@ -151,21 +151,26 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
 
 
 def load_for_evaluation(
-    run: "Run", data: "Dataset", split: str, machine: Machine | None
+    run: "Run", data: "Dataset", split: str, machine: Machine | None, images: int | None = None
 ) -> tuple[nn.Module, Split, Backend]:
-    """A finished run's network and the images to measure it on, both on the device; opening the test split is counted."""
+    """A finished run's network and the images to measure it on, all or so many of them, evenly spread, both on the device.
+
+    Opening the test split is counted.
+    """
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
-    return model, open_split(run, data, split).to(backend.device), backend  # last: what fails before opens nothing
+    chosen = open_split(run, data, split, images)  # last: what fails before opens nothing
+    chosen = whole(*chosen.evenly_spaced(images)) if images else chosen
+    return model, chosen.to(backend.device), backend
 
 
-def open_split(run: "Run", data: "Dataset", split: str) -> Split:
-    """The images to measure on; opening the test split leaves a line in the run folder first."""
+def open_split(run: "Run", data: "Dataset", split: str, images: int | None = None) -> Split:
+    """The images to measure on; opening the test split leaves a line in the run folder first, with how many are looked at."""
     if split == "test":
         if data.test is None:
             missing = f"its images into {data.name}/test/<class>/" if run.data.on_pictures else f"one into {data.name}"
             raise UserError(f"{data.name} has no test split; put {missing}")
-        run.count_test_opening(data)
+        run.count_test_opening(data, images)
         return data.test.unlock()
     if split != "validation":
         raise UserError(f"unknown split {split!r}; choose validation or test")

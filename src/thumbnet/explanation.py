@@ -7,6 +7,7 @@ class-activation map is taken at the deepest layer that still has 8 x 8 places o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from thumbnet.backend import Backend
 from thumbnet.data.batches import Split, whole
 from thumbnet.errors import UserError
 from thumbnet.evaluation import predict_logits
+from thumbnet.models.ensemble import members_of
 
 if TYPE_CHECKING:
     from thumbnet.classifier import Prediction
@@ -117,42 +119,57 @@ def activation_maps(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
     """float32 N H W on the CPU, 0 to 1: activation times gradient, summed over the channels of a layer, what is positive of it.
 
     HiResCAM, Draelos & Carin 2020, https://arxiv.org/abs/2011.08891; at the deepest layer with `LEAST_PLACES` along each
-    side, or half the side of smaller images.
+    side, or half the side of smaller images. Of an ensemble, summed over such layers of its members.
     """
     least = min(LEAST_PLACES, min(x.shape[2:]) // 2)
-    seen: list[Tensor] = []
+    members = members_of(model)
+    deepest: dict[int, Tensor] = {}
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+    def keep(member: int, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= least and output.requires_grad:
-            seen.append(output)
+            deepest[member] = output
 
-    hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
+    hooks = [
+        module.register_forward_hook(partial(keep, number))
+        for number, member in enumerate(members)
+        for module in member.modules()
+        if not list(module.children())
+    ]
     try:
         with torch.enable_grad():
             score = log_odds(model(x), targets).sum()
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen:  # images so small that no layer has room for a map
+    if not deepest:  # images so small that no layer has room for a map
         return torch.zeros(len(x), *x.shape[2:])
-    [gradient] = torch.autograd.grad(score, seen[-1])
-    map_ = (gradient * seen[-1]).sum(1, keepdim=True).detach().clamp(min=0)  # N 1 h w
+    layers = list(deepest.values())
+    gradients = torch.autograd.grad(score, layers)
+    products = [gradient * layer for gradient, layer in zip(gradients, layers, strict=True)]
+    map_ = torch.stack(products).sum((0, 2))[:, None].detach().clamp(min=0)  # N 1 h w
     map_ = F.interpolate(map_.float(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return (map_ / map_.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu()
 
 
 @torch.no_grad()
 def embeddings(model: nn.Module, split: Split) -> Tensor:
-    """float32 N D on the CPU, of length 1: what the network's last dense layer is given for each image."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    parts: list[Tensor] = []
-    hook = layers[-1].register_forward_pre_hook(lambda module, inputs: parts.append(inputs[0].float().cpu()))
+    """float32 N D on the CPU, of length 1: what the network's last dense layer, or those of all members, are given."""
+    given: list[list[Tensor]] = []
+    hooks = []
+    for member in members_of(model):
+        last = [module for module in member.modules() if isinstance(module, nn.Linear)][-1]
+        parts: list[Tensor] = []
+        hooks.append(
+            last.register_forward_pre_hook(lambda module, inputs, to=parts: to.append(inputs[0].float().cpu()))
+        )
+        given.append(parts)
     try:
         for images, _ in split.in_order(BATCH_SIZE):
             model(to_float(images).contiguous(memory_format=torch.channels_last))
     finally:
-        hook.remove()
-    return F.normalize(torch.cat(parts).flatten(1), dim=1)
+        for hook in hooks:
+            hook.remove()
+    return F.normalize(torch.cat([torch.cat(parts).flatten(1) for parts in given], dim=1), dim=1)
 
 
 def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> list[tuple[Neighbour, ...]]:

@@ -244,8 +244,8 @@ def penalized_parameters(model: nn.Module, recipe: Recipe) -> list[tuple[str, Te
 
 @torch.no_grad()
 def l2_penalty(model: nn.Module, recipe: Recipe) -> float:
-    """The penalty's part of the loss, l2 times the sum of squares; Keras adds it to every loss it reports."""
+    """The penalty's part of the loss, l2 times the sum of squares, a member's mean; Keras adds it to every loss it reports."""
     if not recipe.l2:
         return 0.0
     squares = torch._foreach_norm([parameter for _, parameter in penalized_parameters(model, recipe)])
-    return recipe.l2 * float(torch.stack(squares).square().sum())
+    return recipe.l2 * float(torch.stack(squares).square().sum()) / recipe.members

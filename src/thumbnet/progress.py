@@ -5,10 +5,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+
+Progress: TypeAlias = Callable[[str, int, int], None]  # what is going on, done, total
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 class Reporter(AbstractContextManager["Reporter"]):
@@ -69,8 +75,9 @@ class Bar(Reporter):
     def __init__(self) -> None:
         self.last = 0.0
         console = Console(stderr=True, highlight=False)
-        columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
-        self.progress = Progress(*columns, console=console, transient=True)
+        texts = map(rich_progress.TextColumn, ("{task.percentage:>3.0f} %", "{task.description}"))
+        columns = (rich_progress.BarColumn(bar_width=24), *texts)
+        self.progress = rich_progress.Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, visible=False)
         self.progress.start()
 

@@ -1,9 +1,8 @@
 """Robustness: the accuracy of a finished run on corrupted images, by kind and level."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +12,7 @@ from thumbnet.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.data.batches import Split, whole
 from thumbnet.evaluation import load_for_evaluation, predict_logits
 from thumbnet.machine import Machine
+from thumbnet.progress import Progress, no_progress
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.runs import Run
 from thumbnet.statistics import wilson_interval
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from thumbnet.data.datasets import Dataset
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
 
 SEED = 0  # of the corruptions: all networks see the same ones
 # Of a batch. Twice evaluation's: 2 to 3 % less time for 76 passes, since kernels are changed for tiles half as often, and half as
@@ -88,10 +81,8 @@ def evaluate_robustness(
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
-    model, chosen, backend = load_for_evaluation(run, data, split, machine)
-    found = measure_robustness(
-        model, whole(*chosen.evenly_spaced(images)), backend, split=split, recipe=run.recipe, progress=progress
-    )
+    model, chosen, backend = load_for_evaluation(run, data, split, machine, images)
+    found = measure_robustness(model, chosen, backend, split=split, recipe=run.recipe, progress=progress)
     run.save_robustness(found.to_dict())
     return found
 

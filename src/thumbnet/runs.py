@@ -337,9 +337,10 @@ class Run:
         path = self.path / "test-openings.jsonl"
         return path.read_bytes().count(b"\n") if path.is_file() else 0
 
-    def count_test_opening(self, data: "Dataset") -> None:
-        """Leave a line before the test images are looked at."""
-        row = {"time": now(), "images": len(data.test or ()), "fingerprint": data.fingerprint}
+    def count_test_opening(self, data: "Dataset", images: int | None = None) -> None:
+        """Leave a line before the test images, or so many of them, are looked at."""
+        there = len(data.test or ())
+        row = {"time": now(), "images": min(there, images or there), "fingerprint": data.fingerprint}
         append_line(self.place("test-openings.jsonl"), json.dumps(row))
 
     # ---------------------------------------------------------------- checkpoints
@@ -374,9 +375,14 @@ def what_is_there(path: Path) -> str:
     below = [file for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/summary.json")]
     if below:
         return f"; there is {max(below, key=lambda file: file.stat().st_mtime).parent}"
-    exported = None if (path / "recipe.toml").exists() else next(path.glob("*.onnx"), None)
-    told = f"; it holds {exported}: name that to predict or serve, and else the run folder that it was made from"
-    return told if exported else ""
+    if (path / "recipe.toml").exists():
+        return ""
+    if exported := next(path.glob("*.onnx"), None):
+        return f"; it holds {exported}: name that to predict or serve, and else the run folder that it was made from"
+    lost = next(path.glob("*.onnx.receipt.json"), None)
+    return (
+        f"; {lost.name.removesuffix('.receipt.json')} was exported to it and is missing: export again" if lost else ""
+    )
 
 
 def arrays_of(tensors: Mapping[str, "Tensor"]) -> Arrays:

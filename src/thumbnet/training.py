@@ -30,6 +30,7 @@ from thumbnet.evaluation import Scores, keep_validation, predict_logits, predict
 from thumbnet.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.machine import Machine
 from thumbnet.master_weights import Copies
+from thumbnet.models.ensemble import averaged
 from thumbnet.models.initial_weights import without_weights
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.optimize import l2_penalty, set_learning_rate
@@ -312,14 +313,21 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
     losses, outputs = [], []
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
-            logits = (copies.compute(part) if copies else model(part)).float()  # B K
-        loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing) * (len(part) / len(x))
-        loss.backward()
+            logits = (copies.compute(part) if copies else model(part)).float()  # B K, or B M K of an ensemble
+        loss = loss_of(logits, part_targets, recipe.label_smoothing) * (len(part) / len(x))
+        (loss * recipe.members).backward()  # each member's own loss, not its part of the mean
         if copies:
             copies.hand_over_gradients()
         losses.append(loss.detach())
-        outputs.append(logits.detach())
+        outputs.append(averaged(logits.detach()) if logits.ndim == 3 else logits.detach())
     return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def loss_of(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets."""
+    if logits.ndim == 3:
+        targets = targets.repeat_interleave(logits.shape[1], dim=0)
+    return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
 
 
 def sample(split: Split, images: int = 1_000) -> Tensor:

@@ -104,7 +104,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
     licence = f", licence {run.data['licence']}" if run.data.get("licence") else ""
     rows = [
         ("trained on", f"{counted(run.summary['train_images'], 'image')} of {run.data.title}{licence}"),
-        ("recipe", f"{title_of(run.recipe)}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
+        ("recipe", f"{run.recipe.name}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
         ("network", f"{run.recipe.model}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
     for split, scores in measured.items():

@@ -71,8 +71,9 @@ def bench(
     from thumbnet.results import recorded
     from thumbnet.words import counted
 
+    drawn = range(first_seed, first_seed + seeds)
     if out:
-        refuse_other_records(out, recipes, dataset, {"split": split, "changes": changes})
+        refuse_other_records(out, recipes, dataset, drawn, {"split": split, "changes": changes})
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
@@ -81,7 +82,7 @@ def bench(
             record = measured_campaign(
                 name,
                 dataset or dataset_of(name),
-                range(first_seed, first_seed + seeds),
+                drawn,
                 split=split,
                 folder=runs,
                 out=out,
@@ -109,12 +110,14 @@ def check_recipes(recipes: tuple[str, ...], changes: dict[str, Any]) -> None:
         named_recipe(name, **changes)
 
 
-def refuse_other_records(out: Path, recipes: tuple[str, ...], dataset: str | None, options: dict[str, Any]) -> None:
+def refuse_other_records(
+    out: Path, recipes: tuple[str, ...], dataset: str | None, seeds: range, options: dict[str, Any]
+) -> None:
     """Raise `UserError`, before the first recipe is trained, where the record of one of them would be lost."""
     from thumbnet.benchmark import dataset_of, record_before
 
     for name in recipes:
-        record_before(out / f"{name}.json", dataset or dataset_of(name), options)
+        record_before(out / f"{name}.json", dataset or dataset_of(name), seeds, options)
 
 
 def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:

@@ -87,8 +87,7 @@ def doctor(
         data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, runs, given(machine) | given(options), reporter, as_json=json)
-        reporter.say("looking for duplicates")
-        found = examine_dataset(data)
+        found = examine_dataset(data, reporter.loading)
         if labels:
             reporter.say(f"training {folds} networks, each asked about the images that it did not see")
             folder = runs or Path("runs/.doctor") / name
@@ -110,8 +109,12 @@ def doctor(
 def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, Any]) -> None:
     """Raise `UserError` for a flag that changes nothing, since what it is for was not asked for."""
     if dataset is None:
-        if typed or "checkpoint_seconds" in machine:
-            raise UserError("name a data set or folder to examine; without one, doctor examines this machine")
+        idle = [*typed, *({"checkpoint_seconds"} & machine.keys())]
+        if idle:
+            flag = f"--{idle[0].replace('_', '-')}"
+            raise UserError(
+                f"{flag} is for data: name a data set or folder to examine; without one, it is this machine"
+            )
         return
     for name in (*typed, *machine):
         flag = f"--{name.replace('_', '-')}"

@@ -66,7 +66,7 @@ def export(
     if folder:
         print(f"card     {folder / 'README.md'}")
         print(f"program  {folder / 'classify.py'}")
-    place = shlex.quote(str(file))
+    place = shlex.quote(str(folder or file))
     if file.suffix.lower() == ".onnx":
         print(f"use      thumbnet predict {place} photo.png   or   thumbnet serve {place}")
     else:

@@ -115,13 +115,13 @@ def train(
         else:
             path = begun.path if begun else out
             runs = [train_run(chosen, loaded, path, started=STARTED, deadline=deadline, **options)]
-            add_report(runs[0], reporter, wanted=report)
+            page_seconds = add_report(runs[0], reporter, wanted=report)
             if seconds:
                 reporter.say(on_time(seconds, chosen, runs[0], time.time() - STARTED))
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
-        print("\n".join(outcome(runs[0]) if seeds is None else seeds_outcome(runs)))
+        print("\n".join(outcome(runs[0], page_seconds) if seeds is None else seeds_outcome(runs)))
 
 
 def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:
@@ -161,8 +161,9 @@ def train_seeds(
     return runs
 
 
-def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> None:
-    """The page of the run in its folder; one that cannot be written costs a line, not the run."""
+def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> float:
+    """The page of the run in its folder, and the seconds it took; one that cannot be written costs a line, not the run."""
+    began = time.monotonic()
     if wanted:
         from thumbnet.report import write_run_report
 
@@ -171,6 +172,7 @@ def add_report(run: "Run", reporter: "Reporter", *, wanted: bool) -> None:
             write_run_report(run)
         except UserError as error:
             reporter.say(f"no report: {error}")
+    return time.monotonic() - began
 
 
 def over_seeds(runs: "list[Run]") -> dict[str, Any]:
@@ -283,7 +285,7 @@ def guessing(run: "Run", low: float) -> list[str]:
     ]
 
 
-def outcome(finished: "Run") -> list[str]:
+def outcome(finished: "Run", page_seconds: float = 0.0) -> list[str]:
     """What a person wants to know at the end: how good, how long, where it lies, what next."""
     summary = finished.summary
     run = Path(summary["run"])
@@ -301,7 +303,7 @@ def outcome(finished: "Run") -> list[str]:
         lines.append("validation  none was held out; the test images are left to measure on")
     lines += [
         f"time        {duration(summary['train_seconds'])} training and validation, "
-        f"{duration(summary['wall_seconds'])} in all; {summary['images_per_second']:,.0f} images/s",
+        f"{duration(summary['wall_seconds'] + page_seconds)} in all; {summary['images_per_second']:,.0f} images/s",
         f"run folder  {run}",
         f"plots       {run / 'plots' / 'curves.png'}",
         f"summary     {run / 'summary.json'}",

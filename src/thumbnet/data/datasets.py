@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from thumbnet.data.batches import LockedSplit, Split
-
-Progress = Callable[[str, int, int], None]  # what is going on, done, total
+    from thumbnet.progress import Progress
 
 CONVERTER = 1  # raise it when a reader changes what it returns, so that older packs are made anew
 
@@ -203,7 +202,7 @@ def load_dataset(
     image_size: int = 32,
     skip_broken: bool = False,
     offline: bool = False,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Dataset:
     """A published data set by name, a folder of images with one folder per class, or arrays (`read_arrays` in arrays.py).
 
@@ -269,7 +268,7 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
 
 
 def load_published(
-    name: str, data_dir: Path | None, offline: bool, progress: Progress | None
+    name: str, data_dir: Path | None, offline: bool, progress: "Progress | None"
 ) -> tuple[Pack, dict[str, Any]]:
     """The pack of a published set and where it was found.
 
@@ -300,7 +299,7 @@ def converted_before(name: str, packs: Path) -> tuple[Pack, dict[str, Any]] | No
 
 
 def load_folder(
-    folder: Path, image_size: int, skip_broken: bool, progress: Progress | None
+    folder: Path, image_size: int, skip_broken: bool, progress: "Progress | None"
 ) -> tuple[Pack, dict[str, Any]]:
     """The pack of a folder of images; converted again whenever a file in it changes."""
     from thumbnet.data.folder import folder_signature, read_folder
@@ -313,7 +312,7 @@ def load_folder(
     return pack, {"location": str(folder.resolve())} | kept(pack_path)
 
 
-def load_arrays(path: Path, progress: Progress | None) -> tuple[Pack, dict[str, Any]]:
+def load_arrays(path: Path, progress: "Progress | None") -> tuple[Pack, dict[str, Any]]:
     """The pack of an .npz file or a folder of IDX files; converted again whenever they change."""
     pack_path = pack_of(path, "arrays", signature(array_files(path)))
     read = partial(report, progress, f"converting {path}", partial(read_arrays, path))
@@ -327,7 +326,7 @@ def pack_of(path: Path, kind: str, key: str) -> Path:
     return cache_folder() / "packs" / f"{kind}-{label}-v{CONVERTER}-{key}.safetensors"
 
 
-def cached_pack(path: Path, read: Callable[[], Pack], progress: Progress | None) -> Pack:
+def cached_pack(path: Path, read: Callable[[], Pack], progress: "Progress | None") -> Pack:
     """The pack at `path`, made by `read` where it is absent. A cache that cannot be written costs time, not the run.
 
     Processes that want the same pack at once wait for the first, whatever becomes of it, and tell `progress` whom for.
@@ -346,7 +345,7 @@ def cached_pack(path: Path, read: Callable[[], Pack], progress: Progress | None)
 
 
 @contextmanager
-def converting(path: Path, progress: Progress | None) -> Iterator[None]:
+def converting(path: Path, progress: "Progress | None") -> Iterator[None]:
     """One process at a time makes `path`; where the cache cannot be written to, each makes its own in memory."""
 
     def wait(owner: str) -> None:
@@ -366,7 +365,7 @@ def kept(path: Path) -> dict[str, str]:
     return {"pack": str(path)} if path.is_file() else {"pack": f"not kept, since {path.parent} cannot be written to"}
 
 
-def report(progress: Progress | None, what: str, work: Callable[[], Pack]) -> Pack:
+def report(progress: "Progress | None", what: str, work: Callable[[], Pack]) -> Pack:
     """Run `work`, telling `progress` before and after."""
     if progress:
         progress(what, 0, 1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
 from thumbnet.data.pack import LARGEST_SIDE, SPLIT_OF_NAME, Pack
-from thumbnet.errors import UserError, unknown_name
+from thumbnet.errors import BrokenImage, UserError, unknown_name
 from thumbnet.words import counted
 
 SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
@@ -230,7 +230,7 @@ def decode_files(
                 images[row] = decode_image(Path(files[row].path), channels=3, size=(image_size, image_size))
             except UserError as error:
                 if not skip_broken:
-                    raise UserError(f"{error}, or pass --skip-broken, which counts and lists such files") from error
+                    raise BrokenImage(str(error)) from error
                 unreadable.append(row)
         return unreadable
 

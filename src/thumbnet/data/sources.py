@@ -14,7 +14,7 @@ from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 
 if TYPE_CHECKING:
-    from thumbnet.data.datasets import Progress
+    from thumbnet.progress import Progress
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 

@@ -14,6 +14,7 @@ from PIL import Image
 from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
+from thumbnet.progress import Progress, no_progress
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
@@ -65,13 +66,16 @@ def with_files(value: Any, files: Mapping[str, Sequence[str]]) -> Any:
     return value
 
 
-def examine_dataset(data: "Dataset") -> Diagnosis:
-    """Look at every image of every split, the test images too: no network is measured on them, so nothing is counted."""
+def examine_dataset(data: "Dataset", progress: Progress = no_progress) -> Diagnosis:
+    """Look at every image of every split, the test images too: no network is measured on them, so nothing is counted.
+
+    `progress` is told what is done, how much of it, and all there is.
+    """
     splits = stored_splits(data)
     images = {name: pixels for name, (pixels, _) in splits.items()}
     labels = {name: truth for name, (_, truth) in splits.items()}
     exact = exact_duplicates(images)
-    near = near_duplicates(images, labels)
+    near = near_duplicates(images, labels, progress)
     truths = [{int(labels[place.split][place.row]) for place in group} for group in exact]
     sizes, modes = kinds_of_files(data)
     leaked_exact = {place.row for group in exact if leaks(group) for place in group if place.split == "test"}

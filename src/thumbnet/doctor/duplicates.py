@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from thumbnet.progress import Progress, no_progress
+
 GRID = 8  # places of a descriptor along each side: enough to tell pictures apart, few enough to forgive noise
 CANDIDATE = 0.9  # cosine of descriptors from which on two images are looked at pixel by pixel
 NEIGHBOURS = 6  # of an image that are looked at: the nearest, and others to measure it by,
@@ -22,8 +24,9 @@ DETAIL = 5  # pixels of the square whose mean is taken off
 COLOUR = 0.1  # root mean square of the difference in colour, of 1, beyond which two images are of different things
 MOST_FADED = 2.0  # times as strong the colours of one may be as of the other
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
-BLOCK = 2_000  # images looked at at a time, and
+BLOCK = 2_000  # images or pairs looked at at a time, and
 MOST_COSINES = 160_000_000  # 640 MB: fewer of them where they are compared with more than 80,000 others
+ROWS = 500  # images whose neighbours are looked at between two words on how far it is: a second or two
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def exact_duplicates(images: dict[str, NDArray[np.uint8]]) -> list[list[Place]]:
     return [places for places in groups.values() if len(places) > 1]
 
 
-def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDArray[np.int64]]) -> list[DuplicatePair]:
+def near_duplicates(
+    images: dict[str, NDArray[np.uint8]], labels: dict[str, NDArray[np.int64]], progress: Progress = no_progress
+) -> list[DuplicatePair]:
     """Pairs of images that are alike but not equal, the most similar first.
 
     Every image is compared with all others, and with their mirror images, by a descriptor that ignores brightness and contrast;
@@ -79,7 +84,11 @@ def near_duplicates(images: dict[str, NDArray[np.uint8]], labels: dict[str, NDAr
     found: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
         rows, near = candidates(plain, descriptors(chosen, mirrored=True) if mirrored else plain)
-        likeness = likenesses(chosen, rows, near, mirrored=mirrored)  # R k
+        parts: list[Tensor] = []
+        for some, theirs in zip(rows.split(ROWS), near.split(ROWS), strict=True):
+            progress("looking for duplicates", int(some[0]) + mirrored * len(single), 2 * len(single))
+            parts.append(likenesses(chosen, some, theirs, mirrored=mirrored))
+        likeness = torch.cat(parts) if parts else torch.empty(near.shape)  # R k
         for i, j, value in standing_out(rows, near, likeness):
             pair = (min(i, j), max(i, j))
             other = chosen[j].flip(2) if mirrored else chosen[j]

@@ -42,6 +42,9 @@ class Recipe:
         0, "convolutions in each group, where the model leaves it open; 0: the model's own", low=0, high=1000
     )
     dropout: tuple[float, ...] = setting((), "dropout rates, in the places that the model defines", low=0, below=1)
+    members: int = setting(
+        1, "networks trained side by side on the same batches, whose probabilities are averaged", low=1, high=64
+    )
     epochs: float = setting(
         20,
         "passes over the training images; 1.5 ends in the middle of the second",

@@ -1,0 +1,118 @@
+"""Ensembles: members trained as if each were alone, averaged probabilities, and every command that takes a run."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conftest import CPU
+from thumbnet import load
+from thumbnet.bundle.folder import export
+from thumbnet.evaluation import evaluate
+from thumbnet.explanation import activation_maps, embeddings
+from thumbnet.models.ensemble import Ensemble, averaged, members_of
+from thumbnet.optimize import l2_penalty
+from thumbnet.recipes import recipe
+from thumbnet.recipes.network import build_model
+from thumbnet.training import loss_of, train
+
+SMALL = {"widths": (8, 16, 16), "epochs": 2, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def two(tiny, tmp_path_factory):
+    return train(recipe("general", members=2, **SMALL), tiny, tmp_path_factory.mktemp("two") / "run", machine=CPU)
+
+
+def test_the_first_member_is_trained_as_if_it_were_alone(two, tiny, tmp_path):
+    """Same order, augmentation and loss; only the rounding of the mean over members differs."""
+    alone = train(recipe("general", **SMALL), tiny, tmp_path / "run", machine=CPU, plots=False)
+    first, second = members_of(two.model())
+    for name, value in alone.model().network.state_dict().items():
+        torch.testing.assert_close(first.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(first.head.weight, second.head.weight, atol=0.01)
+    assert two.summary["parameters"] == 2 * alone.summary["parameters"]
+
+
+def test_members_begin_differently_and_the_same_for_the_same_seed():
+    made = recipe("general", members=3, **SMALL)
+    heads = [member.head.weight for member in members_of(build_model(made, channels=1, classes=4))]
+    again = [member.head.weight for member in members_of(build_model(made, channels=1, classes=4))]
+    assert all(torch.equal(head, other) for head, other in zip(heads, again, strict=True))
+    assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[1], heads[2])
+    single = build_model(replace(made, members=1), channels=1, classes=4)
+    assert torch.equal(single.network.head.weight, heads[0]) and members_of(single) == [single]
+
+
+def test_answers_are_the_mean_of_the_members_probabilities():
+    logits = torch.randn(5, 3, 4)
+    torch.testing.assert_close(averaged(logits).exp(), logits.softmax(-1).mean(1))
+
+    class Says(torch.nn.Module):
+        def __init__(self, logits):
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, images):
+            return self.logits
+
+    both = Ensemble([Says(logits[:, 0]), Says(logits[:, 1])])
+    assert both(logits).shape == (5, 2, 4)
+    torch.testing.assert_close(both.eval()(logits).exp(), logits[:, :2].softmax(-1).mean(1))
+
+
+def test_each_member_has_the_same_targets():
+    logits, labels = torch.randn(6, 2, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    each = [torch.nn.functional.cross_entropy(logits[:, m], labels, label_smoothing=0.1) for m in range(2)]
+    assert loss_of(logits, labels, 0.1).item() == pytest.approx(sum(each).item() / 2)
+    mixed = torch.rand(6, 4).softmax(1)
+    each = [torch.nn.functional.cross_entropy(logits[:, m], mixed) for m in range(2)]
+    assert loss_of(logits, mixed, 0.0).item() == pytest.approx(sum(each).item() / 2)
+
+
+def test_the_penalty_is_a_members_mean():
+    made = recipe("plain", members=2, l2=1e-3)
+    model = build_model(made, channels=1, classes=4)
+    each = [l2_penalty(member, replace(made, members=1)) for member in members_of(model)]
+    assert l2_penalty(model, made) == pytest.approx(sum(each) / 2)
+
+
+def test_an_ensemble_is_evaluated_exported_and_explained_like_any_network(two, tiny, tmp_path):
+    assert evaluate(two, data=tiny).accuracy == two.summary["validation_accuracy"]
+    receipt = export(two, tmp_path / "both.onnx", data=tiny)
+    assert receipt.same_class == receipt.images
+    split = tiny.with_validation(**two.recipe.cut).validation
+    pixels = split.images[split.rows][:, 0].numpy()  # N H W
+    of_the_run, of_the_file = load(two.path), load(tmp_path / "both.onnx")
+    assert (of_the_run.predict(pixels) == of_the_file.predict(pixels)).all()
+
+    model = two.model().eval()
+    x = torch.rand(3, *tiny.train.images.shape[1:])
+    maps = activation_maps(model, x, torch.tensor([0, 1, 2]))
+    one = activation_maps(
+        torch.nn.Sequential(model.resize, model.normalize, members_of(model)[1]), x, torch.tensor([0, 1, 2])
+    )
+    assert maps.shape == one.shape and not torch.allclose(maps, one)
+    assert embeddings(model, split).shape == (len(split), 2 * SMALL["widths"][-1])
+
+
+def test_an_ensemble_interrupted_goes_on_to_the_same_bits(two, tiny, tmp_path, monkeypatch):
+    from thumbnet import training
+    from thumbnet.errors import Interrupted
+    from thumbnet.signals import StopRequested
+
+    calls = []
+    plain = training.set_learning_rate
+
+    def stop_once(*words):
+        calls.append(1)
+        if len(calls) == 9:
+            raise StopRequested("SIGINT")
+        plain(*words)
+
+    monkeypatch.setattr(training, "set_learning_rate", stop_once)
+    with pytest.raises(Interrupted):
+        train(two.recipe, tiny, tmp_path / "run", machine=CPU, plots=False)
+    again = train(two.recipe, tiny, tmp_path / "run", machine=CPU, plots=False)
+    for name, value in two.model().state_dict().items():
+        assert torch.equal(again.model().state_dict()[name], value), name
