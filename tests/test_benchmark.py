@@ -15,12 +15,13 @@ import pytest
 from scipy import stats
 
 from conftest import thumbnet
-from thumbnet import benchmark
-from thumbnet.benchmark import WARM_UP_STEPS, command_of, dataset_of, summary_of_campaign, warming_up
+from thumbnet import benchmark, measured_run
+from thumbnet.benchmark import command_of, dataset_of, summary_of_campaign
 from thumbnet.cli.main import run as command_line
 from thumbnet.comparison import compare
 from thumbnet.errors import Interrupted
 from thumbnet.machine import Machine
+from thumbnet.measured_run import WARM_UP_STEPS, warming_up
 from thumbnet.recipes import recipe
 from thumbnet.report import write_run_report
 from thumbnet.results import as_of_the_present_recipe, campaign_table, compared_with_published, in_words
@@ -224,7 +225,7 @@ def test_a_signal_while_a_seed_is_measured_in_this_process_keeps_it_and_ends_the
         Path(order["out"]).mkdir(parents=True)
         return {"seed": 0, "accuracy": 0.5}
 
-    monkeypatch.setattr(benchmark, "one_run", one_run)
+    monkeypatch.setattr(measured_run, "one_run", one_run)
     options = {"folder": tmp_path, "one_process": True, "changes": {"epochs": 1}}
     with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command with --resume goes on"):
         benchmark.run_campaign("general", "fashion-mini", [0, 1], **options)
@@ -335,6 +336,14 @@ def test_a_record_is_told_by_what_differs_from_the_recipe_as_it_is_now():
     fields = json.loads(json.dumps(vars(recipe("cifar10-94-gpu", learning_rate=0.1))))
     moved = {**record, "changes": {"crop": 4}, "fields": fields | {"crop": 4}}
     assert as_of_the_present_recipe(moved)["changes"] == {"crop": 4, "learning_rate": 0.1}
+
+
+def test_a_record_from_before_there_were_ensembles_is_of_one_network():
+    present = recipe("cifar100-80")
+    record = {"kind": "campaign", "recipe": "cifar100-80", "epochs": present.epochs, "changes": {}}
+    assert present.members == 2 and as_of_the_present_recipe(record)["changes"] == {"members": 1}
+    fields = json.loads(json.dumps(vars(present)))
+    assert as_of_the_present_recipe(record | {"fields": fields})["changes"] == {}
 
 
 def test_a_campaign_records_every_field_of_its_recipe():

@@ -85,6 +85,8 @@ def test_the_program_runs_by_itself(folder, tmp_path):
     assert "Traceback" not in alone.stderr
     silent = subprocess.run([sys.executable, folder / "classify.py"], capture_output=True, text=True)
     assert silent.returncode == 1 and "python classify.py photo.png" in silent.stderr
+    asked = subprocess.run([sys.executable, folder / "classify.py", "--help"], capture_output=True, text=True)
+    assert asked.returncode == 0 and "python classify.py photo.png" in asked.stdout
 
 
 def test_the_folder_is_used_by_its_name_without_torch(folder, run, tmp_path):

@@ -19,7 +19,7 @@ ORDER = [
     "calibration", "predictions", "data_record", "runs", "run_paths", "evaluation", "plots", "state", "workshop",
     "training", "timing", "operations", "classifier", "prediction", "exported", "loading",
     "exporting", "bundle", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
-    "reported", "results", "budget", "benchmark", "report", "studies", "doctor", "cli",
+    "reported", "results", "budget", "measured_run", "benchmark", "report", "studies", "doctor", "cli",
 ]  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 import thumbnet
 from conftest import CPU
-from thumbnet.benchmark import in_fresh_process
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_fashion_mnist
@@ -22,6 +21,7 @@ from thumbnet.doctor import resuming
 from thumbnet.doctor.resuming import check_resuming
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.evaluation import evaluate, open_split
+from thumbnet.measured_run import in_fresh_process
 from thumbnet.recipes import recipe
 from thumbnet.runs import Run
 from thumbnet.studies.classic import classic_study

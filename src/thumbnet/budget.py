@@ -11,6 +11,7 @@ from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes import fitted_to, vary
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.general import head_rate_for
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.schedule import steps_per_epoch
 
@@ -108,6 +109,8 @@ def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) 
     chosen = vary(base, **{**place.fields, **changes})
     if not place.fields:  # a recipe that was named stays as it is
         return chosen
+    if "head_rate" not in changes and chosen.optimizer == "muon":
+        chosen = vary(chosen, head_rate=head_rate_for(len(data.classes)))
     smallest = min(data.image_size)
     if "resolution" not in changes:
         kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 INSTALLED, IN_THE_SOURCES = Path(__file__).parent / "published", Path(__file__).parents[2] / "results"
+NEWER_FIELDS = {"members": 1}  # of recipes, than some records: what they were before there was a choice
 FEW_SECONDS = 5  # hundredths of which are more than a thousandth of the whole
 
 
@@ -33,7 +34,7 @@ def as_of_the_present_recipe(record: dict[str, Any]) -> dict[str, Any]:
     if record["kind"] != "campaign" or record["recipe"] not in RECIPES:
         return record
     own = json.loads(json.dumps(vars(RECIPES[record["recipe"]]())))
-    then = record.get("fields", {"epochs": record["epochs"]}) | record["changes"]
+    then = NEWER_FIELDS | record.get("fields", {"epochs": record["epochs"]}) | record["changes"]
     return record | {"changes": {name: value for name, value in then.items() if own.get(name) != value}}
 
 

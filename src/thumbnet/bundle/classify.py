@@ -44,6 +44,9 @@ def classify(files):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit()
     if not sys.argv[1:]:
         sys.exit(__doc__)
     broken = 0

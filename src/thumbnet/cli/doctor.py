@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thumbnet.cli.fitting import recipe_for_few
+from thumbnet.cli.fitting import recipe_for
 from thumbnet.cli.options import (
     Data,
     DataFlags,
@@ -135,7 +135,8 @@ def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: in
     options = {"machine": Machine(**machine), "tell": reporter.say}
     chosen = named_recipe(recipe or quick_for(data))
     if recipe is None:
-        chosen = recipe_for_few(chosen, len(data.development) * (folds - 1) // folds, {}, reporter)
+        images = len(data.development) * (folds - 1) // folds
+        chosen = recipe_for(chosen, images, len(data.classes), {}, reporter)
     return check_labels(data, chosen, folder, folds=folds, **options)
 
 

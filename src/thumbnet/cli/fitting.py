@@ -1,18 +1,28 @@
-"""A recipe that was taken since none was named, made to fit a small set of images; shared by the commands that take one."""
+"""A recipe that was taken since none was named, made to fit the data; shared by the commands that take one."""
 
 from typing import Any
 
 from thumbnet.progress import Reporter
 from thumbnet.recipes import fitted_to, vary
+from thumbnet.recipes.general import head_rate_for
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.words import counted
 
 
-def recipe_for_few(recipe: Recipe, images: int, typed: dict[str, Any], reporter: Reporter) -> Recipe:
-    """`recipe` for so many training images, with the fields that were `typed`; what was changed besides is told."""
+def recipe_for(recipe: Recipe, images: int, classes: int, typed: dict[str, Any], reporter: Reporter) -> Recipe:
+    """`recipe` for so many training images and classes, with the fields that were `typed`; what was changed besides is told."""
     asked = vary(recipe, **typed)
-    fitted = vary(fitted_to(recipe, images, batch_size=typed.get("batch_size")), **typed)
-    if changed := differences(fitted, asked):
-        told = ", ".join(f"{name} {now:g} (not {before:g})" for name, (now, before) in changed.items())
-        reporter.say(f"note: {counted(images, 'training image')}, few for {recipe.name}: {told}")
+    fewer = vary(fitted_to(recipe, images, batch_size=typed.get("batch_size")), **typed)
+    tell_changes(f"{counted(images, 'training image')}, few for {recipe.name}", asked, fewer, reporter)
+    if recipe.name != "general" or asked.optimizer != "muon":
+        return fewer
+    fitted = vary(fewer, **({"head_rate": head_rate_for(classes)} | typed))
+    tell_changes(counted(classes, "class", "classes"), fewer, fitted, reporter)
     return fitted
+
+
+def tell_changes(reason: str, before: Recipe, after: Recipe, reporter: Reporter) -> None:
+    """A line on the fields in which the second recipe differs from the first, if there are any."""
+    if changed := differences(after, before):
+        told = ", ".join(f"{name} {now:g} (not {then:g})" for name, (now, then) in changed.items())
+        reporter.say(f"note: {reason}: {told}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thumbnet.cli.fitting import recipe_for_few
+from thumbnet.cli.fitting import recipe_for
 from thumbnet.cli.options import (
     Data,
     DataFlags,
@@ -68,7 +68,7 @@ def preview(
             reporter.say(f"note: {note}")
         if recipe is None:
             images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for_few(named_recipe(start), images, typed, reporter)
+            chosen = recipe_for(named_recipe(start), images, len(loaded.classes), typed, reporter)
         seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.budget import expected_accuracy, parse_budget, plan_within
-from thumbnet.cli.fitting import recipe_for_few
+from thumbnet.cli.fitting import recipe_for
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
     Data,
@@ -108,7 +108,7 @@ def train(
             chosen, deadline = recipe_in_time(seconds, loaded, recipe, typed, asked, reporter)
         elif not begun and not recipe:
             images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for_few(named_recipe(start), images, typed, reporter)
+            chosen = recipe_for(named_recipe(start), images, len(loaded.classes), typed, reporter)
         options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
         if seeds is not None:
             runs = train_seeds(chosen, loaded, seeds, out, report=report, **options)

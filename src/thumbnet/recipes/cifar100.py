@@ -42,7 +42,7 @@ def to_76() -> Recipe:
 
 
 def to_80() -> Recipe:
-    """79.4 %, and 95.0 % top-5, in 20 s on an H200 or 54 minutes on two cores. `thumbnet train cifar100 --recipe cifar100-80`."""
+    """80 %, and 95.9 % top-5, by two networks, in 51 minutes on two cores. `thumbnet train cifar100 --recipe cifar100-80`."""
     return dataclasses.replace(
         to_76(),
         name="cifar100-80",
