@@ -144,15 +144,15 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
 
 def test_the_record_of_another_campaign_is_not_lost(fresh):
     folder, made = fresh
-    others = (("jitter", ["--jitter", "0.1"]), ("split", ["--split", "validation"]), ("epochs", ["--epochs", "2"]))
+    others = (("jitter", ["--jitter", "0.1"]), ("split", ["--split", "validation"]), ("crop", ["--crop", "2"]))
     for key, words in others:
         refused = thumbnet(
             "bench", "fashion-mnist-94", *SMALL[1:], *words, "--runs", "more", "--out", "results", cwd=folder
         )
         said = f"results/general.json holds a campaign with other {key}, which would be lost; give another --out"
         assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
-    words = ["--first-seed", "6", "--runs", "more", "--out", "results"]
-    refused = thumbnet(*SMALL, *words, cwd=folder)
+    later = ["6" if word == "5" else word for word in SMALL]  # the first seed
+    refused = thumbnet(*later, "--runs", "more", "--out", "results", cwd=folder)
     said = "results/general.json has seed 5, which would be lost; give another --out, or measure that seed too"
     assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
     assert json.loads((folder / "results" / "general.json").read_text()) == made

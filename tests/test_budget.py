@@ -4,6 +4,7 @@ import json
 import re
 import time
 import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -161,6 +162,15 @@ def test_what_was_asked_for_is_kept(data, machine_of):
     machine_of(1e-4)
     chosen, _ = plan_within(data, 30, changes={"batch_size": 50, "seed": 3, "crop": 4, "label_smoothing": 0.3})
     assert (chosen.batch_size, chosen.seed, chosen.crop, chosen.label_smoothing) == (50, 3, 4, 0.3)
+
+
+def test_many_classes_get_a_dense_layer_that_learns_faster(data, machine_of):
+    machine_of(1e-4)
+    many = replace(data, classes=tuple(f"class {number}" for number in range(100)))
+    assert plan_within(many, 60)[0].head_rate == 10 and plan_within(data, 60)[0].head_rate == 0.33
+    assert plan_within(many, 60, changes={"head_rate": 1.0})[0].head_rate == 1
+    named = plan_within(many, 60, recipe="general")[0]
+    assert named.head_rate == 0.33
 
 
 def test_with_a_recipe_only_its_epochs_are_chosen(data, machine_of):

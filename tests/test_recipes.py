@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from thumbnet.cli.fitting import recipe_for
 from thumbnet.errors import UserError
 from thumbnet.models.registry import create_model
+from thumbnet.progress import Lines
 from thumbnet.recipes import (
     DEFAULTS,
     RECIPES,
@@ -18,6 +20,7 @@ from thumbnet.recipes import (
     title_of,
     without_mirrors,
 )
+from thumbnet.recipes.general import head_rate_for
 from thumbnet.schedule import learning_rate, resolution, total_steps
 
 
@@ -197,6 +200,22 @@ def test_few_images_get_smaller_batches_and_more_epochs_and_many_keep_the_recipe
     assert fitted_to(made, 30).batch_size == 8 and fitted_to(made, 5).batch_size == 5
     sgd = fitted_to(recipe("plain"), 320)
     assert sgd.batch_size == 32 and sgd.learning_rate == recipe("plain").learning_rate / 2
+
+
+@pytest.mark.parametrize(("classes", "rate"), [(2, 0.33), (10, 0.33), (20, 0.93), (50, 3.7), (100, 10.0)])
+def test_the_dense_layer_of_general_learns_faster_where_there_are_many_classes(classes, rate):
+    assert head_rate_for(classes) == rate
+
+
+def test_many_classes_are_told_and_a_rate_that_was_typed_is_kept(capsys):
+    fitted = recipe_for(recipe("general"), 5_000, 100, {}, Lines())
+    assert fitted == recipe("general", head_rate=10.0)
+    assert capsys.readouterr().err == "note: 100 classes: head_rate 10 (not 0.33)\n"
+    assert recipe_for(recipe("general"), 5_000, 100, {"head_rate": 2.0}, Lines()).head_rate == 2
+    assert recipe_for(recipe("general"), 5_000, 10, {}, Lines()) == recipe("general")
+    for name in ("cifar100-76", "plain"):  # rates of its own; no such rate
+        assert recipe_for(recipe(name), 5_000, 100, {}, Lines()) == recipe(name)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_batch_that_was_typed_is_kept_and_the_epochs_are_reckoned_with_it():
