@@ -7,6 +7,7 @@ import torch
 
 from conftest import CPU
 from thumbnet import load
+from thumbnet.backend import prepare
 from thumbnet.bundle.folder import export
 from thumbnet.evaluation import evaluate
 from thumbnet.explanation import activation_maps, embeddings
@@ -14,7 +15,7 @@ from thumbnet.models.ensemble import Ensemble, averaged, members_of
 from thumbnet.optimize import l2_penalty
 from thumbnet.recipes import recipe
 from thumbnet.recipes.network import build_model
-from thumbnet.training import loss_of, train
+from thumbnet.training import gradients, loss_of, train
 
 SMALL = {"widths": (8, 16, 16), "epochs": 2, "batch_size": 32}
 
@@ -70,6 +71,36 @@ def test_each_member_has_the_same_targets():
     assert loss_of(logits, mixed, 0.0).item() == pytest.approx(sum(each).item() / 2)
 
 
+def test_a_members_gradient_is_what_it_has_alone_also_where_labels_are_mixed_and_batches_cut():
+    both = recipe("general", **SMALL | {"members": 2, "micro_batch": 8})
+    models = [build_model(replace(both, members=members), channels=1, classes=4) for members in (2, 1)]
+    x, targets = torch.rand(32, 1, 28, 28), torch.rand(32, 4).softmax(1)
+    for model in models:
+        gradients(model.train(), x, targets, both if model is models[0] else replace(both, members=1), prepare(CPU))
+    first, alone = members_of(models[0])[0], models[1].network
+    for mine, its in zip(first.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_probabilities_are_averaged_in_float_also_where_the_network_computes_in_bf16():
+    said = averaged(torch.randn(50, 2, 100).bfloat16())
+    torch.testing.assert_close(said.exp().sum(1), torch.ones(50), rtol=0, atol=1e-5)
+
+
+def test_neighbours_are_sought_by_what_both_members_see_alike(two, tiny):
+    model, split = two.model().eval(), tiny.with_validation(**two.recipe.cut).validation
+    each = [
+        embeddings(torch.nn.Sequential(model.resize, model.normalize, member), split) for member in members_of(model)
+    ]
+    torch.testing.assert_close(embeddings(model, split), torch.cat(each, dim=1) / 2**0.5)
+
+
+def test_a_recipe_file_from_before_there_were_ensembles_gives_one_network():
+    fields = {name: value for name, value in vars(recipe("cifar100-80")).items() if name not in ("name", "members")}
+    assert recipe("cifar100-80", **fields) == recipe("cifar100-80", members=1)
+    assert recipe("cifar100-80").network == "2 x speednet_slim" and recipe("general").network == "speednet_slim"
+
+
 def test_the_penalty_is_a_members_mean():
     made = recipe("plain", members=2, l2=1e-3)
     model = build_model(made, channels=1, classes=4)
@@ -93,7 +124,6 @@ def test_an_ensemble_is_evaluated_exported_and_explained_like_any_network(two, t
         torch.nn.Sequential(model.resize, model.normalize, members_of(model)[1]), x, torch.tensor([0, 1, 2])
     )
     assert maps.shape == one.shape and not torch.allclose(maps, one)
-    assert embeddings(model, split).shape == (len(split), 2 * SMALL["widths"][-1])
 
 
 def test_an_ensemble_interrupted_goes_on_to_the_same_bits(two, tiny, tmp_path, monkeypatch):

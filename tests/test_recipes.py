@@ -14,13 +14,13 @@ from thumbnet.recipes import (
     Recipe,
     default_for,
     fitted_to,
+    for_classes,
     list_recipes,
     name_of_group,
     recipe,
     title_of,
     without_mirrors,
 )
-from thumbnet.recipes.general import head_rate_for
 from thumbnet.schedule import learning_rate, resolution, total_steps
 
 
@@ -204,13 +204,13 @@ def test_few_images_get_smaller_batches_and_more_epochs_and_many_keep_the_recipe
 
 @pytest.mark.parametrize(("classes", "rate"), [(2, 0.33), (10, 0.33), (20, 0.93), (50, 3.7), (100, 10.0)])
 def test_the_dense_layer_of_general_learns_faster_where_there_are_many_classes(classes, rate):
-    assert head_rate_for(classes) == rate
+    assert for_classes(recipe("general"), classes) == recipe("general", head_rate=rate)
 
 
 def test_many_classes_are_told_and_a_rate_that_was_typed_is_kept(capsys):
     fitted = recipe_for(recipe("general"), 5_000, 100, {}, Lines())
     assert fitted == recipe("general", head_rate=10.0)
-    assert capsys.readouterr().err == "note: 100 classes: head_rate 10 (not 0.33)\n"
+    assert capsys.readouterr().err == "note: 100 classes, many for general: head_rate 10 (not 0.33)\n"
     assert recipe_for(recipe("general"), 5_000, 100, {"head_rate": 2.0}, Lines()).head_rate == 2
     assert recipe_for(recipe("general"), 5_000, 10, {}, Lines()) == recipe("general")
     for name in ("cifar100-76", "plain"):  # rates of its own; no such rate

@@ -4,7 +4,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thumbnet.errors import UserError
 from thumbnet.files import read_json, write_json
@@ -12,12 +12,9 @@ from thumbnet.machine import Machine
 from thumbnet.measured_run import InThisProcess, in_fresh_process, known, measured_before
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
-from thumbnet.results import seconds_in_words
+from thumbnet.results import as_of_the_present_recipe, seconds_in_words
 from thumbnet.statistics import accuracy_interval
 from thumbnet.words import counted
-
-if TYPE_CHECKING:
-    pass
 
 VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")
 OF_A_CAMPAIGN = ("name", "seed", "validation")  # fields of a recipe that the record has elsewhere, or for each run
@@ -120,13 +117,15 @@ def record_before(path: Path, dataset: str, seeds: Sequence[int], options: dict[
     """The record that a campaign will replace, or None. Raises `UserError` where another one, or a seed of it, would be lost."""
     if not path.is_file():
         return None
-    before = read_json(path, {"dataset": str, "split": str, "changes": dict, "seeds": list, "n": int})
+    kinds = {"kind": str, "recipe": str, "dataset": str, "split": str, "changes": dict, "seeds": list, "n": int}
+    before = read_json(path, kinds | {"epochs": (int, float)})
     changes = json.loads(json.dumps(options.get("changes") or {}))
     had = {"dataset": before["dataset"], "split": before["split"], **before["changes"]}
     asked = {"dataset": dataset, "split": options.get("split", "test"), **changes}
     if differing := [name for name in {**had, **asked} if had.get(name) != asked.get(name)]:
         raise UserError(f"{path} holds a campaign with other {differing[0]}, which would be lost; give another --out")
-    if lost := [seed for seed in before["seeds"] if seed not in seeds]:
+    same_recipe = as_of_the_present_recipe(before)["changes"] == changes
+    if same_recipe and (lost := [seed for seed in before["seeds"] if seed not in seeds]):
         raise UserError(f"{path} has seed {lost[0]}, which would be lost; give another --out, or measure that seed too")
     return before
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.deadline import Deadline, most_steps, seconds_of
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.recipes import fitted_to, vary
+from thumbnet.recipes import fitted_to, for_classes, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.general import head_rate_for
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.schedule import steps_per_epoch
 
@@ -109,8 +108,8 @@ def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) 
     chosen = vary(base, **{**place.fields, **changes})
     if not place.fields:  # a recipe that was named stays as it is
         return chosen
-    if "head_rate" not in changes and chosen.optimizer == "muon":
-        chosen = vary(chosen, head_rate=head_rate_for(len(data.classes)))
+    if "head_rate" not in changes:
+        chosen = for_classes(chosen, len(data.classes))
     smallest = min(data.image_size)
     if "resolution" not in changes:
         kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)

@@ -112,7 +112,7 @@ class DataRecord(dict[str, Any]):
         try:
             return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
         except BrokenImage as error:
-            raise UserError(f"{error.fault}; when {whose} was trained, all of its images could be read") from error
+            raise UserError(f"{error.fault}; when {whose} was trained, it was readable or not there") from error
 
     def check(self, data: "Dataset", *, whose: Path, strict: bool = True) -> None:
         """Raise `UserError` for data of other classes or, where `strict`, other training images."""

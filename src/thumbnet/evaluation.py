@@ -159,26 +159,33 @@ def load_for_evaluation(
     """
     backend = prepare(run.machine_to_measure(machine or Machine()))
     model = place(run.model(), backend.device)
-    chosen = open_split(run, data, split, images)  # last: what fails before opens nothing
-    chosen = whole(*chosen.evenly_spaced(images)) if images else chosen
-    return model, chosen.to(backend.device), backend
+    return (
+        model,
+        open_split(run, data, split, images).to(backend.device),
+        backend,
+    )  # last: what fails before opens nothing
 
 
 def open_split(run: "Run", data: "Dataset", split: str, images: int | None = None) -> Split:
-    """The images to measure on; opening the test split leaves a line in the run folder first, with how many are looked at."""
+    """The images to measure on, all or so many of them, evenly spread; opening the test split leaves a line in the run first."""
     if split == "test":
         if data.test is None:
             missing = f"its images into {data.name}/test/<class>/" if run.data.on_pictures else f"one into {data.name}"
             raise UserError(f"{data.name} has no test split; put {missing}")
         run.count_test_opening(data, images)
-        return data.test.unlock()
+        return some_of(data.test.unlock(), images)
     if split != "validation":
         raise UserError(f"unknown split {split!r}; choose validation or test")
     if data.validation is None:
         raise UserError(
             f"{run.path} was trained on all its images (validation 0), so there is no validation split; take --split test"
         )
-    return data.validation
+    return some_of(data.validation, images)
+
+
+def some_of(split: Split, images: int | None) -> Split:
+    """So many images of a split, evenly spread over it, or all."""
+    return whole(*split.evenly_spaced(images)) if images else split
 
 
 @torch.no_grad()

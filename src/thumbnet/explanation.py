@@ -153,23 +153,23 @@ def activation_maps(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embeddings(model: nn.Module, split: Split) -> Tensor:
-    """float32 N D on the CPU, of length 1: what the network's last dense layer, or those of all members, are given."""
-    given: list[list[Tensor]] = []
-    hooks = []
-    for member in members_of(model):
-        last = [module for module in member.modules() if isinstance(module, nn.Linear)][-1]
-        parts: list[Tensor] = []
-        hooks.append(
-            last.register_forward_pre_hook(lambda module, inputs, to=parts: to.append(inputs[0].float().cpu()))
-        )
-        given.append(parts)
+    """float32 N D on the CPU, of length 1: what the network's last dense layer is given, or those of all members, alike long."""
+    dense = [
+        [module for module in member.modules() if isinstance(module, nn.Linear)][-1] for member in members_of(model)
+    ]
+    given: list[list[Tensor]] = [[] for _ in dense]
+
+    def keep(parts: list[Tensor], module: nn.Module, inputs: Any) -> None:
+        parts.append(inputs[0].float().cpu())
+
+    hooks = [layer.register_forward_pre_hook(partial(keep, parts)) for layer, parts in zip(dense, given, strict=True)]
     try:
         for images, _ in split.in_order(BATCH_SIZE):
             model(to_float(images).contiguous(memory_format=torch.channels_last))
     finally:
         for hook in hooks:
             hook.remove()
-    return F.normalize(torch.cat([torch.cat(parts).flatten(1) for parts in given], dim=1), dim=1)
+    return torch.cat([F.normalize(torch.cat(parts).flatten(1), dim=1) for parts in given], dim=1) / len(given) ** 0.5
 
 
 def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> list[tuple[Neighbour, ...]]:

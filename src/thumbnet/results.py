@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 INSTALLED, IN_THE_SOURCES = Path(__file__).parent / "published", Path(__file__).parents[2] / "results"
-NEWER_FIELDS = {"members": 1}  # of recipes, than some records: what they were before there was a choice
 FEW_SECONDS = 5  # hundredths of which are more than a thousandth of the whole
 
 
@@ -30,6 +29,7 @@ def as_of_the_present_recipe(record: dict[str, Any]) -> dict[str, Any]:
     Older records tell of the recipe's own fields only the epochs.
     """
     from thumbnet.recipes import RECIPES
+    from thumbnet.recipes.recipe import NEWER_FIELDS
 
     if record["kind"] != "campaign" or record["recipe"] not in RECIPES:
         return record

@@ -1,5 +1,5 @@
 """Training: one visible loop from batch to weight update, and what frames it."""
-# Shapes: B batch, C channels, H and W height and width, K classes.
+# Shapes: B batch, C channels, H and W height and width, M members of an ensemble, K classes.
 
 import math
 import time
@@ -381,6 +381,7 @@ def summarize(
         "dataset": run.data["name"],  # as it was called when the run began
         "recipe": run.recipe.name,
         "model": run.recipe.model,
+        "members": run.recipe.members,
         "classes": len(data.classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": run.recipe.seed,

@@ -11,6 +11,10 @@ import numpy
 import onnxruntime
 from PIL import Image, ImageOps
 
+if __name__ == "__main__" and sys.argv[1:] in (["-h"], ["--help"]):
+    print(__doc__)
+    sys.exit()
+
 MODEL = Path(__file__).with_name("model.onnx")
 try:
     SESSION = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
@@ -44,9 +48,6 @@ def classify(files):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit()
     if not sys.argv[1:]:
         sys.exit(__doc__)
     broken = 0

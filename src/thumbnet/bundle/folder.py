@@ -105,7 +105,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
     rows = [
         ("trained on", f"{counted(run.summary['train_images'], 'image')} of {run.data.title}{licence}"),
         ("recipe", f"{run.recipe.name}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
-        ("network", f"{run.recipe.model}, {counted(run.summary['parameters'], 'parameter')}"),
+        ("network", f"{run.recipe.network}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
     for split, scores in measured.items():
         low, high = scores.interval95

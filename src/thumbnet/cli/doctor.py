@@ -112,9 +112,7 @@ def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, A
         idle = [*typed, *({"checkpoint_seconds"} & machine.keys())]
         if idle:
             flag = f"--{idle[0].replace('_', '-')}"
-            raise UserError(
-                f"{flag} is for data: name a data set or folder to examine; without one, it is this machine"
-            )
+            raise UserError(f"{flag} is for data; name a data set or folder, or leave it out to examine this machine")
         return
     for name in (*typed, *machine):
         flag = f"--{name.replace('_', '-')}"

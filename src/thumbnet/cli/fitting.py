@@ -3,8 +3,7 @@
 from typing import Any
 
 from thumbnet.progress import Reporter
-from thumbnet.recipes import fitted_to, vary
-from thumbnet.recipes.general import head_rate_for
+from thumbnet.recipes import fitted_to, for_classes, vary
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.words import counted
 
@@ -14,10 +13,8 @@ def recipe_for(recipe: Recipe, images: int, classes: int, typed: dict[str, Any],
     asked = vary(recipe, **typed)
     fewer = vary(fitted_to(recipe, images, batch_size=typed.get("batch_size")), **typed)
     tell_changes(f"{counted(images, 'training image')}, few for {recipe.name}", asked, fewer, reporter)
-    if recipe.name != "general" or asked.optimizer != "muon":
-        return fewer
-    fitted = vary(fewer, **({"head_rate": head_rate_for(classes)} | typed))
-    tell_changes(counted(classes, "class", "classes"), fewer, fitted, reporter)
+    fitted = fewer if "head_rate" in typed else for_classes(fewer, classes)
+    tell_changes(f"{counted(classes, 'class', 'classes')}, many for {recipe.name}", fewer, fitted, reporter)
     return fitted
 
 

@@ -45,7 +45,7 @@ def recipes() -> list[dict[str, Any]]:
     for name, make in RECIPES.items():
         recipe = make()
         about = (
-            f"{recipe.model}, {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, {recipe.optimizer}, "
+            f"{recipe.network}, {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, {recipe.optimizer}, "
             f"{recipe.schedule} learning rate from {recipe.learning_rate:g}"
         )
         found = recorded_for(name)

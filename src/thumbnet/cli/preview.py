@@ -76,7 +76,7 @@ def preview(
         return
     print(f"as stored    {seen.stored}")
     print(f"as augmented {seen.augmented}")
-    print(f"model        {chosen.model}, {seen.parameters:,} parameters")
+    print(f"model        {chosen.network}, {seen.parameters:,} parameters")
     print(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
     print(
         f"estimated    {duration(seen.total_seconds)} for {counted(chosen.epochs, 'epoch')} ({counted(seen.steps, 'step')})"

@@ -28,7 +28,7 @@ from thumbnet.cli.options import (
 from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
-from thumbnet.recipes import default_for, vary, without_mirrors
+from thumbnet.recipes import FEW_CLASSES, default_for, vary, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.words import counted, duration
 
@@ -249,7 +249,12 @@ def recipe_in_time(
     widths = "/".join(map(str, chosen.widths))
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
     told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
-    reporter.say(f"{chosen.model} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{told}")
+    many = (
+        f", head_rate {chosen.head_rate:g} for {len(data.classes)} classes" if len(data.classes) > FEW_CLASSES else ""
+    )
+    reporter.say(
+        f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{'' if recipe else many}{told}"
+    )
     return chosen, deadline
 
 

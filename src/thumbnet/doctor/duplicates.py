@@ -26,6 +26,7 @@ MOST_FADED = 2.0  # times as strong the colours of one may be as of the other
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that one may be displaced against the other
 BLOCK = 2_000  # images or pairs looked at at a time, and
 MOST_COSINES = 160_000_000  # 640 MB: fewer of them where they are compared with more than 80,000 others
+LOOKING = "looking for duplicates"
 ROWS = 500  # images whose neighbours are looked at between two words on how far it is: a second or two
 
 
@@ -72,28 +73,31 @@ def near_duplicates(
     details agree and are much nearer than those of neighbours beyond, and the colours are the same. Of equal images one stands
     for all. Flat images have no likeness. docs/doctor.md says how it was tested, and what it misses.
     """
+    progress(LOOKING, 0, 1)
     places = [Place(split, row) for split, pixels in images.items() for row in range(len(pixels))]
     every = torch.from_numpy(np.concatenate(list(images.values())))  # uint8 N C H W
     truth = np.concatenate(list(labels.values()))
     first_of = {place: group[0] for group in exact_duplicates(images) for place in group[1:]}
     single = torch.tensor([number for number, place in enumerate(places) if place not in first_of])
     if len(single) < 3:
+        progress(LOOKING, 1, 1)
         return []
     chosen = every[single]
     plain = descriptors(chosen)
     found: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
         rows, near = candidates(plain, descriptors(chosen, mirrored=True) if mirrored else plain)
-        parts: list[Tensor] = []
-        for some, theirs in zip(rows.split(ROWS), near.split(ROWS), strict=True):
-            progress("looking for duplicates", int(some[0]) + mirrored * len(single), 2 * len(single))
-            parts.append(likenesses(chosen, some, theirs, mirrored=mirrored))
-        likeness = torch.cat(parts) if parts else torch.empty(near.shape)  # R k
+        likeness = torch.empty(near.shape)  # R k
+        for start in range(0, len(rows), ROWS):
+            progress(LOOKING, int(rows[start]) + mirrored * len(single), 2 * len(single))
+            part = slice(start, start + ROWS)
+            likeness[part] = likenesses(chosen, rows[part], near[part], mirrored=mirrored)
         for i, j, value in standing_out(rows, near, likeness):
             pair = (min(i, j), max(i, j))
             other = chosen[j].flip(2) if mirrored else chosen[j]
             if value > found.get(pair, (0.0, False))[0] and colour_distance(chosen[i], other) <= COLOUR:
                 found[pair] = (value, mirrored)
+    progress(LOOKING, 1, 1)
     named = {pair: (int(single[pair[0]]), int(single[pair[1]])) for pair in found}
     return [
         DuplicatePair(places[i], places[j], value, mirrored, bool(truth[i] == truth[j]))

@@ -24,8 +24,8 @@ class Ensemble(nn.Module):
 
 
 def averaged(logits: Tensor) -> Tensor:
-    """Logits B M K of the members -> B K, the logarithms of their mean probabilities."""
-    return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+    """Logits B M K of the members -> float32 B K, the logarithms of their mean probabilities; bf16 would round them visibly."""
+    return logits.float().log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
 
 def members_of(model: nn.Module) -> list[nn.Module]:

@@ -8,8 +8,8 @@ from typing import Any
 from thumbnet.errors import unknown_name
 from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.recipes import cifar10, cifar100, general
+from thumbnet.recipes.recipe import NEWER_FIELDS, check_effects, differences
 from thumbnet.recipes.recipe import Recipe as Recipe
-from thumbnet.recipes.recipe import check_effects, differences
 from thumbnet.recipes.recipe import vary as vary
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -42,11 +42,13 @@ def list_recipes() -> list[str]:
 def recipe(name: str, **changes: Any) -> Recipe:
     """The named recipe with some fields changed; where every field is given, as in a run's recipe.toml, under any name.
 
+    An older recipe.toml has every field that there was.
+
     Raises `UserError` on an unknown name or field, naming the nearest, on a value of the wrong type or range, and, unless every
     field is given, on one that has no effect.
     """
-    if changes.keys() >= FIELDS:
-        return vary(Recipe(name=name), **changes)
+    if changes.keys() >= FIELDS - NEWER_FIELDS.keys():
+        return vary(Recipe(name=name), **(NEWER_FIELDS | changes))
     made = vary(named(name), **changes)
     check_effects(made, changes)
     return made
@@ -123,6 +125,21 @@ def fitted_to(recipe: Recipe, images: int, *, batch_size: int | None = None) -> 
         epochs=epochs,
         learning_rate=recipe.learning_rate * part,
     )
+
+
+FEW_CLASSES = 10  # whose rates the recipes have that are for any data
+HEAD_POWER = 1.5  # chosen for 20 to 100 classes (docs/findings.md), beyond which it is a guess
+
+
+def for_classes(recipe: Recipe, classes: int) -> Recipe:
+    """`general` for so many classes: of many, each is right less often, and its row of the dense layer has to learn faster.
+
+    Recipes that are for one data set have a rate of their own, and other optimisers one for all layers.
+    """
+    if recipe.name != "general" or recipe.optimizer != "muon" or classes <= FEW_CLASSES:
+        return recipe
+    rate = recipe.head_rate * (classes / FEW_CLASSES) ** HEAD_POWER
+    return vary(recipe, head_rate=float(f"{rate:.2g}"))
 
 
 DEFAULTS = {

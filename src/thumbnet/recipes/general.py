@@ -23,17 +23,6 @@ def general() -> Recipe:
     )
 
 
-HEAD_POWER = 1.5  # of the number of classes over ten
-
-
-def head_rate_for(classes: int) -> float:
-    """The rate of the dense layer of `general`: of many classes each is right less often, and its row has to learn faster.
-
-    Chosen for 20 to 100 classes (docs/findings.md); the recipes that are for one data set have rates of their own.
-    """
-    return float(f"{general().head_rate * max(1.0, classes / 10) ** HEAD_POWER:.2g}")
-
-
 def fashion_mnist() -> Recipe:
     """94 % of Fashion-MNIST in two minutes on two cores. `thumbnet train fashion-mnist`.
 

@@ -157,6 +157,11 @@ class Recipe:
             raise UserError(f"l2 {self.l2} is for adam and sgd; {hint}")
 
     @property
+    def network(self) -> str:
+        """What is trained, in words: `speednet`, or `2 x speednet`."""
+        return self.model if self.members == 1 else f"{self.members} x {self.model}"
+
+    @property
     def test_views(self) -> int:
         """`views`, or one where nothing was ever mirrored: the others average over mirror images."""
         return self.views if self.flip else 1
@@ -166,6 +171,9 @@ class Recipe:
         """How the recipe holds images out, as `Dataset.with_validation` takes it."""
         return {"fraction": self.validation, "seed": self.seed, "folds": self.folds, "fold": self.fold}
 
+
+# Fields that older run folders and records lack, with what they were before there was a choice.
+NEWER_FIELDS: dict[str, Any] = {"members": 1}
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
