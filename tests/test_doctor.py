@@ -180,7 +180,7 @@ def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):
     said = " ".join(sentence for _, sentence in findings(found))
     for words in (
         "1 image of one colour throughout: cat/flat.png",
-        "1 file cannot be read and is left out: dog/torn.png",
+        "1 file cannot be read and is left out: dog/torn.png; train stops at that without --skip-broken",
         "dog/notes.txt",
         "3 sizes of image",
         "50 RGB, 1 grey",

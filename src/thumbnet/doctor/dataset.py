@@ -248,4 +248,6 @@ def file_findings(found: Diagnosis) -> list[tuple[str, str]]:
         told = ", ".join(f"{count:,} {MODE_NAMES.get(mode, mode)}" for mode, count in found.modes.items())
         lines.append(("note", f"several kinds of pixel, all converted to RGB: {told}"))
     sentences = left_out({"broken": found.broken, "ignored": found.ignored})
-    return lines + [({"broken": "fault", "ignored": "note"}[kind], sentence) for kind, sentence in sentences.items()]
+    if "broken" in sentences:
+        lines.append(("fault", f"{sentences['broken']}; train stops at that without --skip-broken"))
+    return lines + [("note", sentence) for kind, sentence in sentences.items() if kind == "ignored"]
