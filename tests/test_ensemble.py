@@ -1,5 +1,7 @@
 """Ensembles: members trained as if each were alone, averaged probabilities, and every command that takes a run."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,8 @@ from thumbnet.models.ensemble import Ensemble, averaged, members_of
 from thumbnet.optimize import l2_penalty
 from thumbnet.recipes import recipe
 from thumbnet.recipes.network import build_model
+from thumbnet.recipes.recipe_file import recipe_table
+from thumbnet.runs import Run
 from thumbnet.training import gradients, loss_of, train
 
 SMALL = {"widths": (8, 16, 16), "epochs": 2, "batch_size": 32}
@@ -99,6 +103,13 @@ def test_a_recipe_file_from_before_there_were_ensembles_gives_one_network():
     fields = {name: value for name, value in vars(recipe("cifar100-80")).items() if name not in ("name", "members")}
     assert recipe("cifar100-80", **fields) == recipe("cifar100-80", members=1)
     assert recipe("cifar100-80").network == "2 x speednet_slim" and recipe("general").network == "speednet_slim"
+
+
+def test_a_checkpoint_from_before_there_were_ensembles_is_of_one_network(two):
+    one = Run(two.path, replace(two.recipe, members=1), two.data)
+    older = {name: value for name, value in recipe_table(one.recipe).items() if name != "members"}
+    told = [{**older, "epochs": None}, two.data["fingerprint"], two.data["classes"]]
+    assert one.identity == hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16] != two.identity
 
 
 def test_the_penalty_is_a_members_mean():

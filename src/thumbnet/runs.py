@@ -50,7 +50,7 @@ from thumbnet.files import (
 from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
 from thumbnet.recipes.network import build_model
-from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe
 from thumbnet.recipes.recipe_file import read_recipe, recipe_table, write_recipe
 
 if TYPE_CHECKING:
@@ -357,8 +357,12 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """16 hex digits of what a state of training depends on: data, classes, and recipe but for the epochs, which it tells."""
-        recipe = {**recipe_table(self.recipe), "epochs": None}
+        """16 hex digits of what a state of training depends on: data, classes, and recipe but for the epochs, which it tells.
+
+        A field that is as it was before there was a choice does not count, so that older runs can be resumed.
+        """
+        table = {**recipe_table(self.recipe), "epochs": None}
+        recipe = {name: value for name, value in table.items() if NEWER_FIELDS.get(name, ...) != value}
         told = [recipe, self.data["fingerprint"], self.data["classes"]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
