@@ -249,12 +249,9 @@ def recipe_in_time(
     widths = "/".join(map(str, chosen.widths))
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, data), data.name)
     told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
-    many = (
-        f", head_rate {chosen.head_rate:g} for {len(data.classes)} classes" if len(data.classes) > FEW_CLASSES else ""
-    )
-    reporter.say(
-        f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{'' if recipe else many}{told}"
-    )
+    classes = len(data.classes)
+    many = "" if recipe or classes <= FEW_CLASSES else f", head_rate {chosen.head_rate:g} for {classes} classes"
+    reporter.say(f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{many}{told}")
     return chosen, deadline
 
 
