@@ -28,7 +28,6 @@ def measure_ours(precision: str) -> None:
     """In a fresh process: `train` itself on real CIFAR-10, stopped after some steps; one JSON line."""
     import torch
 
-    from thumbnet import training
     from thumbnet.augment import augment
     from thumbnet.data.datasets import load_dataset
     from thumbnet.errors import Interrupted
@@ -36,6 +35,7 @@ def measure_ours(precision: str) -> None:
     from thumbnet.randomness import generator
     from thumbnet.recipes import recipe
     from thumbnet.signals import StopRequested
+    from thumbnet.training import loop as training
 
     classic, data = recipe("cifar10-classic"), load_dataset("cifar10", validation=0.2)
     moments: list[float] = []

@@ -25,10 +25,10 @@ from matplotlib.figure import Figure
 
 from thumbnet.data.datasets import load_dataset
 from thumbnet.files import write_json
-from thumbnet.operations import training_flops
+from thumbnet.measuring.operations import training_flops
+from thumbnet.measuring.results import recorded
 from thumbnet.plots.style import TRAINING, VALIDATION, save
-from thumbnet.results import recorded
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 NAME = "cifar10-frontier.json"

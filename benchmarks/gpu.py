@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from thumbnet.benchmark import measured_campaign
 from thumbnet.errors import Interrupted, ThumbnetError
 from thumbnet.files import write_json
+from thumbnet.judging.statistics import welch
 from thumbnet.machine import Machine
-from thumbnet.operations import convolution_ceiling
+from thumbnet.measuring.campaign import measured_campaign
+from thumbnet.measuring.operations import convolution_ceiling
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes import vary
-from thumbnet.statistics import welch
 
 FAST = "cifar10-94-gpu"
 SEEDS = {FAST: 200, "cifar10-96": 20, "cifar100-80": 10}  # as many as the claims about them ask for
@@ -157,10 +157,10 @@ def profiled(call: Call, size: int, part: float, *, replayed: bool) -> dict[str,
 
     from thumbnet.backend import prepare
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.graphs import Recordings
-    from thumbnet.optimize import build_optimizer
-    from thumbnet.timing import initial_model
-    from thumbnet.training import augmented, updating
+    from thumbnet.training.graphs import Recordings
+    from thumbnet.training.loop import augmented, updating
+    from thumbnet.training.optimize import build_optimizer
+    from thumbnet.training.timing import initial_model
 
     backend, made = prepare(call.machine), vary(named_recipe(FAST), batch_size=size)
     data = load_dataset("cifar10", data_dir=call.data, validation=0.1).to(backend.device)

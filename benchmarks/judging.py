@@ -18,7 +18,7 @@ from thumbnet.files import write_json
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
 EPOCHS = 0.05

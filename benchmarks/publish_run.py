@@ -16,7 +16,7 @@ from typing import Any
 from thumbnet.files import write_json
 from thumbnet.recipes import base_of
 from thumbnet.recipes.recipe import differences
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,10 +16,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from thumbnet import claims
-from thumbnet.comparison import Group, Member, Pair, adjusted, paired_by_seed
 from thumbnet.files import read_json, write_json
-from thumbnet.runs import Run
+from thumbnet.judging import claims
+from thumbnet.judging.groups import Group, Member
+from thumbnet.judging.pairs import Pair, adjusted, paired_by_seed
+from thumbnet.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 

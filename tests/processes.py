@@ -16,7 +16,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "cyclopts",
-        "thumbnet.training",
+        "thumbnet.training.loop",
         "thumbnet.plots.curves",
         "thumbnet.report.page",
         "thumbnet.studies.study",

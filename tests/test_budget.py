@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from conftest import thumbnet
-from thumbnet import timing
-from thumbnet.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, plan_within
 from thumbnet.data.datasets import load_dataset
-from thumbnet.deadline import Deadline, most_steps, seconds_of
 from thumbnet.errors import UserError
+from thumbnet.measuring.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, plan_within
 from thumbnet.recipes import recipe, vary
-from thumbnet.schedule import resolution, total_steps
+from thumbnet.recipes.schedule import resolution, total_steps
+from thumbnet.training import timing
+from thumbnet.training.deadline import Deadline, most_steps, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_budget_that_is_over_before_the_first_step_is_refused(data, machine_of
 def test_the_expected_accuracy_lies_between_those_of_cheaper_and_dearer_records(monkeypatch):
     points = [{"training_flops": 1e12, "accuracy": 0.8}, {"training_flops": 1e14, "accuracy": 0.9}]
     monkeypatch.setattr(
-        "thumbnet.results.recorded", lambda: [{"kind": "frontier", "dataset": "cifar10", "points": points}]
+        "thumbnet.measuring.results.recorded", lambda: [{"kind": "frontier", "dataset": "cifar10", "points": points}]
     )
     assert expected_accuracy(1e13, "cifar10") == pytest.approx(0.85)
     assert expected_accuracy(1e15, "cifar10") is None

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from conftest import CPU
-from thumbnet.bundle.folder import export
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.datasets import assemble
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
-from thumbnet.evaluation import evaluate
-from thumbnet.loading import load
+from thumbnet.judging.evaluation import evaluate
 from thumbnet.recipes import vary
-from thumbnet.training import train
+from thumbnet.shipping.bundle.folder import export
+from thumbnet.shipping.loading import load
+from thumbnet.training.loop import train
 
 for needed in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(needed, reason="exporting to ONNX needs the extra `export`")

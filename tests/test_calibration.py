@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from thumbnet.calibration import (
+from thumbnet.judging.calibration import (
     HOTTEST,
     answers_from,
     calibration,

@@ -24,8 +24,8 @@ from thumbnet.cli.train import guessing, outcome
 from thumbnet.files import write_json
 from thumbnet.machine import Moment, moment, others_note
 from thumbnet.recipes import recipe, vary
-from thumbnet.runs import Run
-from thumbnet.training import train
+from thumbnet.runs.run import Run
+from thumbnet.training.loop import train
 
 SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
 
@@ -531,6 +531,7 @@ def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_
         "note: 1 file is ignored, no PNG, JPEG, WebP, GIF or BMP image or outside the class folders: a/scan.tiff"
         in told
     )
+    assert "note: 2 classes have fewer than 20 training images: a, b; what is learnt of them is little" in told
     assert "note: 22 training images, few for general: batch_size 8 (not 100)" in told
     made = Run.open("run")
     assert made.recipe.batch_size == 8 and made.recipe.epochs == 3

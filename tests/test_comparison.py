@@ -13,14 +13,15 @@ import scipy.stats
 import torch
 
 from conftest import CPU, thumbnet
-from thumbnet.claims import p_in_words
-from thumbnet.comparison import compare, compare_groups, paired_bootstrap
 from thumbnet.errors import UserError
-from thumbnet.predictions import Predictions
+from thumbnet.judging.claims import p_in_words
+from thumbnet.judging.comparison import compare, compare_groups
+from thumbnet.judging.pairs import paired_bootstrap
 from thumbnet.recipes import name_of_group, recipe, title_of, vary
-from thumbnet.run_paths import find_runs
-from thumbnet.runs import Run
-from thumbnet.training import train
+from thumbnet.runs.paths import find_runs
+from thumbnet.runs.predictions import Predictions
+from thumbnet.runs.run import Run
+from thumbnet.training.loop import train
 from thumbnet.words import told_apart
 
 BASE = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=32)

@@ -9,12 +9,21 @@ from PIL import Image
 
 from conftest import CPU
 from thumbnet.backend import prepare
-from thumbnet.corruptions import COSINES, FAMILIES, KINDS, LEVELS, TO_YCBCR, corrupt, gaussian_pair, jpeg_compression
 from thumbnet.data.batches import whole
 from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.judging.corruptions import (
+    COSINES,
+    FAMILIES,
+    KINDS,
+    LEVELS,
+    TO_YCBCR,
+    corrupt,
+    gaussian_pair,
+    jpeg_compression,
+)
+from thumbnet.judging.robustness import evaluate_robustness, measure_robustness, overlaps
 from thumbnet.recipes import recipe
-from thumbnet.robustness import evaluate_robustness, measure_robustness, overlaps
-from thumbnet.training import train
+from thumbnet.training.loop import train
 
 # Glass blur and elastic transforms are not harder at every level, there as here. Frost, snow and motion are drawn anew at
 # each level, and pixels of 28 and 27 to a side fall differently on outlines; their last level changes more than their first.
@@ -93,7 +102,7 @@ def test_noise_has_the_spread_it_is_said_to_have():
 def test_smoothing_is_scipys():
     from scipy.ndimage import gaussian_filter
 
-    from thumbnet.corruptions import blur
+    from thumbnet.judging.corruptions import blur
 
     image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     ours = blur(image, *gaussian_pair(1.5))[0, 0].numpy()

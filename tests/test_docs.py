@@ -13,23 +13,24 @@ from cyclopts import CycloptsError
 
 from conftest import ONE_THREAD
 from thumbnet.cli.main import COMMANDS
-from thumbnet.results import in_words, recorded
+from thumbnet.measuring.results import in_words, recorded
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_tree_in_the_readme_is_the_real_one_in_the_order_of_imports():
-    from test_imports import ORDER
+def test_the_tree_in_the_readme_is_the_real_one():
+    """That it has the order of imports too, tests/test_imports.py tests."""
+    from test_imports import ORDER, TREE
 
-    tree = README.split("src/thumbnet/\n")[1].split("```")[0]
-    modules = [line.split()[0] for line in tree.splitlines() if line.startswith("  ")]
-    real = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "src" / "thumbnet").iterdir()}
-    real -= {"__init__.py", "__pycache__/", "py.typed"}
-    assert set(modules) == real
-    assert [name.rstrip("/").removesuffix(".py") for name in modules] == ORDER
-    folders = {line.split("/")[0] for line in tree.splitlines() if line and not line.startswith(" ")}
+    assert len(set(ORDER)) == len(ORDER)
+    told = {name.rpartition("/")[0] for name in ORDER}  # folders whose modules the tree has, "" for thumbnet itself
+    for folder in told:
+        inside = (ROOT / "src" / "thumbnet" / folder).iterdir()
+        real = {path.stem for path in inside if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__"}
+        assert {name.rpartition("/")[2] for name in ORDER if name.rpartition("/")[0] == folder} == real
+    folders = {line.split("/")[0] for line in TREE.splitlines() if line and not line.startswith(" ")}
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 

@@ -10,16 +10,16 @@ import torch
 from conftest import CPU
 from thumbnet import load
 from thumbnet.backend import prepare
-from thumbnet.bundle.folder import export
-from thumbnet.evaluation import evaluate
-from thumbnet.explanation import activation_maps, embeddings
+from thumbnet.judging.evaluation import evaluate
+from thumbnet.judging.explanation import activation_maps, embeddings
 from thumbnet.models.ensemble import Ensemble, averaged, members_of
-from thumbnet.optimize import l2_penalty
 from thumbnet.recipes import recipe
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe_file import recipe_table
-from thumbnet.runs import Run
-from thumbnet.training import gradients, loss_of, train
+from thumbnet.runs.run import Run
+from thumbnet.shipping.bundle.folder import export
+from thumbnet.training.loop import gradients, loss_of, train
+from thumbnet.training.optimize import l2_penalty
 
 SMALL = {"widths": (8, 16, 16), "epochs": 2, "batch_size": 32}
 
@@ -138,9 +138,9 @@ def test_an_ensemble_is_evaluated_exported_and_explained_like_any_network(two, t
 
 
 def test_an_ensemble_interrupted_goes_on_to_the_same_bits(two, tiny, tmp_path, monkeypatch):
-    from thumbnet import training
     from thumbnet.errors import Interrupted
     from thumbnet.signals import StopRequested
+    from thumbnet.training import loop as training
 
     calls = []
     plain = training.set_learning_rate

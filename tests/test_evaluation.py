@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from conftest import CPU, thumbnet
-from thumbnet import evaluation
 from thumbnet.backend import prepare
-from thumbnet.comparison import evaluation_of
 from thumbnet.data.batches import whole
 from thumbnet.data.datasets import assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
-from thumbnet.evaluation import average_over_views, evaluate, predict_logits, score
-from thumbnet.loading import load
+from thumbnet.judging import evaluation
+from thumbnet.judging.evaluation import average_over_views, evaluate, predict_logits, score
+from thumbnet.judging.groups import evaluation_of
+from thumbnet.judging.statistics import wilson_interval
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe, vary
-from thumbnet.runs import Run
-from thumbnet.statistics import wilson_interval
-from thumbnet.training import train
+from thumbnet.runs.run import Run
+from thumbnet.shipping.loading import load
+from thumbnet.training.loop import train
 
 CLASSES = tuple("abcdefgh")
 
@@ -248,7 +248,7 @@ def test_data_that_changed_since_training_are_refused_for_validation(run, tiny):
     arrays = {name: array[: 240 if name.startswith("train") else 100].copy() for name, array in pack.arrays.items()}
     arrays["train_images"][0, 0, 14, 14] ^= 1
     changed = assemble("tiny", Pack(arrays, pack.description), {})
-    with pytest.raises(UserError, match="has changed since the run"):
+    with pytest.raises(UserError, match=r"has changed since the run .* undo what was changed, or train again"):
         evaluate(run, data=changed, machine=CPU)
 
 
@@ -291,7 +291,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_only_the_least_certain_images_get_all_views(monkeypatch):
     from thumbnet.backend import prepare
     from thumbnet.data.batches import whole
-    from thumbnet.evaluation import predict_logits
+    from thumbnet.judging.evaluation import predict_logits
     from thumbnet.machine import Machine
 
     class Plain(torch.nn.Module):  # class 0 by the brightness of the left half: mirrored images are judged otherwise

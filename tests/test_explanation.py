@@ -5,19 +5,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import thumbnet.explanation
+import thumbnet.judging.explanation
 from conftest import CPU
 from thumbnet.backend import prepare
-from thumbnet.classifier import Prediction
 from thumbnet.data.batches import whole
 from thumbnet.data.datasets import assemble
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
-from thumbnet.explanation import activation_maps, embeddings, explain, log_odds, occlusion_maps, save_explanations
-from thumbnet.loading import load
+from thumbnet.judging.explanation import (
+    activation_maps,
+    embeddings,
+    explain,
+    log_odds,
+    occlusion_maps,
+    save_explanations,
+)
 from thumbnet.models.registry import create_model, list_models
 from thumbnet.recipes import recipe
-from thumbnet.training import train
+from thumbnet.shipping.classifier import Prediction
+from thumbnet.shipping.loading import load
+from thumbnet.training.loop import train
 
 SIDE, PATCH = 32, 8
 PLACES = ((2, 3), (20, 4), (3, 21), (19, 20))  # top and left of the patch, one for each quarter
@@ -117,7 +124,7 @@ def test_the_activation_map_is_of_a_layer_with_eight_places_a_side(name, monkeyp
         return keep(map_, size, **options)
 
     model = create_model(name, classes=5, channels=3).eval()
-    monkeypatch.setattr(thumbnet.explanation.F, "interpolate", seen)
+    monkeypatch.setattr(thumbnet.judging.explanation.F, "interpolate", seen)
     activation_maps(model, torch.rand(1, 3, 32, 32), torch.tensor([0]))
     assert min(sides[-1]) >= 8
 

@@ -14,16 +14,16 @@ from torch import nn
 import thumbnet
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
-from thumbnet import exporting
-from thumbnet.bundle.folder import export
 from thumbnet.errors import ThumbnetError, UserError
-from thumbnet.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
-from thumbnet.exporting import Deployed, check_same, in_batches, read_onnx, write_onnx
 from thumbnet.files import sha256_of
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
 from thumbnet.recipes import recipe
-from thumbnet.training import train
+from thumbnet.shipping import exporting
+from thumbnet.shipping.bundle.folder import export
+from thumbnet.shipping.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
+from thumbnet.shipping.exporting import Deployed, check_same, in_batches, read_onnx, write_onnx
+from thumbnet.training.loop import train
 
 onnx = pytest.importorskip("onnx", reason="exporting to ONNX needs the extra `export`")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from thumbnet.machine import Machine
 from thumbnet.models.preprocessed import Resize
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe, vary
-from thumbnet.training import gradients, train
+from thumbnet.training.loop import gradients, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 with_triton = pytest.mark.skipif(kernels.gpu_module() is None, reason="Triton does not work here")
@@ -118,7 +118,7 @@ def test_copies_of_the_weights_in_bf16_change_no_bit_of_what_autocast_computes(m
     found = []
     for copied in (True, False):
         if not copied:
-            monkeypatch.setattr("thumbnet.training.Copies", lambda model, dtype: None)
+            monkeypatch.setattr("thumbnet.training.loop.Copies", lambda model, dtype: None)
         torch.manual_seed(0)
         model = place(create_model("preact_resnet50_classic", classes=5, channels=3), torch.device("cuda"))
         x = normal(8, 3, 32, 32, seed=1).contiguous(memory_format=torch.channels_last)
@@ -146,6 +146,6 @@ def test_two_runs_of_a_seed_end_with_the_same_bits_also_in_processes_of_their_ow
 def test_replayed_updates_give_the_bits_of_plain_ones(members, tiny, quick, tmp_path, monkeypatch):
     chosen = vary(quick, epochs=3, members=members)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=GPU, plots=False)
-    monkeypatch.setattr("thumbnet.graphs.WARM_UP", 10**9)
+    monkeypatch.setattr("thumbnet.training.graphs.WARM_UP", 10**9)
     plain = train(chosen, tiny, tmp_path / "plain", machine=GPU, plots=False)
     assert (replayed.path / "model.safetensors").read_bytes() == (plain.path / "model.safetensors").read_bytes()

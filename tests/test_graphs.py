@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from conftest import CPU
-from thumbnet import graphs, training
-from thumbnet.graphs import WARM_UP, RecordedUpdate, Recordings
-from thumbnet.optimize import set_learning_rate, with_peaks
 from thumbnet.recipes import vary
-from thumbnet.training import train
-from thumbnet.workshop import Workshop
+from thumbnet.training import graphs
+from thumbnet.training import loop as training
+from thumbnet.training.graphs import WARM_UP, RecordedUpdate, Recordings
+from thumbnet.training.loop import train
+from thumbnet.training.optimize import set_learning_rate, with_peaks
+from thumbnet.training.workshop import Workshop
 
 
 def recording_on_cpu(update, inputs):
@@ -109,7 +110,7 @@ def test_the_first_calls_are_carried_out_as_they_are_and_the_next_ones_replayed(
 
 @pytest.mark.parametrize("muon", [True, False])
 def test_a_rate_that_lies_on_the_device_gives_the_same_step(muon):
-    from thumbnet.optimize import Muon
+    from thumbnet.training.optimize import Muon
 
     ends = []
     for recordable in (False, True):

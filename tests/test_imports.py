@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +12,27 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "thumbnet"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# Each module or package may import those before it, and itself. The README's tree follows the same order.
-ORDER = [
-    "errors", "words", "files", "locks", "checkpoints", "statistics", "claims", "randomness", "machine", "kernels", "backend",
-    "signals", "progress",
-    "data", "models", "recipes", "augment", "schedule", "deadline", "optimize", "master_weights", "graphs",
-    "calibration", "predictions", "data_record", "runs", "run_paths", "evaluation", "plots", "state", "workshop",
-    "training", "timing", "operations", "classifier", "prediction", "exported", "loading",
-    "exporting", "bundle", "serving", "preview", "corruptions", "robustness", "explanation", "cells", "comparison",
-    "reported", "results", "budget", "measured_run", "benchmark", "report", "studies", "doctor", "cli",
-]  # fmt: skip
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TREE = README.split("src/thumbnet/\n")[1].split("```")[0]
 
 
-def part_of(path: Path) -> str:
-    """`data` for data/cifar.py, `training` for training.py."""
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+def order() -> list[str]:
+    """Modules and packages as the README's tree has them, `runs/paths` for runs/paths.py: each may import those before it."""
+    names, folder = [], ""
+    for indent, name in re.findall(r"^( +)(\S+)", TREE, re.MULTILINE):
+        inside = f"{folder}/" if len(indent) == 4 else ""
+        names.append(inside + name.rstrip("/").removesuffix(".py"))
+        folder = folder if inside else names[-1]
+    return names
+
+
+ORDER = order()
+
+
+def place(module: str) -> int:
+    """Where `runs.paths` stands in the order, or the package that it is in."""
+    parts = module.split(".")
+    return max(ORDER.index(name) for name in (parts[0], "/".join(parts[:2])) if name in ORDER)
 
 
 def imported(tree: ast.AST) -> list[str]:
@@ -34,22 +41,20 @@ def imported(tree: ast.AST) -> list[str]:
     for node in ast.iter_child_nodes(tree):
         if under_type_checking(node):
             continue
-        if isinstance(node, ast.ImportFrom) and node.module == "thumbnet":
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("thumbnet."):
-            names.append(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "thumbnet":
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names += [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("thumbnet.")]
+            names += [alias.name for alias in node.names if alias.name.startswith("thumbnet.")]
         names += imported(node)
-    return names
+    return [name.removeprefix("thumbnet.") for name in names]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_go_one_way(path):
     if path == SOURCE / "__init__.py":
         return  # gathers the public names of all
-    mine = ORDER.index(part_of(path))
-    wrong = [name for name in imported(ast.parse(path.read_text())) if ORDER.index(name) > mine]
+    mine = place(".".join(path.relative_to(SOURCE).with_suffix("").parts))
+    wrong = [name for name in imported(ast.parse(path.read_text())) if place(name) > mine]
     assert wrong == []
 
 
@@ -172,7 +177,7 @@ def test_training_with_muon_does_not_import_torchs_compiler():
     code = """
 import sys, torch
 from thumbnet.models.registry import create_model
-from thumbnet.optimize import build_optimizer
+from thumbnet.training.optimize import build_optimizer
 from thumbnet.recipes import recipe
 model = create_model("speednet", classes=2, widths=(16, 16, 16))
 optimizer = build_optimizer(model, recipe("general"))

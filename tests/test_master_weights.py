@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from thumbnet.master_weights import Copies
+from thumbnet.training.master_weights import Copies
 
 
 def network() -> nn.Module:

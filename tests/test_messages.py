@@ -20,13 +20,13 @@ from thumbnet.data.idx import read_fashion_mnist
 from thumbnet.doctor import resuming
 from thumbnet.doctor.resuming import check_resuming
 from thumbnet.errors import TrainingFailed, UserError
-from thumbnet.evaluation import evaluate, open_split
-from thumbnet.measured_run import in_fresh_process
+from thumbnet.judging.evaluation import evaluate, open_split
+from thumbnet.measuring.measured_run import in_fresh_process
 from thumbnet.recipes import recipe
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 from thumbnet.studies.classic import classic_study
 from thumbnet.studies.study_file import read_study
-from thumbnet.training import train
+from thumbnet.training.loop import train
 
 SOURCE, TESTS = Path(thumbnet.__file__).parent, Path(__file__).parent
 ERRORS = {"UserError", "TrainingFailed", "Interrupted", "ThumbnetError", "Unfit", "_MirrorFailed", "_Broken"}

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from kernels import compiled
-from thumbnet import optimize
 from thumbnet.kernels.muon import has_passes, look_ahead, take_step
 from thumbnet.kernels.symmetric_product import plain, symmetric_product
 from thumbnet.kernels.tiles import tiles_allowed
 from thumbnet.models.registry import create_model
+from thumbnet.training import optimize
 
 tiles = pytest.mark.skipif(not tiles_allowed(), reason="no tile registers (Intel AMX) here")
 ROUNDING = {torch.bfloat16: 2**-7, torch.float32: 1e-5}

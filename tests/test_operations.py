@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from thumbnet.data.datasets import load_dataset
-from thumbnet.operations import OperationCounter, training_flops
+from thumbnet.measuring.operations import OperationCounter, training_flops
 from thumbnet.recipes import recipe
 
 
@@ -52,7 +52,7 @@ def test_counting_does_not_import_the_compiler():
     code = """
 import sys
 from thumbnet.data.datasets import load_dataset
-from thumbnet.operations import training_flops
+from thumbnet.measuring.operations import training_flops
 from thumbnet.recipes import recipe
 assert training_flops(recipe("general", epochs=1), load_dataset("fashion-mini")) > 0
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])

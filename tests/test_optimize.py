@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from thumbnet.models.registry import create_model
-from thumbnet.optimize import Muon, build_optimizer, nearest_orthogonal, orthogonalized, set_learning_rate
 from thumbnet.recipes import recipe
+from thumbnet.training.optimize import Muon, build_optimizer, nearest_orthogonal, orthogonalized, set_learning_rate
 
 
 def matrix(rows, columns, seed=0):

@@ -13,15 +13,15 @@ import thumbnet
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.backend import prepare
-from thumbnet.calibration import Threshold
-from thumbnet.classifier import predict_files
 from thumbnet.cli.predict import chosen_format, told_of
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
-from thumbnet.evaluation import predict_logits
-from thumbnet.loading import load
+from thumbnet.judging.calibration import Threshold
+from thumbnet.judging.evaluation import predict_logits
 from thumbnet.recipes import recipe
-from thumbnet.training import train
+from thumbnet.shipping.classifier import predict_files
+from thumbnet.shipping.loading import load
+from thumbnet.training.loop import train
 
 
 @pytest.fixture(scope="module")

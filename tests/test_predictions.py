@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from thumbnet.errors import UserError
-from thumbnet.predictions import Predictions, load_predictions
+from thumbnet.runs.predictions import Predictions, load_predictions
 
 
 @pytest.fixture

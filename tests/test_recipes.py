@@ -21,7 +21,7 @@ from thumbnet.recipes import (
     title_of,
     without_mirrors,
 )
-from thumbnet.schedule import learning_rate, resolution, total_steps
+from thumbnet.recipes.schedule import learning_rate, resolution, total_steps
 
 
 @pytest.mark.parametrize("name", list_recipes())

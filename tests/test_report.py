@@ -14,21 +14,21 @@ from PIL import Image
 
 from browser import check_page, seen
 from conftest import CPU, thumbnet
-from thumbnet.calibration import confidence_and_hits, threshold_for
 from thumbnet.cli.main import run as command_line
-from thumbnet.comparison import compare
 from thumbnet.data.datasets import load_dataset
 from thumbnet.doctor import examine_dataset
 from thumbnet.doctor.page import write_doctor_page
 from thumbnet.errors import UserError
-from thumbnet.evaluation import evaluate
+from thumbnet.judging.calibration import confidence_and_hits, threshold_for
+from thumbnet.judging.comparison import compare
+from thumbnet.judging.evaluation import evaluate
+from thumbnet.judging.robustness import evaluate_robustness
 from thumbnet.plots.curves import curve
 from thumbnet.recipes import recipe
 from thumbnet.report import sections, write_comparison_report, write_run_report
-from thumbnet.robustness import evaluate_robustness
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 from thumbnet.studies.study_file import study_of
-from thumbnet.training import train
+from thumbnet.training.loop import train
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LONG = "a_class_with_a_very_long_name_that_no_column_was_made_for"

@@ -29,15 +29,15 @@ from starlette.testclient import TestClient
 import browser
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
-from thumbnet.bundle.folder import export
-from thumbnet.classifier import Classifier, predict_files
 from thumbnet.errors import UserError
-from thumbnet.loading import load
 from thumbnet.recipes import recipe
-from thumbnet.serving import application, serve
-from thumbnet.serving.endpoints import LARGEST_BODY, PAGE, WAITING, About, received
-from thumbnet.serving.server import SECONDS_TO_END, settings
-from thumbnet.training import train
+from thumbnet.shipping.bundle.folder import export
+from thumbnet.shipping.classifier import Classifier, predict_files
+from thumbnet.shipping.loading import load
+from thumbnet.shipping.serving import application, serve
+from thumbnet.shipping.serving.endpoints import LARGEST_BODY, PAGE, WAITING, About, received
+from thumbnet.shipping.serving.server import SECONDS_TO_END, settings
+from thumbnet.training.loop import train
 
 ABOUT = About("runs/x", "general", "tiny")
 LOCAL = "http://127.0.0.1:8000"
@@ -194,7 +194,7 @@ def test_too_many_at_once_are_told_to_come_again(picture):
 
 
 def test_a_sender_that_is_too_slow_or_announces_nothing_is_bounded(monkeypatch):
-    monkeypatch.setattr("thumbnet.serving.endpoints.SECONDS_TO_SEND", 0.05)
+    monkeypatch.setattr("thumbnet.shipping.serving.endpoints.SECONDS_TO_SEND", 0.05)
 
     def request(parts, pause):
         async def stream():
@@ -277,7 +277,7 @@ def test_noise_and_senders_that_leave_do_not_end_it(picture):
 
 
 def test_silent_connections_end_and_do_not_keep_others_out(picture, monkeypatch):
-    monkeypatch.setattr("thumbnet.serving.connections.SECONDS_SILENT", 1.0)
+    monkeypatch.setattr("thumbnet.shipping.serving.connections.SECONDS_SILENT", 1.0)
     with answering(application(Fixed(), ABOUT)) as port:
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
         dripping = socket.create_connection(("127.0.0.1", port))
@@ -407,8 +407,8 @@ def refused_from(port):
 
 
 def test_a_signal_at_the_moment_the_address_is_told_ends_it_as_well(monkeypatch):
-    monkeypatch.setattr("thumbnet.serving.server.load", lambda run, machine: Fixed())
-    monkeypatch.setattr("thumbnet.serving.server.about", lambda run, classifier: ABOUT)
+    monkeypatch.setattr("thumbnet.shipping.serving.server.load", lambda run, machine: Fixed())
+    monkeypatch.setattr("thumbnet.shipping.serving.server.about", lambda run, classifier: ABOUT)
     for _ in range(20):  # each would go on for ever, or end this process
         serve("model.onnx", port=0, tell=lambda address: signal.raise_signal(signal.SIGTERM))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -450,8 +450,8 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(tmp_path):
 
 
 def test_the_token_is_in_the_address_and_can_be_chosen(monkeypatch):
-    monkeypatch.setattr("thumbnet.serving.server.load", lambda run, machine: Fixed())
-    monkeypatch.setattr("thumbnet.serving.server.about", lambda run, classifier: ABOUT)
+    monkeypatch.setattr("thumbnet.shipping.serving.server.load", lambda run, machine: Fixed())
+    monkeypatch.setattr("thumbnet.shipping.serving.server.about", lambda run, classifier: ABOUT)
     told = []
 
     def tell(address):

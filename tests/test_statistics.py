@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from thumbnet.statistics import (
+from thumbnet.judging.statistics import (
     ROUNDING,
     accuracy_interval,
     holm,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import CPU, thumbnet
-from thumbnet.cells import start_up_seconds
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
+from thumbnet.studies.cells import start_up_seconds
 from thumbnet.studies.classic import CHANGES, REPORTED, classic_study
 from thumbnet.studies.study import estimated_seconds, judge_study, looks_before, run_study, write_plan
 from thumbnet.studies.study_file import read_study, study_of
@@ -327,7 +327,7 @@ def test_the_classic_study_has_every_row_of_the_report():
 
 
 def test_scale_shrinks_epochs_and_the_drops_follow():
-    from thumbnet.schedule import rate_factor
+    from thumbnet.recipes.schedule import rate_factor
 
     study = classic_study(scale=0.1, seeds=2, only="cifar10")
     assert {variant.recipe.epochs for variant in study.variants} == {16}

@@ -18,7 +18,7 @@ from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.recipes import recipe, vary
 from thumbnet.recipes.recipe_file import write_recipe
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 from thumbnet.studies import sweep as sweeping
 from thumbnet.studies.sweep import (
     Range,
@@ -32,7 +32,7 @@ from thumbnet.studies.sweep import (
     write_sweep,
 )  # fmt: skip
 from thumbnet.studies.sweep_file import read_sweep, sweep_of
-from thumbnet.training import train
+from thumbnet.training.loop import train
 
 pytest.importorskip("optuna", reason="sweeps need the extra `tune`")
 

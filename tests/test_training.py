@@ -13,19 +13,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import CPU
-from thumbnet import checkpoints, signals, training
+from thumbnet import signals
 from thumbnet.backend import has_fast_bf16, prepare
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.machine import Machine
-from thumbnet.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.progress import Reporter, epoch_line
 from thumbnet.recipes import recipe, recipe_file, vary
 from thumbnet.recipes.network import build_model
-from thumbnet.run_paths import newest_unfinished
-from thumbnet.runs import Run
-from thumbnet.training import normalization, train
-from thumbnet.workshop import Workshop
+from thumbnet.runs import checkpoints
+from thumbnet.runs.paths import newest_unfinished
+from thumbnet.runs.run import Run
+from thumbnet.training import loop as training
+from thumbnet.training.loop import normalization, train
+from thumbnet.training.optimize import build_optimizer, l2_penalty, penalized_parameters
+from thumbnet.training.workshop import Workshop
 
 OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
@@ -586,7 +588,7 @@ def test_the_fast_recipe_trains_and_ends_at_its_last_resolution_in_either_precis
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_normalised_among_them(tiny):
     from thumbnet.backend import prepare
-    from thumbnet.training import gradients
+    from thumbnet.training.loop import gradients
 
     backend = prepare(Machine(device="cpu", precision="fp32"))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))

@@ -13,10 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thumbnet.bundle.folder import export as export
-    from thumbnet.classifier import Classifier as Classifier
-    from thumbnet.comparison import Comparison as Comparison
-    from thumbnet.comparison import compare as compare
     from thumbnet.data.datasets import Dataset as Dataset
     from thumbnet.data.datasets import list_datasets as list_datasets
     from thumbnet.data.datasets import load_dataset as load_dataset
@@ -24,49 +20,53 @@ if TYPE_CHECKING:
     from thumbnet.errors import ThumbnetError as ThumbnetError
     from thumbnet.errors import TrainingFailed as TrainingFailed
     from thumbnet.errors import UserError as UserError
-    from thumbnet.evaluation import Scores as Scores
-    from thumbnet.evaluation import evaluate as evaluate
-    from thumbnet.exporting import Receipt as Receipt
-    from thumbnet.loading import load as load
+    from thumbnet.judging.comparison import Comparison as Comparison
+    from thumbnet.judging.comparison import compare as compare
+    from thumbnet.judging.evaluation import Scores as Scores
+    from thumbnet.judging.evaluation import evaluate as evaluate
+    from thumbnet.judging.robustness import Robustness as Robustness
+    from thumbnet.judging.robustness import evaluate_robustness as evaluate_robustness
     from thumbnet.machine import Machine as Machine
     from thumbnet.models.registry import create_model as create_model
     from thumbnet.models.registry import list_models as list_models
     from thumbnet.recipes import Recipe as Recipe
     from thumbnet.recipes import list_recipes as list_recipes
     from thumbnet.recipes import recipe as recipe
-    from thumbnet.robustness import Robustness as Robustness
-    from thumbnet.robustness import evaluate_robustness as evaluate_robustness
-    from thumbnet.runs import Run as Run
-    from thumbnet.serving import serve as serve
-    from thumbnet.training import train as train
+    from thumbnet.runs.run import Run as Run
+    from thumbnet.shipping.bundle.folder import export as export
+    from thumbnet.shipping.classifier import Classifier as Classifier
+    from thumbnet.shipping.exporting import Receipt as Receipt
+    from thumbnet.shipping.loading import load as load
+    from thumbnet.shipping.serving import serve as serve
+    from thumbnet.training.loop import train as train
 
 HOME_OF = {
-    "Classifier": "thumbnet.classifier",
-    "Comparison": "thumbnet.comparison",
+    "Classifier": "thumbnet.shipping.classifier",
+    "Comparison": "thumbnet.judging.comparison",
     "Dataset": "thumbnet.data.datasets",
     "Interrupted": "thumbnet.errors",
     "Machine": "thumbnet.machine",
-    "Receipt": "thumbnet.exporting",
+    "Receipt": "thumbnet.shipping.exporting",
     "Recipe": "thumbnet.recipes",
-    "Robustness": "thumbnet.robustness",
-    "Run": "thumbnet.runs",
-    "Scores": "thumbnet.evaluation",
+    "Robustness": "thumbnet.judging.robustness",
+    "Run": "thumbnet.runs.run",
+    "Scores": "thumbnet.judging.evaluation",
     "ThumbnetError": "thumbnet.errors",
     "TrainingFailed": "thumbnet.errors",
     "UserError": "thumbnet.errors",
-    "compare": "thumbnet.comparison",
+    "compare": "thumbnet.judging.comparison",
     "create_model": "thumbnet.models.registry",
-    "evaluate": "thumbnet.evaluation",
-    "evaluate_robustness": "thumbnet.robustness",
-    "export": "thumbnet.bundle.folder",
+    "evaluate": "thumbnet.judging.evaluation",
+    "evaluate_robustness": "thumbnet.judging.robustness",
+    "export": "thumbnet.shipping.bundle.folder",
     "list_datasets": "thumbnet.data.datasets",
     "list_models": "thumbnet.models.registry",
     "list_recipes": "thumbnet.recipes",
-    "load": "thumbnet.loading",
+    "load": "thumbnet.shipping.loading",
     "load_dataset": "thumbnet.data.datasets",
     "recipe": "thumbnet.recipes",
-    "serve": "thumbnet.serving",
-    "train": "thumbnet.training",
+    "serve": "thumbnet.shipping.serving",
+    "train": "thumbnet.training.loop",
 }
 
 __all__ = list(HOME_OF)

@@ -29,3 +29,8 @@ def told_apart(names: list[str], limit: int = 44) -> list[str]:
 def shortened(name: str, limit: int = 40) -> str:
     """A name cut to so many letters, so that a table with it can be read."""
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"
+
+
+def metric_in_words(metric: str) -> str:
+    """`top-5 accuracy` for top5."""
+    return {"top5": "top-5 accuracy"}.get(metric, metric)

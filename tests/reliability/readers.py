@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from thumbnet.checkpoints import check_arrays, load_checkpoint
 from thumbnet.data.arrays import read_arrays
 from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.idx import read_idx
@@ -24,10 +23,11 @@ from thumbnet.data.images import decode_image
 from thumbnet.data.inert_pickle import read_pickle
 from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.files import read_json, read_toml
-from thumbnet.predictions import Predictions, load_predictions
 from thumbnet.recipes import recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
-from thumbnet.runs import Run
+from thumbnet.runs.checkpoints import check_arrays, load_checkpoint
+from thumbnet.runs.predictions import Predictions, load_predictions
+from thumbnet.runs.run import Run
 from thumbnet.studies.study_file import read_study
 
 OWNER = "0123456789abcdef"
@@ -195,7 +195,7 @@ def weights(content, folder):
 
 def weight_files():
     from thumbnet.recipes.network import build_model
-    from thumbnet.runs import arrays_of
+    from thumbnet.runs.run import arrays_of
 
     return [save(dict(arrays_of(build_model(RECIPE, channels=1, classes=2).state_dict())))]
 

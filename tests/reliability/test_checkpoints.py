@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from power_loss import Disk, recorded
 from promises import FULL, count, held, linux
-from thumbnet.checkpoints import Unfit, check_arrays, load_checkpoint, manifests, save_checkpoint
 from thumbnet.errors import UserError
 from thumbnet.files import append_line, sha256_of, write_json
+from thumbnet.runs.checkpoints import Unfit, check_arrays, load_checkpoint, manifests, save_checkpoint
 
 OWNER = "0123456789abcdef"
 

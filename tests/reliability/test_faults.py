@@ -20,7 +20,7 @@ from PIL import Image
 from processes import TRAIN, begin, exit_code, instead, training, wait_for
 from promises import FULL, count, held, linux
 from test_kill import identity
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 
 COMMAND = [sys.executable, "-m", "thumbnet.cli.main"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

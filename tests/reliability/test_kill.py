@@ -23,7 +23,7 @@ from promises import FULL, count, held, linux
 from thumbnet.doctor.resuming import differences_between
 from thumbnet.recipes import RECIPES
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.runs import Run
+from thumbnet.runs.run import Run
 
 CLOCKS = ("training_seconds", "images_per_second")
 
@@ -95,7 +95,7 @@ def test_killed_at_random_instants_and_resumed_a_run_ends_with_the_same_bits(unb
 
 def newest(folder):
     """Epoch and step of the newest checkpoint, or None."""
-    from thumbnet.checkpoints import manifests, place_of
+    from thumbnet.runs.checkpoints import manifests, place_of
 
     found = manifests(folder / "checkpoint")
     return place_of(found[0]) if found else None
@@ -131,12 +131,12 @@ def stop_in(module, name, number, call=1):
 
 
 PLACES = {  # where in a run, and the exit code: nothing is left to resume once the last step is done
-    "warm-up": ("thumbnet.training", "fit_whitening", 1),
-    "the first batch": ("thumbnet.training", "augment", 1),
-    "a later batch": ("thumbnet.training", "augment", 9),
-    "an update": ("thumbnet.optimize", "Muon.step", 5),
-    "evaluation": ("thumbnet.training", "predict_logits", 1),
-    "saving": ("thumbnet.runs", "save_checkpoint", 3),
+    "warm-up": ("thumbnet.training.loop", "fit_whitening", 1),
+    "the first batch": ("thumbnet.training.loop", "augment", 1),
+    "a later batch": ("thumbnet.training.loop", "augment", 9),
+    "an update": ("thumbnet.training.optimize", "Muon.step", 5),
+    "evaluation": ("thumbnet.training.loop", "predict_logits", 1),
+    "saving": ("thumbnet.runs.run", "save_checkpoint", 3),
     "drawing": ("thumbnet.plots.curves", "save_run_plots", 1),
 }
 
@@ -191,7 +191,7 @@ def test_a_signal_at_a_random_instant_ends_a_run_with_a_checkpoint(unbroken, tmp
 
 def slow_evaluation():
     """Called in a process: a validation pass that takes a minute, during which nobody asks for signals."""
-    from thumbnet import training as module
+    from thumbnet.training import loop as module
 
     def wait(*arguments, **options):
         Path(os.environ["TEST_MARK"]).touch()
@@ -289,7 +289,7 @@ def test_every_named_recipe_resumes_to_the_same_bits(tmp_path, name):
         return exit_code(begin([*words, "--out", folder, *resume], tmp_path / "log", prepare), 120)
 
     assert go(tmp_path / "whole") == 0, log(tmp_path)
-    place = partial(stop_in, "thumbnet.training", "augment", signal.SIGKILL, 3)
+    place = partial(stop_in, "thumbnet.training.loop", "augment", signal.SIGKILL, 3)
     assert go(tmp_path / "cut", place) == -signal.SIGKILL, log(tmp_path)
     assert go(tmp_path / "cut") == 0, log(tmp_path)
     assert identity(tmp_path / "cut") == identity(tmp_path / "whole")

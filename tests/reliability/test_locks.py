@@ -15,12 +15,12 @@ import pytest
 from processes import CONTEXT, begin, exit_code, send, training, wait_for
 from promises import count, held, linux
 from test_kill import identity, make_images
-from thumbnet.checkpoints import load_checkpoint, save_checkpoint
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.locks import locked
-from thumbnet.runs import Run
+from thumbnet.runs.checkpoints import load_checkpoint, save_checkpoint
+from thumbnet.runs.run import Run
 from thumbnet.studies.study import run_study, write_plan
 from thumbnet.studies.study_file import study_of
 

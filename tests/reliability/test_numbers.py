@@ -16,18 +16,19 @@ from torch.nn import functional as F
 
 from conftest import CPU
 from promises import FULL, count, held
-from thumbnet import training, workshop
 from thumbnet.backend import prepare
-from thumbnet.checkpoints import load_checkpoint
 from thumbnet.data.batches import Split, whole
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import TrainingFailed, UserError
-from thumbnet.evaluation import predict_logits, score
+from thumbnet.judging.evaluation import predict_logits, score
 from thumbnet.randomness import generator, seed_of
 from thumbnet.recipes import vary
 from thumbnet.recipes.network import build_model
-from thumbnet.runs import Run
-from thumbnet.training import train
+from thumbnet.runs.checkpoints import load_checkpoint
+from thumbnet.runs.run import Run
+from thumbnet.training import loop as training
+from thumbnet.training import workshop
+from thumbnet.training.loop import train
 
 OFTEN = replace(CPU, checkpoint_seconds=0)
 
@@ -69,7 +70,7 @@ class Sums(torch.nn.Module):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 16, 61])
 def test_evaluation_is_exact_for_every_number_of_images_and_every_batch(batch, monkeypatch):
-    monkeypatch.setattr("thumbnet.evaluation.PIXELS_AT_ONCE", 25 * batch)
+    monkeypatch.setattr("thumbnet.judging.evaluation.PIXELS_AT_ONCE", 25 * batch)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (67, 1, 5, 5), dtype=np.uint8))
     labels = torch.arange(67) % 4
     classes, cases, backend = ("a", "b", "c", "d"), 0, prepare(CPU)
@@ -300,7 +301,7 @@ def running(model):
 
 
 def in_totals(monkeypatch, value):
-    from thumbnet.state import Position
+    from thumbnet.training.state import Position
 
     keep, calls = Position.count, []
 

@@ -167,7 +167,7 @@ def test_addresses_of_the_web_stand_in_the_list_of_sources_and_are_opened_by_the
                 if "thumbnet.data.download" in names:
                     callers.add(path.name)
     assert openers == {"download.py", "server.py"}
-    server = (SOURCE / "serving" / "server.py").read_text()
+    server = (SOURCE / "shipping" / "serving" / "server.py").read_text()
     assert (
         "socket.create_server(" in server and "connect(" not in server and "create_connection" not in server
     )  # it listens

@@ -65,10 +65,10 @@ def bench(
     check_recipes(recipes, changes)
     check_positive(seeds=seeds)
 
-    from thumbnet.benchmark import dataset_of, measured_campaign
     from thumbnet.machine import Machine
+    from thumbnet.measuring.campaign import dataset_of, measured_campaign
+    from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.results import recorded
     from thumbnet.words import counted
 
     drawn = range(first_seed, first_seed + seeds)
@@ -114,7 +114,7 @@ def refuse_other_records(
     out: Path, recipes: tuple[str, ...], dataset: str | None, seeds: range, options: dict[str, Any]
 ) -> None:
     """Raise `UserError`, before the first recipe is trained, where the record of one of them would be lost."""
-    from thumbnet.benchmark import dataset_of, record_before
+    from thumbnet.measuring.campaign import dataset_of, record_before
 
     for name in recipes:
         record_before(out / f"{name}.json", dataset or dataset_of(name), seeds, options)
@@ -122,7 +122,7 @@ def refuse_other_records(
 
 def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:
     """The table for people, and each record as a ratio to the published one."""
-    from thumbnet.results import campaign_table, compared_with_published
+    from thumbnet.measuring.results import campaign_table, compared_with_published
 
     compared = (line for record in records for line in compared_with_published(record, published))
     return [*campaign_table(records), *compared]

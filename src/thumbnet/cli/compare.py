@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json
 
 if TYPE_CHECKING:
-    from thumbnet.comparison import Comparison
+    from thumbnet.judging.comparison import Comparison
 
 
 @described
@@ -40,8 +40,8 @@ def compare(
     report
         write the page with everything to this .html file
     """
-    from thumbnet.comparison import compare as compare_runs
-    from thumbnet.run_paths import find_runs
+    from thumbnet.judging.comparison import compare as compare_runs
+    from thumbnet.runs.paths import find_runs
 
     check_ending("plot", plot, ".png")
     check_ending("report", report, ".html")
@@ -70,8 +70,8 @@ def compare(
 
 def lines(found: "Comparison") -> list[str]:
     """A table of the groups, a sentence for every pair, and the warnings."""
-    from thumbnet.claims import cells, metric_in_words
-    from thumbnet.words import duration
+    from thumbnet.judging.claims import cells
+    from thumbnet.words import duration, metric_in_words
 
     width = max(5, *(len(group.name) for group in found.groups))
     text = [

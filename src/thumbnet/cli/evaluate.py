@@ -22,10 +22,10 @@ from thumbnet.recipes import title_of
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
-    from thumbnet.evaluation import Scores
-    from thumbnet.predictions import Predictions
-    from thumbnet.robustness import Robustness
-    from thumbnet.runs import Run
+    from thumbnet.judging.evaluation import Scores
+    from thumbnet.judging.robustness import Robustness
+    from thumbnet.runs.predictions import Predictions
+    from thumbnet.runs.run import Run
 
 
 @described
@@ -81,9 +81,9 @@ def evaluate(
     if robustness and (views != 1 or uncertain != 1 or predictions or confusion):
         raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
 
-    from thumbnet.evaluation import measure
+    from thumbnet.judging.evaluation import measure
     from thumbnet.machine import Machine
-    from thumbnet.runs import Run
+    from thumbnet.runs.run import Run
 
     opened = Run.open(run)
     on = Machine(**given(machine))
@@ -120,8 +120,8 @@ def warn_of_a_second_look(run: "Run") -> None:
 
 def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: bool) -> None:
     """Measured, with its progress shown where somebody watches."""
+    from thumbnet.judging.robustness import evaluate_robustness
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.robustness import evaluate_robustness
 
     with reporter_for_terminal() as reporter:
         found = evaluate_robustness(run, progress=reporter.loading, **options)
@@ -166,7 +166,7 @@ def write_confusion(scores: "Scores", path: Path) -> None:
 
 def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
-    from thumbnet.results import views_in_words
+    from thumbnet.measuring.results import views_in_words
 
     images = f"{counted(scores.images, f'{scores.split} image')} of {run.data['name']}"
     text = [
@@ -237,7 +237,7 @@ def confused_lines(scores: "Scores", limit: int = 5) -> list[str]:
 
 def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     """Accuracy by kind and level for people."""
-    from thumbnet.statistics import wilson_interval
+    from thumbnet.judging.statistics import wilson_interval
 
     width = max(len(row.kind) for row in found.rows)
     images = f"{counted(found.images, f'{found.split} image')} of {run.data['name']}"

@@ -40,8 +40,8 @@ def export(
 
     from dataclasses import asdict
 
-    from thumbnet.bundle.folder import export
-    from thumbnet.exporting import receipt_path
+    from thumbnet.shipping.bundle.folder import export
+    from thumbnet.shipping.exporting import receipt_path
 
     receipt = export(run, file, views=views, data_dir=data_dir)
     folder, file = (file, Path(receipt.file)) if Path(receipt.file) != file else (None, file)

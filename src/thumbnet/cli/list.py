@@ -37,8 +37,8 @@ def list_(what: Kind, /, *, json: Json = False) -> None:
 
 def recipes() -> list[dict[str, Any]]:
     """Every recipe in a line, with the results recorded for it."""
+    from thumbnet.measuring.results import recorded_for
     from thumbnet.recipes import RECIPES
-    from thumbnet.results import recorded_for
     from thumbnet.words import counted
 
     rows = []

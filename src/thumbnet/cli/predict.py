@@ -22,10 +22,10 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
-    from thumbnet.calibration import Threshold
-    from thumbnet.classifier import Classifier, Prediction
+    from thumbnet.judging.calibration import Threshold
     from thumbnet.machine import Machine
-    from thumbnet.runs import Run
+    from thumbnet.runs.run import Run
+    from thumbnet.shipping.classifier import Classifier, Prediction
 
 Format: TypeAlias = Literal["table", "csv", "json"]
 
@@ -79,9 +79,9 @@ def predict(
     if sure is not None and views != 1:
         raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
-    from thumbnet.classifier import predict_files
     from thumbnet.data.images import FORMATS_IN_WORDS, image_files
     from thumbnet.machine import Machine
+    from thumbnet.shipping.classifier import predict_files
 
     searched = [image_files(path) for path in images]
     files, ignored = ([file for part in searched for file in part[kind]] for kind in (0, 1))
@@ -130,15 +130,15 @@ def what_predicts(
     run: Path, machine: "Machine", *, sure: float | None, explain: Path | None
 ) -> "tuple[Classifier, Run | None, Threshold | None]":
     """The classifier; of a run folder the run too, and from where on it is sure, where that was asked."""
-    from thumbnet.exported import exported_file, load_exported
+    from thumbnet.shipping.exported import exported_file, load_exported
 
     if file := exported_file(run):
         for name, value in (("sure", sure), ("explain", explain)):
             if value is not None:
                 raise UserError(f"--{name} needs the images of the run, and {run} is an export; name the run folder")
         return load_exported(file, machine=machine), None, None
-    from thumbnet.prediction import load_run, sure_from
-    from thumbnet.runs import Run
+    from thumbnet.runs.run import Run
+    from thumbnet.shipping.prediction import load_run, sure_from
 
     opened = Run.open(run)
     threshold = None if sure is None else sure_from(opened, sure)
@@ -158,8 +158,8 @@ def explain_files(
     run: "Run", classifier: "Classifier", predictions: "list[Prediction]", folder: Path, data_dir: Path | None
 ) -> None:
     """A picture per image in `folder`, named after the file."""
-    from thumbnet.explanation import save_explanations
-    from thumbnet.prediction import NetworkClassifier
+    from thumbnet.judging.explanation import save_explanations
+    from thumbnet.shipping.prediction import NetworkClassifier
 
     assert isinstance(classifier, NetworkClassifier)  # a run's
     written = save_explanations(classifier, run.load_data(data_dir=data_dir), predictions, folder)
@@ -168,7 +168,7 @@ def explain_files(
 
 def told_of(threshold: "Threshold") -> str:
     """What `--sure` comes down to."""
-    from thumbnet.statistics import images_to_show
+    from thumbnet.judging.statistics import images_to_show
 
     low, high = threshold.interval95
     told = (

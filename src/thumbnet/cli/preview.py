@@ -58,7 +58,7 @@ def preview(
     check_positive(rows=rows, columns=columns)
 
     from thumbnet.machine import Machine
-    from thumbnet.preview import preview as look
+    from thumbnet.measuring.preview import preview as look
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.words import counted, duration
 

@@ -33,9 +33,9 @@ def report(
     check_ending("output", output, ".html")
     check_writable(output)
 
-    from thumbnet.comparison import compare
+    from thumbnet.judging.comparison import compare
     from thumbnet.report import write_comparison_report, write_run_report
-    from thumbnet.run_paths import find_runs
+    from thumbnet.runs.paths import find_runs
 
     opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
     if len(opened) == 1:

@@ -32,7 +32,7 @@ def serve(
         let other computers in, for another --host; they need the token that the printed address ends in
     """
     from thumbnet.machine import Machine
-    from thumbnet.serving import serve
+    from thumbnet.shipping.serving import serve
 
     def tell(address: str) -> None:
         if json:

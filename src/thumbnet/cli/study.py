@@ -9,7 +9,7 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
-    from thumbnet.comparison import Comparison
+    from thumbnet.judging.comparison import Comparison
     from thumbnet.studies.study import Study
 
 

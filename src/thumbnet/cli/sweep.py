@@ -9,7 +9,7 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
-    from thumbnet.comparison import Comparison
+    from thumbnet.judging.comparison import Comparison
     from thumbnet.machine import Machine
     from thumbnet.studies.sweep import Found, Sweep
 
@@ -76,7 +76,7 @@ def sweep(
 
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:
     """How many runs, and their seconds by the recipe as it is; the reason where they cannot be told."""
-    from thumbnet.cells import Variant
+    from thumbnet.studies.cells import Variant
     from thumbnet.studies.study import Study, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.budget import expected_accuracy, parse_budget, plan_within
 from thumbnet.cli.fitting import recipe_for
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
@@ -28,16 +27,17 @@ from thumbnet.cli.options import (
 from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
+from thumbnet.measuring.budget import expected_accuracy, parse_budget, plan_within
 from thumbnet.recipes import FEW_CLASSES, default_for, vary, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
-    from thumbnet.deadline import Deadline
     from thumbnet.progress import Reporter
     from thumbnet.recipes.recipe import Recipe
-    from thumbnet.runs import Run
+    from thumbnet.runs.run import Run
+    from thumbnet.training.deadline import Deadline
 
 DRIFT = 0.05  # of the epochs planned, from which on it is told that others were made
 
@@ -91,8 +91,8 @@ def train(
     chosen = vary(begun.recipe, **typed) if begun else named_recipe(start, **typed)
 
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.run_paths import is_free, taken
-    from thumbnet.training import train as train_run
+    from thumbnet.runs.paths import is_free, taken
+    from thumbnet.training.loop import train as train_run
 
     if out is not None and not resume and seeds is None and not is_free(out):
         raise taken(out)  # before the data are loaded and the machine is measured
@@ -148,7 +148,7 @@ def train_seeds(
     report: bool,
 ) -> "list[Run]":
     """One run per seed, in OUT/sSEED or folders of their own; finished ones are kept where `resume`."""
-    from thumbnet.training import train as train_run
+    from thumbnet.training.loop import train as train_run
 
     if resume and out is None:
         raise UserError("--resume with --seeds needs the --out of the first call, which holds its runs")
@@ -179,7 +179,7 @@ def over_seeds(runs: "list[Run]") -> dict[str, Any]:
     """Every run, and mean, standard deviation and interval of their validation accuracies, null where there are none."""
     import statistics
 
-    from thumbnet.statistics import accuracy_interval
+    from thumbnet.judging.statistics import accuracy_interval
 
     values = [run.summary["validation_accuracy"] for run in runs]
     known = None not in values
@@ -239,7 +239,7 @@ def recipe_in_time(
     reporter: "Reporter",
 ) -> "tuple[Recipe, Deadline]":
     """The recipe that ends on time, what keeps it to that, and a line with the accuracy to expect where that is known."""
-    from thumbnet.operations import training_flops
+    from thumbnet.measuring.operations import training_flops
 
     reporter.say(f"{seconds:g} s: measuring this machine")
     chosen, deadline = plan_within(data, seconds, started=STARTED, machine=machine, recipe=recipe, changes=changes)
@@ -257,8 +257,8 @@ def recipe_in_time(
 
 def begun_run(dataset: str, name: str | None, out: Path | None) -> "Run":
     """The run to continue, if it is one of this data set and, where a recipe is named, of that recipe."""
-    from thumbnet.run_paths import newest_unfinished
-    from thumbnet.runs import Run
+    from thumbnet.runs.paths import newest_unfinished
+    from thumbnet.runs.run import Run
 
     if out is not None and not out.exists():
         raise UserError(f"there is no run in {out} to go on with; leave out --resume to begin one there")

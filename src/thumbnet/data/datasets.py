@@ -118,10 +118,12 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should hear of files that were left out of a folder."""
+        """What a person should hear before training: files that were left out of a folder, classes with very few images."""
+        from thumbnet.data.balance import counts_by_class, few_images
         from thumbnet.data.folder import left_out
 
-        return list(left_out(self.facts).values())
+        few = few_images(counts_by_class(self.development.labels.numpy(), self.classes), "training")
+        return [*left_out(self.facts).values(), *([f"{few}; what is learnt of them is little"] if few else [])]
 
     def in_memory(self) -> "Dataset":
         """The same set with its training and validation images read from disk now; else they are mapped."""

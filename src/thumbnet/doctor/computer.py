@@ -166,9 +166,9 @@ def arithmetic(machine: Machine) -> Iterator[Finding]:
     import torch
 
     from thumbnet.backend import place, prepare
-    from thumbnet.optimize import build_optimizer
     from thumbnet.recipes import recipe
     from thumbnet.recipes.network import build_model
+    from thumbnet.training.optimize import build_optimizer
 
     chosen = recipe("general", widths=(8, 16, 16))
     backend = prepare(machine)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from thumbnet.data.balance import counts_by_class, few_images
 from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 NAMED = 3  # images in a sentence
 MODE_NAMES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with alpha"}  # of Pillow's modes
-FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 
@@ -123,11 +123,6 @@ def constant_images(images: dict[str, NDArray[np.uint8]]) -> list[Place]:
     return found
 
 
-def counts_by_class(labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, int]:
-    """Images of each class."""
-    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
-
-
 def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
     """Files by size and by mode, the most frequent first; empty where images do not come as files. Only headers are read."""
     sizes: Counter[str] = Counter()
@@ -221,10 +216,8 @@ def class_findings(found: Diagnosis) -> list[tuple[str, str]]:
     lines = []
     for split, counts in found.balance.items():
         smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-        if few := [name for name, count in counts.items() if count < FEW]:
-            shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
-            told = counted(len(few), "class has", "classes have")
-            lines.append(("note", f"{told} fewer than {FEW} {split} images: {shown}"))
+        if few := few_images(counts, split):
+            lines.append(("note", few))
         if counts[largest] >= UNEVEN * max(1, counts[smallest]):
             sizes = f"{largest} has {counts[largest]:,} {split} images, {smallest} {counts[smallest]:,}"
             lines.append(("note", f"classes are uneven: {sizes}; look at recall by class, not at accuracy alone"))

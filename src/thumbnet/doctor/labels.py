@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thumbnet.calibration import fit_temperature
 from thumbnet.doctor.duplicates import Place
+from thumbnet.judging.calibration import fit_temperature
+from thumbnet.judging.statistics import wilson_interval
 from thumbnet.recipes.recipe import Recipe, vary
-from thumbnet.statistics import wilson_interval
-from thumbnet.training import train
+from thumbnet.training.loop import train
 from thumbnet.words import counted
 
 if TYPE_CHECKING:

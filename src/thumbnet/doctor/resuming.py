@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thumbnet.checkpoints import manifests, place_of
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.files import write_text
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
-from thumbnet.runs import Run
-from thumbnet.schedule import steps_per_epoch, total_steps
+from thumbnet.recipes.schedule import steps_per_epoch, total_steps
+from thumbnet.runs.checkpoints import manifests, place_of
+from thumbnet.runs.run import Run
 
 STEPS = 12  # of each of the two runs
 KILLS = 3

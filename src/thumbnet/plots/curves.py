@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from thumbnet.plots.style import RATE, TRAINING, VALIDATION, save
 from thumbnet.recipes import title_of
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.schedule import learning_rate
+from thumbnet.recipes.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from thumbnet.runs import Run
+    from thumbnet.runs.run import Run
 
 CURVES = ("accuracy", "loss", "learning rate")
 RATE_POINTS = 50  # of the learning rate's curve in an epoch

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from thumbnet.claims import metric_in_words
 from thumbnet.plots.style import RATE, TRAINING, VALIDATION
 from thumbnet.recipes import as_typed
-from thumbnet.words import told_apart
+from thumbnet.words import metric_in_words, told_apart
 
 if TYPE_CHECKING:
-    from thumbnet.comparison import Comparison, Pair
+    from thumbnet.judging.comparison import Comparison
+    from thumbnet.judging.pairs import Pair
 
 PALETTE = (
     "#0072b2",

@@ -13,7 +13,7 @@ from thumbnet.words import shortened
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from thumbnet.explanation import Explanation
+    from thumbnet.judging.explanation import Explanation
 
 NAME = 18  # letters of a class that have room below a thumbnail
 OVERLAY = 0.6  # opacity of a map over its image; less hides the map, more the image

@@ -12,8 +12,8 @@ from thumbnet.plots.style import RATE, TRAINING, VALIDATION, percented
 from thumbnet.words import shortened
 
 if TYPE_CHECKING:
-    from thumbnet.calibration import Bin
-    from thumbnet.evaluation import Scores
+    from thumbnet.judging.calibration import Bin
+    from thumbnet.judging.evaluation import Scores
 
 
 def confusion_figure(scores: "Scores") -> Figure:

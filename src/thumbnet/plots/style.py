@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from thumbnet.files import replacing
@@ -15,9 +17,23 @@ TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's pa
 DPI = 120
 
 
+# Families with the letters that matplotlib's own font lacks, Chinese, Japanese and Korean ones above all: what Linux and macOS
+# bring or offer.
+WIDER = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+    "IPAGothic", "NanumGothic", "Hiragino Sans", "PingFang HK", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Emoji",
+    "Symbola", "Unifont",
+)  # fmt: skip
+
+
 @contextmanager
-def letters_may_be_missing() -> Iterator[None]:
-    """Without a warning for each letter of a class's name that the font lacks: it is drawn as a box."""
+def letters_of_all_fonts(figure: Figure) -> Iterator[None]:
+    """Letters that the first font lacks come from another one installed here; where none has them they are boxes, untold."""
+    known = set(font_manager.get_font_names())
+    families = [*rcParams["font.family"], *(name for name in WIDER if name in known)]
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily(families)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
@@ -25,7 +41,7 @@ def letters_may_be_missing() -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG in one step."""
-    with replacing(path) as temporary, letters_may_be_missing():
+    with replacing(path) as temporary, letters_of_all_fonts(figure):
         figure.savefig(temporary, format="png", dpi=DPI)
 
 

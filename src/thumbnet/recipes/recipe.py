@@ -43,7 +43,10 @@ class Recipe:
     )
     dropout: tuple[float, ...] = setting((), "dropout rates, in the places that the model defines", low=0, below=1)
     members: int = setting(
-        1, "networks trained side by side on the same batches, whose probabilities are averaged", low=1, high=64
+        1,
+        "networks, 64 at most, trained side by side on the same batches, whose probabilities are averaged",
+        low=1,
+        high=64,
     )
     epochs: float = setting(
         20,

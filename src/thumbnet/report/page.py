@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from thumbnet.claims import cells, metric_in_words
-from thumbnet.comparison import Comparison
 from thumbnet.files import write_text
+from thumbnet.judging.claims import cells
+from thumbnet.judging.comparison import Comparison
 from thumbnet.plots import curves, groups
 from thumbnet.recipes import as_typed, changes_of, title_of
 from thumbnet.report import sections
 from thumbnet.report.pictures import as_svg
-from thumbnet.reported import beside_table
-from thumbnet.runs import Run
-from thumbnet.words import counted
+from thumbnet.runs.run import Run
+from thumbnet.studies.reported import beside_table
+from thumbnet.words import counted, metric_in_words
 
 if TYPE_CHECKING:
-    from thumbnet.cells import Cell
+    from thumbnet.studies.cells import Cell
     from thumbnet.studies.study import Study
 
 

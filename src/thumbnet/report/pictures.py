@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.plots.images import overlaid
-from thumbnet.plots.style import letters_may_be_missing
+from thumbnet.plots.style import letters_of_all_fonts
 
 SVG: Any = {"svg.hashsalt": "thumbnet", "font.size": 10}  # the salt makes equal figures equal files
 
@@ -29,7 +29,7 @@ class Picture:
 def as_svg(figure: Figure, alt: str) -> Picture:
     """A figure as SVG, with its text drawn as paths, so that it looks the same everywhere."""
     buffer = io.BytesIO()
-    with rc_context(SVG), letters_may_be_missing():
+    with rc_context(SVG), letters_of_all_fonts(figure):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return Picture(data_uri("image/svg+xml", buffer.getvalue()), alt)
 

@@ -9,23 +9,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thumbnet.calibration import Threshold, answers_from, confidence_and_hits, reliability, risk_coverage, threshold_for
 from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
-from thumbnet.evaluation import Scores, score_predictions
-from thumbnet.explanation import SEARCHED, Explanation, explain
 from thumbnet.files import first_line
-from thumbnet.operations import training_flops
+from thumbnet.judging.calibration import (
+    Threshold,
+    answers_from,
+    confidence_and_hits,
+    reliability,
+    risk_coverage,
+    threshold_for,
+)
+from thumbnet.judging.evaluation import Scores, score_predictions
+from thumbnet.judging.explanation import SEARCHED, Explanation, explain
+from thumbnet.judging.statistics import wilson_interval
+from thumbnet.measuring.operations import training_flops
 from thumbnet.plots import judging
 from thumbnet.plots.curves import curve
 from thumbnet.plots.images import occlusion_overlay
-from thumbnet.prediction import load_run
-from thumbnet.predictions import Predictions
 from thumbnet.recipes import as_typed, base_of, title_of
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
-from thumbnet.runs import Run
-from thumbnet.statistics import wilson_interval
+from thumbnet.runs.predictions import Predictions
+from thumbnet.runs.run import Run
+from thumbnet.shipping.prediction import load_run
 from thumbnet.words import counted, duration, shortened
 
 if TYPE_CHECKING:

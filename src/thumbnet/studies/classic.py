@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from thumbnet.cells import Variant
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.studies.cells import Variant
 from thumbnet.studies.study import Study
 
 EPOCHS = 160  # of the report

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thumbnet.cells import (
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.files import make_folder, read_json, write_json
+from thumbnet.judging.comparison import Comparison, compare_groups
+from thumbnet.judging.groups import Metric
+from thumbnet.locks import alone_in
+from thumbnet.machine import Machine
+from thumbnet.recipes import vary
+from thumbnet.recipes.recipe_file import recipe_table
+from thumbnet.runs.run import Run
+from thumbnet.signals import StopSignals
+from thumbnet.studies.cells import (
     Cell,
     Running,
     Variant,
@@ -27,16 +37,7 @@ from thumbnet.cells import (
     start,
     start_up_seconds,
 )
-from thumbnet.comparison import Comparison, Metric, compare_groups
-from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.files import make_folder, read_json, write_json
-from thumbnet.locks import alone_in
-from thumbnet.machine import Machine
-from thumbnet.recipes import vary
-from thumbnet.recipes.recipe_file import recipe_table
-from thumbnet.reported import beside_table
-from thumbnet.runs import Run
-from thumbnet.signals import StopSignals
+from thumbnet.studies.reported import beside_table
 from thumbnet.words import counted, duration
 
 

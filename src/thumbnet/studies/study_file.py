@@ -5,14 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from thumbnet.cells import Variant
-from thumbnet.comparison import Metric
 from thumbnet.data.datasets import SPECS, check_dataset_name
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
+from thumbnet.judging.groups import Metric
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import check_effects
+from thumbnet.studies.cells import Variant
 from thumbnet.studies.study import Study
 
 KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")

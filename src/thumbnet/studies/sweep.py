@@ -19,7 +19,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from thumbnet.cells import (
+from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.files import append_line, make_folder, read_json, read_json_lines, write_json, write_text
+from thumbnet.judging.groups import Metric
+from thumbnet.locks import alone_in
+from thumbnet.machine import Machine
+from thumbnet.recipes import as_typed, vary
+from thumbnet.recipes.recipe import Recipe, differences, without_idle
+from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.runs.run import Run
+from thumbnet.signals import StopSignals
+from thumbnet.studies.cells import (
     Cell,
     Running,
     Variant,
@@ -29,16 +39,6 @@ from thumbnet.cells import (
     share_of_cores,
     start,
 )
-from thumbnet.comparison import Metric
-from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.files import append_line, make_folder, read_json, read_json_lines, write_json, write_text
-from thumbnet.locks import alone_in
-from thumbnet.machine import Machine
-from thumbnet.recipes import as_typed, vary
-from thumbnet.recipes.recipe import Recipe, differences, without_idle
-from thumbnet.recipes.recipe_file import as_toml, recipe_table
-from thumbnet.runs import Run
-from thumbnet.signals import StopSignals
 from thumbnet.studies.study import Study, refuse_taken
 from thumbnet.words import counted
 

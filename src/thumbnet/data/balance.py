@@ -1,0 +1,24 @@
+"""How many images each class has, and where they are so few that nothing can be said of it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thumbnet.words import counted
+
+FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
+
+
+def counts_by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
+    """Images of each class, by its name in the order of the labels."""
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+
+
+def few_images(counts: Mapping[str, int], split: str) -> str | None:
+    """A sentence on the classes with fewer than `FEW` images in the split, or None where there are none."""
+    few = [name for name, count in counts.items() if count < FEW]
+    if not few:
+        return None
+    shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
+    return f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} {split} images: {shown}"

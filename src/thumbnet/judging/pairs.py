@@ -1,0 +1,157 @@
+"""Two groups of runs compared: over seeds by Student's or Welch's t, single networks image by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from thumbnet.errors import UserError
+from thumbnet.files import first_line
+from thumbnet.judging.groups import Group
+from thumbnet.judging.statistics import CLAIM_BELOW, Difference, holm, mcnemar, paired_t, welch
+from thumbnet.runs.run import Run
+
+RESAMPLES = 10_000  # of the bootstrap: its ends are then known to a hundredth of their distance
+NO_SPREAD = {  # by whether differences were taken seed by seed: why no test is defined
+    True: "each seed shows the same difference, so nothing is known of its spread",
+    False: "neither group shows any spread between its seeds",
+}
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """Two networks on the same images, or those of the same folds: how often one alone was right, and what follows."""
+
+    images: int
+    folds: int  # networks on either side
+    only_first: int
+    only_second: int
+    p: float  # McNemar's exact test
+    difference: float  # accuracy of the second minus that of the first
+    interval95: tuple[float, float]  # paired bootstrap
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups compared. `difference` is second minus first over seeds; `images` compares single networks."""
+
+    first: str
+    second: str
+    difference: Difference | None = None
+    by_seed: bool = False  # differences were taken seed by seed
+    images: PairedImages | None = None
+    adjusted_p: float | None = None  # Holm's, over all pairs that have a p
+    reason: str = ""  # why there is nothing to claim from
+    sentence: str = ""
+
+    @property
+    def p(self) -> float | None:
+        """Of the test over seeds, or over images where there is one seed."""
+        found = self.difference or self.images
+        return found.p if found else None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether one of the two recipes may be called better; one seed of each never says so."""
+        return self.difference is not None and self.significant
+
+    @property
+    def significant(self) -> bool:
+        """Of what was compared, be it recipes over seeds or two networks over images."""
+        return self.adjusted_p is not None and self.adjusted_p < CLAIM_BELOW
+
+
+def compare_two(
+    first: Group, second: Group, runs_first: Sequence[Run], runs_second: Sequence[Run], split: str, metric: str
+) -> Pair:
+    """Over seeds; over images where both groups have one seed; the sentence follows."""
+    pair = Pair(first.name, second.name)
+    if first.n == second.n == 1:
+        found = paired_images(runs_first, runs_second, split, metric)
+        return replace(pair, reason=found) if isinstance(found, str) else replace(pair, images=found)
+    if first.n == 1 or second.n == 1:
+        return pair
+    by_seed = split == "validation" and drawn_alike(runs_first, runs_second)
+    difference = (paired_by_seed if by_seed else welch_of)(first, second)
+    if difference is None:
+        return replace(pair, reason=NO_SPREAD[by_seed])
+    if metric != "loss":  # two seeds' interval would leave what differences of accuracies can be
+        difference = replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
+    return replace(pair, difference=difference, by_seed=by_seed)
+
+
+def drawn_alike(first: Sequence[Run], second: Sequence[Run]) -> bool:
+    """Whether the two groups have the same seeds, and with each the same images held out.
+
+    Then the draw of these images, most of the spread between seeds, is in both alike, and falls out of differences by seed.
+    """
+    cuts = [sorted(tuple(run.recipe.cut.values()) for run in group) for group in (first, second)]
+    return cuts[0] == cuts[1]
+
+
+def paired_by_seed(first: Group, second: Group) -> Difference | None:
+    """Student's t of the differences of each seed."""
+    values = [{member.seed: member.value for member in group.members} for group in (first, second)]
+    seeds = sorted(values[0])
+    return paired_t(*([by_seed[seed] for seed in seeds] for by_seed in values))
+
+
+def welch_of(first: Group, second: Group) -> Difference | None:
+    """Welch's t, for groups whose seeds have nothing in common."""
+    return welch(first.values, second.values)
+
+
+def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metric: str) -> PairedImages | str:
+    """McNemar's test and the paired bootstrap for one seed, over all its folds; or why there are none."""
+    if metric == "loss":
+        return "image by image only accuracies are compared"
+    if [run.recipe.folds for run in first] != [run.recipe.folds for run in second]:
+        return "their networks hold out different folds"
+    only_first = only_second = images = 0
+    for a, b in zip(*(sorted(runs, key=lambda run: run.recipe.fold) for runs in (first, second)), strict=True):
+        try:
+            one, other = a.predictions(split), b.predictions(split)
+        except UserError as error:
+            return first_line(error)
+        if not one.same_images(other):
+            return "they were measured on different images"
+        right = [predictions.hits(5 if metric == "top5" else 1) for predictions in (one, other)]
+        only_first += int((right[0] & ~right[1]).sum())
+        only_second += int((right[1] & ~right[0]).sum())
+        images += len(right[0])
+    return PairedImages(
+        images=images,
+        folds=len(first),
+        only_first=only_first,
+        only_second=only_second,
+        p=mcnemar(only_first, only_second),
+        difference=(only_second - only_first) / images,
+        interval95=paired_bootstrap(only_first, only_second, images),
+    )
+
+
+def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the difference in accuracy when the images are drawn again with replacement, both networks together.
+
+    The difference of an image is -1, 0 or 1, so that a resample is a draw of three counts. Percentiles of `RESAMPLES`;
+    Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. As if half an image more had been seen of each of the
+    four kinds (right or wrong for either; Agresti & Min 2005, https://doi.org/10.1002/sim.1781): where the two hardly ever
+    differ, drawing again what was seen would know too well that they never do.
+    """
+    import torch
+
+    from thumbnet.randomness import generator
+
+    random = generator("cpu", seed, "bootstrap")
+    apart = only_first + only_second + 1
+    # First how many of the images on which the two are apart are drawn, then which of the two was right on each.
+    some = torch.full((RESAMPLES,), float(images), dtype=torch.float64)
+    drawn = torch.binomial(some, torch.full_like(some, apart / (images + 2)), generator=random)
+    second = torch.binomial(drawn, torch.full_like(drawn, (only_second + 0.5) / apart), generator=random)
+    differences_ = (2 * second - drawn) / images
+    low, high = torch.quantile(differences_, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def adjusted(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with Holm's p, over those that have one."""
+    values = iter(holm([pair.p for pair in pairs if pair.p is not None]))
+    return [replace(pair, adjusted_p=next(values)) if pair.p is not None else pair for pair in pairs]

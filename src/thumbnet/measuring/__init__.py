@@ -1,0 +1,1 @@
+"""What training costs, before it and after: previews, plans for a time budget, campaigns and their records."""

@@ -1,0 +1,133 @@
+"""What a run folder's data.json says of the data: their name, where they lay, and how they are known and found again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.data.datasets import SPECS, load_dataset
+from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
+from thumbnet.errors import BrokenImage, UserError
+from thumbnet.files import Fields, read_json
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
+
+# What readers rely on.
+FIELDS: Fields = {
+    "name": str, "location": str, "classes": list, "channels": int, "image_size": list, "fingerprint": str,
+}  # fmt: skip
+MOST_CHANNELS = 16  # more is a damaged file
+
+
+class DataRecord(dict[str, Any]):
+    """The content of data.json, and what can be asked of it."""
+
+    @staticmethod
+    def of(data: "Dataset") -> "DataRecord":
+        """What is written down of the data of a run, cut as its recipe says."""
+        return DataRecord(
+            name=data.name,
+            channels=data.channels,
+            image_size=list(data.image_size),
+            fingerprint=data.fingerprint,
+            fingerprint_of_training=data.fingerprint_of_training,
+            classes=list(data.classes),
+            train=len(data.train),
+            validation=len(data.validation or ()),
+            test=len(data.test or ()),
+            **data.facts,
+        )
+
+    @staticmethod
+    def read(path: Path) -> "DataRecord":
+        """The record in a file. Raises `UserError` where it asks for what no network is built for, before memory is taken."""
+        record = DataRecord(read_json(path, FIELDS))
+        classes, sides = record["classes"], record["image_size"]
+        if not (2 <= len(classes) <= MOST_CLASSES and all(isinstance(name, str) for name in classes)):
+            raise UserError(f"{path} is damaged: its classes are no list of 2 to {MOST_CLASSES} names")
+        if not (len(sides) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)):
+            raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
+        if not 0 < record["channels"] <= MOST_CHANNELS:
+            raise UserError(f"{path} is damaged: its channels are {record['channels']}")
+        return record
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self["classes"])
+
+    # ---------------------------------------------------------------- which data they are
+
+    @property
+    def on_pictures(self) -> bool:
+        """Whether the images were pictures in a folder, decoded and resized, of which some could have been broken."""
+        return "broken" in self
+
+    @property
+    def on_published_set(self) -> bool:
+        """Whether the name is a published one; a folder of pictures may have been called the same before there was one."""
+        return self["name"] in SPECS and not self.on_pictures
+
+    @property
+    def as_typed(self) -> str:
+        """What to type for these data."""
+        return str(self["location" if self["name"] in SPECS and self.on_pictures else "name"])
+
+    @property
+    def title(self) -> str:
+        """What they are called where a file goes to others: of a path the last part, not the folders it lies in."""
+        name = Path(self["name"]).name
+        return Path(self["location"]).name if name in ("", "..") else name
+
+    def is_of(self, dataset: str) -> bool:
+        """Whether this is the data set that a person names, by its published name or a path, however that is written."""
+        if dataset in SPECS or self.on_published_set:
+            return dataset == self["name"] and self.on_published_set
+        if not Path(dataset).exists():  # gone; only its name can be compared
+            return bool(dataset == self["name"])
+        return str(Path(dataset).resolve()) == self["location"]
+
+    def same_training_images(self, other: "DataRecord") -> bool:
+        """Whether both were cut from the same images; test images may have been added in between."""
+        key = "fingerprint_of_training"
+        return self["fingerprint"] == other["fingerprint"] or (key in self and self[key] == other.get(key))
+
+    # ---------------------------------------------------------------- finding them again, for the run in the folder `whose`
+
+    def find(self, data_dir: str | Path | None = None, *, whose: Path, **options: Any) -> "Dataset":
+        """The data set, whole, where it lay or in `data_dir`. Raises `UserError` where it is gone.
+
+        `options` are those of `load_dataset`; where they are not given, image size and the like are as they were.
+        """
+        name, before = self["name"], Path(self["location"])
+        if not self.on_published_set:
+            if data_dir is None and not before.exists():
+                raise UserError(
+                    f"the images of {whose} were {before}, which is gone; say where they are now with --data-dir"
+                )
+            name, data_dir = str(Path(data_dir or before).resolve()), None
+        elif data_dir is None and before.exists():
+            data_dir = before if before.is_dir() else before.parent
+        as_before: dict[str, Any] = {}
+        if self.on_pictures:
+            as_before = {"image_size": self["image_size"][0], "skip_broken": bool(self.get("broken"))}
+        try:
+            return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
+        except BrokenImage as error:
+            raise UserError(f"{error.fault}; when {whose} was trained, it was readable or not there") from error
+
+    def check(self, data: "Dataset", *, whose: Path, strict: bool = True) -> None:
+        """Raise `UserError` for data of other classes or, where `strict`, other training images."""
+        if data.classes != self.classes:
+            raise UserError(
+                f"{data.name} has the classes {first_of(data.classes)}, the run {whose} {first_of(self.classes)}"
+            )
+        key = "fingerprint_of_training" if "fingerprint_of_training" in self else "fingerprint"  # of older runs
+        if strict and getattr(data, key) != self[key]:
+            raise UserError(
+                f"{data.name} has changed since the run {whose} (fingerprint {getattr(data, key)}, then "
+                f"{self[key]}), so its held-out images are not known; undo what was changed, or train again"
+            )
+
+
+def first_of(names: tuple[str, ...]) -> str:
+    """The first few names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

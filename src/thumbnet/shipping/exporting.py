@@ -1,0 +1,254 @@
+"""A run's network as one file that other programs use: preprocessing and calibration inside, and proof that it says the same.
+
+Nothing of thumbnet is needed to use it: ONNX for onnxruntime and all that reads ONNX, or torch's own `.pt2`.
+"""
+# Shapes: N images, C channels, H and W height and width, K classes.
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from thumbnet.augment import to_float
+from thumbnet.errors import ThumbnetError, UserError
+from thumbnet.files import replacing, sha256_of, write_json
+from thumbnet.judging.evaluation import average_over_views, check_views
+from thumbnet.machine import Machine
+from thumbnet.runs.run import Run
+from thumbnet.shipping.exported import (
+    FORMAT,
+    IMAGES,
+    KEY,
+    NEEDED,
+    PROBABILITIES,
+    Facts,
+    as_stored,
+    digest_of,
+    in_parts,
+    load_exported,
+)
+from thumbnet.shipping.prediction import load_run
+
+if TYPE_CHECKING:
+    from thumbnet.data.batches import Split
+    from thumbnet.data.datasets import Dataset
+
+ENDINGS = (".onnx", ".pt2")
+CHECKED = 1000  # images that the file must say the same of, spread over the split
+TOLERANCE = 1e-4  # of a probability; fp32 in another order differs by 1e-7 to 1e-5
+BATCHES = (1, 7)  # sizes tried beside large ones: a graph can be right for that alone which it was made with
+MOST_AT_ONCE = 65_536  # images in a batch of the file
+OPSET = 20  # ONNX of 2023
+
+
+class Deployed(nn.Module):
+    """What is exported: uint8 N H W C in, as files and cameras give images, calibrated probabilities N K out."""
+
+    def __init__(self, network: nn.Module, temperature: float, views: int):
+        super().__init__()
+        self.network, self.temperature, self.views = network, temperature, views
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = average_over_views(self.network, to_float(images.permute(0, 3, 1, 2)), self.views)
+        return (logits / self.temperature).softmax(1)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was exported and how it was checked; written beside the file as FILE.receipt.json."""
+
+    file: str
+    bytes: int
+    sha256: str
+    run: str
+    weights_of_run: str | None  # SHA-256 of its model.safetensors
+    recipe: str
+    seed: int
+    data: str
+    fingerprint: str  # of the data
+    classes: int
+    image_size: tuple[int, int]
+    channels: int
+    views: int
+    temperature: float
+    split: str  # whose images it was checked with
+    images: int
+    largest_difference: float  # of a probability, from what the run's network says in fp32
+    tolerance: float
+    same_class: int  # images that both take for the same
+    accuracy: float  # of the file on these images
+    accuracy_of_run: float
+    versions: dict[str, str]
+
+
+def export_file(
+    run: Run, path: Path, *, views: int, data: "Dataset | None" = None, data_dir: str | Path | None = None
+) -> Receipt:
+    """Write a finished run's network to FILE.onnx or FILE.pt2, once it was shown to say what the run says.
+
+    Up to 1,000 validation images (training images of a run that held none out) go through both, and no file is left where a
+    probability differs by more than 1e-4. `views` are averaged inside the file. Raises `UserError` for another ending, an
+    unfinished run, data that are gone, and where what the file's kind needs is not installed; `ThumbnetError` where it differs.
+    """
+    check_views(views, mirrored=run.recipe.flip)
+    check_can_export(path)
+    run.require_finished()
+    split, name = images_to_check(run.check_data(data or run.load_data(data_dir=data_dir)))
+    classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
+    facts = Facts(
+        format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
+        channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
+        weights="",
+    )  # fmt: skip
+    deployed = Deployed(classifier.model, classifier.temperature, views).eval()
+    images, labels = split.evenly_spaced(CHECKED)
+    expected = classifier.probabilities(images.numpy(), views=views)
+    write, read = WAYS[path.suffix.lower()]
+    with replacing(path) as temporary:
+        write(deployed, facts, temporary)
+        found = in_batches(read(temporary), images.numpy())
+        check_same(path, found, expected)
+        size, digest = temporary.stat().st_size, sha256_of(temporary)
+        receipt_path(path).unlink(missing_ok=True)  # of the file that is replaced now
+    receipt = Receipt(
+        file=str(path), bytes=size, sha256=digest, run=run.path.resolve().name, weights_of_run=run.summary.get("model_sha256"),
+        recipe=run.recipe.name, seed=run.recipe.seed, data=run.data.title, fingerprint=run.data["fingerprint"],
+        classes=len(facts.classes), image_size=facts.image_size, channels=facts.channels, views=views,
+        temperature=facts.temperature, split=name, images=len(images),
+        largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,
+        same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
+        accuracy=float((found.argmax(1) == labels.numpy()).mean()),
+        accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path),
+    )  # fmt: skip
+    write_json(receipt_path(path), asdict(receipt))
+    return receipt
+
+
+def check_can_export(path: Path) -> None:
+    """Raise `UserError` for a file that cannot be written here, before anything is computed."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"cannot export to {path}; give a name that ends in {' or '.join(ENDINGS)}, or a folder")
+    if path.suffix.lower() == ".onnx":
+        try:
+            for name in ("onnx", "onnxruntime", "onnxscript"):
+                importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"exporting to ONNX needs {error.name or 'onnx'}; install it with: {NEEDED}") from error
+
+
+def receipt_path(path: Path) -> Path:
+    """Where the receipt of an exported file lies: beside it."""
+    return path.with_name(f"{path.name}.receipt.json")
+
+
+def images_to_check(data: "Dataset") -> tuple["Split", str]:
+    """The images that trained nothing, or those that trained where all did; never the test images."""
+    return (data.validation, "validation") if data.validation is not None else (data.train, "train")
+
+
+def check_same(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Raise `ThumbnetError` where the file does not say what the network says; NaN never does."""
+    difference = np.abs(found - expected).max(1)
+    if not (difference <= TOLERANCE).all():
+        off = int((~(difference <= TOLERANCE)).sum())
+        raise ThumbnetError(
+            f"nothing was written to {path}: what was exported says something else than the network on {off:,} of "
+            f"{len(found):,} images (by {difference.max():.2g}, allowed are {TOLERANCE:g}); please report it"
+        )
+
+
+Compute: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # N C H W -> N K
+
+
+def in_batches(compute: Compute, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities N K of images N C H W: in batches of `BATCHES` images first, then of many."""
+    *small, rest = np.split(pixels, np.cumsum(BATCHES))
+    return np.concatenate([compute(part) for part in (*small, *in_parts(rest)) if len(part)])
+
+
+def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
+    """One ONNX file, its weights inside."""
+    with quiet_exporters():
+        program = torch.onnx.export(
+            deployed,
+            (example(facts),),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[IMAGES],
+            output_names=[PROBABILITIES],
+            dynamic_shapes={IMAGES: {0: batch()}},
+        )
+    assert program is not None
+    model = program.model_proto
+    model.metadata_props.add(key=KEY, value=json.dumps(asdict(replace(facts, weights=digest_of(model)))))
+    model.doc_string = f"{facts.recipe} on {facts.data}: images uint8 N H W C, probabilities float32 N K"
+    path.write_bytes(model.SerializeToString())
+
+
+def read_onnx(path: Path) -> Compute:
+    """The file as onnxruntime computes it."""
+    return load_exported(path).computed
+
+
+def write_pt2(deployed: Deployed, facts: Facts, path: Path) -> None:
+    """torch's own exported program, with the facts beside it in the archive as `thumbnet.json`."""
+    with quiet_exporters(), open(path, "wb") as file:
+        program = torch.export.export(deployed, (example(facts),), dynamic_shapes={IMAGES: {0: batch()}})
+        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(asdict(facts))})
+
+
+def read_pt2(path: Path) -> Compute:
+    """The program just written, as torch computes it. Files of others are not read: they may hold code."""
+    with quiet_exporters(), open(path, "rb") as file:
+        module = torch.export.load(file).module()
+
+    @torch.no_grad()
+    def compute(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return module(torch.from_numpy(as_stored(pixels))).numpy()  # type: ignore[no-any-return]
+
+    return compute
+
+
+WAYS = {".onnx": (write_onnx, read_onnx), ".pt2": (write_pt2, read_pt2)}
+
+
+def example(facts: Facts) -> Tensor:
+    """Two images, from which the shapes are read."""
+    return torch.zeros(2, *facts.image_size, facts.channels, dtype=torch.uint8)
+
+
+def batch() -> Any:
+    """The number of images, which stays open."""
+    return torch.export.Dim("batch", min=1, max=MOST_AT_ONCE)
+
+
+def versions(path: Path) -> dict[str, str]:
+    """Of what wrote and checked the file."""
+    names = ["thumbnet", "torch", *(["onnx", "onnxscript", "onnxruntime"] if path.suffix.lower() == ".onnx" else [])]
+    return {name: version(name) for name in names}
+
+
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Without torch's remarks on its own future and on libraries that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

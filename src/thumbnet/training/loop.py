@@ -1,0 +1,406 @@
+"""Training: one visible loop from batch to weight update, and what frames it."""
+# Shapes: B batch, C channels, H and W height and width, M members of an ensemble, K classes.
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
+from thumbnet.backend import (
+    Backend,
+    environment,
+    has_fast_bf16,
+    peak_gpu_memory_mb,
+    peak_memory_mb,
+    place,
+    prepare,
+)
+from thumbnet.data.batches import Split, epoch_order
+from thumbnet.data.datasets import Dataset, load_dataset
+from thumbnet.errors import Interrupted, UserError
+from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
+from thumbnet.machine import Machine
+from thumbnet.models.ensemble import averaged
+from thumbnet.models.initial_weights import without_weights
+from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
+from thumbnet.progress import Reporter
+from thumbnet.randomness import generator, global_draws
+from thumbnet.recipes import fitted_to, title_of
+from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes.network import build_model
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.recipes.schedule import rate_factor, resolution, steps_per_epoch, total_steps
+from thumbnet.runs.paths import existing_run, new_run_path, point_latest
+from thumbnet.runs.run import Run
+from thumbnet.signals import StopRequested, StopSignals
+from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
+from thumbnet.training.master_weights import Copies
+from thumbnet.training.optimize import l2_penalty, set_learning_rate
+from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
+from thumbnet.training.workshop import Workshop
+from thumbnet.words import counted
+
+if TYPE_CHECKING:
+    from thumbnet.models.preprocessed import Preprocessed
+    from thumbnet.training.deadline import Deadline
+
+GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
+
+
+def train(
+    recipe: Recipe | str,
+    data: Dataset | str | Path,
+    out: "str | Path | None" = None,
+    *,
+    machine: Machine | None = None,
+    resume: bool = True,
+    plots: bool = True,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+    deadline: "Deadline | None" = None,
+    workshop: Workshop | None = None,
+) -> Run:
+    """Fit `recipe` on `data.train` and write the run folder `out` (a new one under runs/ by default).
+
+    A name stands for what `thumbnet.recipe` and `thumbnet.load_dataset` make of it. Never opens the test split. With `resume`,
+    an interrupted run in `out` is continued and a finished one returned; the result is, bit for bit on a CPU, that of a run
+    never interrupted. `started` is the `time.time()` from which wall time is counted; with `deadline` the recipe's epochs are
+    moved to what fits its time, and the run's recipe, its own from then on, has those that were made; `workshop` keeps what
+    the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or data
+    that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop, with a
+    checkpoint written.
+    """
+    started = started or time.time()
+    recipe = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    data = load_dataset(data) if isinstance(data, str | Path) else data
+    if not isinstance(recipe, Recipe) or not isinstance(data, Dataset):
+        given = f"{type(recipe).__name__} and {type(data).__name__}"
+        raise UserError(f"train takes a recipe and a data set, or their names; received {given}")
+    data = data.with_validation(**recipe.cut)
+    check_fits(recipe, data)
+    path = Path(out) if out is not None else new_run_path(data.name, recipe)
+    machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
+    if run is not None:
+        machine = run.machine_to_resume(machine)
+    backend = prepare(machine)
+    reporter = reporter or Reporter()
+    about, begun = environment(backend), run is not None
+    with StopSignals() as stop:
+        if run is None:
+            run = Run.create(path, recipe, data, about)
+        elif run.finished:
+            reporter.say(f"{run.path} is finished already")
+            return run
+        with run.locked():
+            if run.finished:  # by another process, between the look above and the lock
+                return run
+            if begun and (changed := run.note_process(about)):
+                reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
+            what = f"{title_of(recipe)} on {run.data['name']}: {counted(len(data.train), 'training image')}"
+            reporter.say(f"{what}, {backend.describe()}, into {run.path}")
+            if backend.precision == "bf16" and not has_fast_bf16(backend.device):
+                reporter.say(
+                    "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
+                )
+            model, logits, validation, position = fit(
+                run, data, backend, reporter, stop, machine.checkpoint_seconds, deadline, workshop or Workshop()
+            )
+            summary = summarize(
+                run, recipe.epochs, data, backend, model, validation, position
+            )  # before anything else takes time
+            run.save_model(model)
+            if deadline or begun:  # the epochs may have been moved
+                run.keep_recipe()
+            if logits is not None:
+                assert data.validation is not None
+                keep_validation(run, predictions_of(data.validation, logits, data, split="validation"))
+            if plots:
+                from thumbnet.plots.curves import (
+                    save_run_plots,  # here, since matplotlib takes most of a second to import
+                )
+
+                save_run_plots(run)
+            run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
+            point_latest(run.path)
+    if stop.received:  # after the last step, when nothing asked any more
+        raise Interrupted(f"stopped by {stop.received} when the run was finished; {run.path} is whole")
+    return run
+
+
+def fit(
+    run: Run,
+    data: Dataset,
+    backend: Backend,
+    reporter: Reporter,
+    stop: StopSignals,
+    checkpoint_seconds: float,
+    deadline: "Deadline | None",
+    workshop: Workshop,
+) -> tuple[nn.Module, Tensor | None, Scores | None, Position]:
+    """The loop. Gives the model after the last epoch, its validation logits N K and scores, and the position with its clocks."""
+    recipe, device = run.recipe, backend.device
+    began = time.perf_counter()
+    data = data.to(device)
+    model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
+    model = place(model, device)
+    fit_whitening(model.network, model.normalize(sample(data.train)))
+    model, optimizer = workshop.set_up(model, recipe, backend)
+    position = restore(run, model, optimizer, device, began, reporter.say)
+    if position.seconds_before:
+        reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
+    check = partial(refuse_step_that_diverged, run, position)
+    update = updating(model, optimizer, recipe, backend, check, workshop.recordings)
+    recipe, steps = run.recipe, steps_per_epoch(recipe, len(data.train))
+    total = total_steps(recipe, steps)
+    logits_of_validation = scores = None
+
+    with saving_when_stopped(run, model, optimizer, position):
+        while (epoch := position.epoch) * steps < total:
+            order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
+            mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
+            position.begin_epoch()
+            model.train()
+
+            for step in range(position.step, steps):
+                if epoch * steps + step >= total:
+                    break
+                stop.check()
+                if deadline:
+                    recipe = run.recipe = deadline.replanned(recipe, epoch, step, steps)
+                    total = total_steps(recipe, steps)
+                batch = order[step * recipe.batch_size :][: recipe.batch_size]
+                images, labels = data.train.take(batch)
+                progress = (epoch + step / steps) / recipe.epochs
+                x, targets = augmented(images, labels, mirrored[batch], data, recipe, epoch, step, progress)
+                model.resize.part = resolution(recipe, epoch, step, steps)
+                train_stem(model.network, progress < recipe.stem_until)
+                set_learning_rate(optimizer, rate_factor(recipe, epoch, step, steps))
+                with global_draws(device, recipe.seed, "dropout", epoch, step):
+                    loss, logits = update(x, targets)
+                if device.type != "cpu" and step % GPU_READS_EVERY == 0:
+                    refuse_non_finite_loss(loss, run, epoch, step)
+
+                position.count(loss, logits, labels)
+                position.step = step + 1
+                reporter.step(epoch * steps + step + 1, total, partial(position.line, recipe, steps))
+                if position.seconds_since_save() >= checkpoint_seconds:
+                    refuse_non_finite_loss(loss, run, epoch, step)
+                    save(run, model, optimizer, position)
+
+            position.end_training()
+            if data.validation is not None:
+                model.resize.part = resolution(recipe, epoch, position.step - 1, steps)
+                logits_of_validation = predict_logits(model, data.validation, backend, poll=stop.check)
+                labels = data.validation.labels[data.validation.rows]
+                scores = score(logits_of_validation, labels, data.classes, split="validation")
+            penalty = l2_penalty(model, recipe)
+            refuse_non_finite_loss(
+                position.totals.sum() + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
+            )
+            row = position.row(recipe, steps, penalty, scores)
+            run.log_epoch(row)
+            reporter.epoch(row, recipe.epochs)
+            position.next_epoch()
+
+    refuse_non_finite(model.state_dict(), run, position)
+    return model, logits_of_validation, scores, position
+
+
+# ---------------------------------------------------------------------------------------------- around the loop
+
+
+def check_fits(recipe: Recipe, data: Dataset) -> None:
+    """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
+    if recipe.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
+            f"give less, as in --batch-size {fitted_to(recipe, len(data.train)).batch_size}, or more images"
+        )
+    height, width = data.image_size
+    if recipe.crop >= min(height, width):
+        raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
+    with without_weights():
+        model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    model.resize.part = min(recipe.resolution)
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, data.channels, height, width))
+    except RuntimeError as error:
+        least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
+        hint = ", or --resolution 1" if least else ""
+        raise UserError(
+            f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
+        ) from error
+
+
+def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel over the training images, or 0 and 1 where the recipe wants none."""
+    channels = split.images.shape[1]
+    if recipe.normalize == "none":
+        return {"mean": [0.0] * channels, "std": [1.0] * channels}
+    counts = torch.zeros(channels, 256, dtype=torch.int64, device=split.images.device)
+    for rows in split.rows.split(5_000):  # by histogram: exact, and without a float copy of the whole set
+        images = split.images[rows]
+        for channel in range(channels):
+            counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    weights = counts.cpu().double()
+    weights /= weights.sum(1, keepdim=True)
+    mean = weights @ values
+    variance = weights @ values.square() - mean.square()
+    return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
+
+
+def updating(
+    model: "Preprocessed",
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    backend: Backend,
+    check: Callable[[Tensor], None],
+    recordings: Recordings,
+) -> Update:
+    """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
+
+    On a GPU it is recorded and replayed. On a CPU `check` sees the loss before the weights do, and may refuse it.
+    """
+
+    def update(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad(set_to_none=True)
+        loss, logits = gradients(model, x, targets, recipe, backend)
+        if backend.device.type == "cpu":
+            check(loss)
+        optimizer.step()
+        return loss, logits
+
+    if backend.device.type != "cuda":
+        return update
+    return RecordedUpdate(update, lambda: (model.resize.part, stem_is_trained(model.network)), recordings)
+
+
+def augmented(
+    images: Tensor,
+    labels: Tensor,
+    mirrored: Tensor,
+    data: Dataset,
+    recipe: Recipe,
+    epoch: int,
+    step: int,
+    progress: float,
+) -> tuple[Tensor, Tensor]:
+    """What the network is given of a batch uint8 B C H W: x B C H W in [0, 1], channels last, and targets B, or B K where mixed.
+
+    Drawn for this very step; `progress` is the part of the run that lies behind.
+    """
+    random = generator(images.device, recipe.seed, "augment", epoch, step)
+    x = augment(images, recipe, random, mirrored)  # B C H W in [0, 1]
+    random = generator("cpu", recipe.seed, "mix", epoch, step)
+    x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
+    return x.contiguous(memory_format=torch.channels_last), targets
+
+
+def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:
+    """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
+    size = recipe.micro_batch or len(x)
+    copies = Copies(model, backend.dtype) if backend.device.type == "cuda" and backend.precision == "bf16" else None
+    losses, outputs = [], []
+    for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
+        with backend.autocast():
+            logits = (copies.compute(part) if copies else model(part)).float()  # B K, or B M K of an ensemble
+        loss = loss_of(logits, part_targets, recipe.label_smoothing) * (len(part) / len(x))
+        (loss * recipe.members).backward()  # each member's own loss, not its part of the mean
+        if copies:
+            copies.hand_over_gradients()
+        losses.append(loss.detach())
+        outputs.append(averaged(logits.detach()) if logits.ndim == 3 else logits.detach())
+    return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def loss_of(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets."""
+    if logits.ndim == 3:
+        targets = targets.repeat_interleave(logits.shape[1], dim=0)
+    return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
+
+
+def sample(split: Split, images: int = 1_000) -> Tensor:
+    """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
+    return to_float(split.evenly_spaced(images)[0])
+
+
+def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:
+    """The check of a step's loss, where training stands."""
+    refuse_non_finite_loss(loss, run, position.epoch, position.step)
+
+
+def refuse_non_finite_loss(loss: Tensor, run: Run, epoch: int, step: int) -> None:
+    """Stop at the first loss that is not a number, before it reaches the weights (on a GPU: before a checkpoint)."""
+    if not math.isfinite(loss.item()):
+        raise diverged(run, f"the loss is {loss.item()}", epoch, step + 1)
+
+
+@contextmanager
+def saving_when_stopped(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> Iterator[None]:
+    """Turn a stop between two steps into a checkpoint and an `Interrupted` that says how to go on."""
+    try:
+        yield
+    except StopRequested as signal:
+        refuse_non_finite_loss(position.totals[0], run, position.epoch, position.step - 1)
+        save(run, model, optimizer, position)
+        raise Interrupted(
+            f"stopped by {signal} in epoch {position.epoch + 1} after step {position.step}; "
+            f"continue with: {run.resume_command}"
+        ) from None
+
+
+def summarize(
+    run: Run,
+    planned: float,
+    data: Dataset,
+    backend: Backend,
+    model: nn.Module,
+    validation: Scores | None,
+    position: Position,
+) -> dict[str, Any]:
+    """The outcome of a run, as it stands in summary.json and as `train --json` prints it."""
+    rows = run.metrics
+    measured = [row for row in rows if row["validation_accuracy"] is not None]
+    training_seconds = sum(row["training_seconds"] for row in rows)
+    images = total_steps(run.recipe, steps_per_epoch(run.recipe, len(data.train))) * run.recipe.batch_size
+    return {
+        "run": str(run.path),
+        "dataset": run.data["name"],  # as it was called when the run began
+        "recipe": run.recipe.name,
+        "model": run.recipe.model,
+        "members": run.recipe.members,
+        "classes": len(data.classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seed": run.recipe.seed,
+        "device": str(backend.device),
+        "precision": backend.precision,
+        "epochs": run.recipe.epochs,
+        "epochs_planned": planned,  # before the run; others were made where a time budget moved them
+        "train_images": len(data.train),
+        "train_accuracy": rows[-1]["train_accuracy"],
+        "train_loss": rows[-1]["train_loss"],
+        "validation_images": validation.images if validation else 0,
+        "validation_accuracy": validation.accuracy if validation else None,
+        "validation_top5": validation.top5 if validation else None,
+        "validation_loss": validation.loss if validation else None,
+        "validation_interval95": list(validation.interval95) if validation else None,
+        "best_epoch": max((row["validation_accuracy"], row["epoch"]) for row in measured)[1] if measured else None,
+        "l2_penalty": rows[-1]["l2_penalty"],
+        "train_seconds": round(position.seconds(), 3),
+        "images_per_second": round(images / training_seconds, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend.device),
+    }

@@ -1,0 +1,53 @@
+"""What a run leaves behind for the next one of the same recipe with another seed or length, in one process.
+
+For statistics over many short runs: on a GPU the recordings of graphs.py may cost more than a run of a second does, and they are
+of these very tensors. So network and optimiser are kept, and take the next run's initial numbers in place.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from thumbnet.backend import Backend
+from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.training.graphs import Recordings
+from thumbnet.training.optimize import build_optimizer
+
+if TYPE_CHECKING:
+    from thumbnet.models.preprocessed import Preprocessed
+
+
+@dataclass
+class Workshop:
+    """A network with its optimiser and what was recorded of them; empty before the first run."""
+
+    made_for: Any = None
+    model: "Preprocessed | None" = None
+    optimizer: torch.optim.Optimizer | None = None
+    recordings: Recordings = field(default_factory=Recordings)
+
+    def set_up(
+        self, model: "Preprocessed", recipe: Recipe, backend: Backend
+    ) -> "tuple[Preprocessed, torch.optim.Optimizer]":
+        """The network to train, as `model` is now, and its optimiser, which has made no step: those kept, where they fit."""
+        shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
+        purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0), shapes, backend)
+        if self.made_for != purpose or self.model is None or self.optimizer is None:
+            self.made_for, self.recordings = purpose, Recordings()
+            self.model, self.optimizer = model, build_optimizer(model, recipe, backend.dtype)
+        else:
+            renew(self.model, model, self.optimizer)
+        return self.model, self.optimizer
+
+
+@torch.no_grad()
+def renew(kept: "Preprocessed", model: "Preprocessed", optimizer: torch.optim.Optimizer) -> None:
+    """Give a trained network the numbers of a new one, in place, and its optimiser those before the first step."""
+    for tensor, new in zip(kept.state_dict().values(), model.state_dict().values(), strict=True):
+        tensor.copy_(new)
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()

@@ -1,0 +1,356 @@
+"""Campaigns: what they record, that runs are fresh and count their look at the test set."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from conftest import thumbnet
+from thumbnet.cli.main import run as command_line
+from thumbnet.errors import Interrupted
+from thumbnet.judging.comparison import compare
+from thumbnet.judging.statistics import mean_interval
+from thumbnet.machine import Machine
+from thumbnet.measuring import campaign, measured_run
+from thumbnet.measuring.campaign import command_of, dataset_of, summary_of_campaign
+from thumbnet.measuring.measured_run import WARM_UP_STEPS, warming_up
+from thumbnet.measuring.results import as_of_the_present_recipe, campaign_table, compared_with_published, in_words
+from thumbnet.recipes import recipe
+from thumbnet.report import write_run_report
+from thumbnet.runs.run import Run
+
+ENVIRONMENT = {
+    "processor": "a processor", "gpu": None, "threads": 2, "precision": "fp32",
+    "thumbnet": "1", "commit": None, "python": "3", "torch": "2", "numpy": "2",
+}  # fmt: skip
+
+
+def row(seed, accuracy, clock):
+    """What one run gives back."""
+    return {
+        "seed": seed, "accuracy": accuracy, "accuracy_1_view": accuracy - 0.01, "top5": 0.99, "train_clock": clock,
+        "cold_wall": clock + 3, "images_per_second": 1000.0, "peak_memory_mb": 900 + seed, "environment": ENVIRONMENT,
+    }  # fmt: skip
+
+
+def record(rows, **changes):
+    made = summary_of_campaign(recipe("cifar10-83", **changes), "cifar10", "test", rows, changes)
+    return made | {"part_of_ceiling": 0.5}
+
+
+def test_a_record_holds_every_seed_and_their_mean_spread_and_median_clock():
+    made = record([row(0, 0.83, 9.0), row(1, 0.85, 30.0), row(2, 0.84, 10.0)])
+    assert made["n"] == 3 and made["seeds"] == [0, 1, 2] and len(made["runs"]) == 3
+    assert made["accuracy"] == pytest.approx(0.84)
+    assert made["accuracy_sd"] == pytest.approx(0.01)
+    assert made["accuracy_1_view"] == pytest.approx(0.83)
+    assert (made["train_clock"], made["train_clock_range"], made["cold_wall"]) == (10.0, [9.0, 30.0], 13.0)
+    assert made["peak_memory_mb"] == 902
+    json.dumps(made, allow_nan=False)
+
+
+def test_a_record_of_a_gpu_tells_the_memory_there_and_an_older_one_none():
+    made = record([row(0, 0.83, 9.0) | {"peak_gpu_memory_mb": 1_500}, row(1, 0.83, 9.0)])
+    assert made["peak_gpu_memory_mb"] == 1_500
+    assert "| 0.9 GB, 1.5 on the GPU |" in campaign_table([made])[-1]
+    older = record([row(0, 0.83, 9.0)])
+    assert older["peak_gpu_memory_mb"] is None and "| 0.9 GB |" in campaign_table([older])[-1]
+
+
+def test_one_seed_has_no_spread_and_no_interval():
+    made = record([row(0, 0.83, 9.0)])
+    assert made["accuracy_sd"] is None and made["accuracy_interval95"] is None
+    assert "% test accuracy (n = 1)" in in_words(made)
+    assert "% test accuracy on fashion-mini (n = 1)" in in_words(made | {"dataset": "fashion-mini"})
+    assert "% test accuracy on cifar10 (n = 1)" in in_words(made | {"recipe": "cifar100-76"})
+    assert "| 83.00% |  |" in campaign_table([made])[-1]
+
+
+def test_a_new_record_is_told_as_a_ratio_to_the_published_one():
+    old, new = record([row(0, 0.83, 10.0), row(1, 0.84, 10.0)]), record([row(2, 0.845, 5.0), row(3, 0.845, 5.0)])
+    assert compared_with_published(new, [old]) == [
+        "cifar10-83: +1.00 points and 0.50 x the train clock of the published record (83.50% in 10.0 s on a processor)"
+    ]
+    assert compared_with_published(record([row(0, 0.8, 5.0)], epochs=1), [old]) == []  # another recipe
+
+
+def test_bench_compares_with_what_was_recorded_before_it_wrote(monkeypatch, capsys):
+    old, new = record([row(0, 0.83, 10.0), row(1, 0.84, 10.0)]), record([row(2, 0.845, 5.0), row(3, 0.845, 5.0)])
+    shelf = [old]
+
+    def measured(*_, **__):
+        shelf[0] = new
+        return new
+
+    monkeypatch.setattr("thumbnet.measuring.results.recorded", lambda: list(shelf))
+    monkeypatch.setattr("thumbnet.measuring.campaign.measured_campaign", measured)
+    assert command_line(["bench", "cifar10-83", "--seeds", "2"]) == 0
+    assert "+1.00 points and 0.50 x the train clock" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 31])
+def test_the_interval_of_a_mean_is_students(n):
+    values = [((7 * i) % 13) / 13 for i in range(n)]
+    low, high = mean_interval(values)
+    expected = stats.t.interval(0.95, n - 1, statistics.fmean(values), stats.sem(values))
+    assert (low, high) == pytest.approx(expected, rel=1e-3)
+
+
+def test_recipes_know_their_data_set_by_name():
+    assert [dataset_of(name) for name in ("cifar10-94", "cifar100-quick", "fashion-mnist-94", "general")] == [
+        "cifar10", "cifar100", "fashion-mnist", "fashion-mini",
+    ]  # fmt: skip
+
+
+SMALL = (
+    "bench", "general", "--seeds", "2", "--first-seed", "5", "--epochs", "1", "--threads", "1", "--widths", "8", "16", "16",
+    "--json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Where two seeds were trained in processes of their own, and their record."""
+    folder = tmp_path_factory.mktemp("fresh")
+    result = thumbnet(*SMALL, "--runs", "here", "--out", "results", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    return folder, made
+
+
+def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_look_at_the_test_set(fresh):
+    folder, made = fresh
+    assert json.loads((folder / "results" / "general.json").read_text()) == made
+    assert (
+        made["seeds"] == [5, 6] and made["changes"] == {"epochs": 1, "widths": [8, 16, 16]} and made["validation"] == 0
+    )
+    assert [run["test_openings"] for run in made["runs"]] == [1, 1]
+    assert all(run["cold_wall"] > run["train_clock"] > 0 for run in made["runs"])
+    assert made["runs"][0]["images"] == 1_000
+    assert made["training_flops"] > 0 and made["part_of_ceiling"] > 0
+    for seed in (5, 6):
+        summary = json.loads((folder / "here" / f"general-s{seed}" / "summary.json").read_text())
+        assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
+
+
+def test_the_record_of_another_campaign_is_not_lost(fresh):
+    folder, made = fresh
+    others = (("jitter", ["--jitter", "0.1"]), ("split", ["--split", "validation"]), ("crop", ["--crop", "2"]))
+    for key, words in others:
+        refused = thumbnet(
+            "bench", "fashion-mnist-94", *SMALL[1:], *words, "--runs", "more", "--out", "results", cwd=folder
+        )
+        said = f"results/general.json holds a campaign with other {key}, which would be lost; give another --out"
+        assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
+    later = ["6" if word == "5" else word for word in SMALL]  # the first seed
+    refused = thumbnet(*later, "--runs", "more", "--out", "results", cwd=folder)
+    said = "results/general.json has seed 5, which would be lost; give another --out, or measure that seed too"
+    assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
+    assert json.loads((folder / "results" / "general.json").read_text()) == made
+
+
+def test_a_replaced_record_is_told(fresh, tmp_path):
+    folder, _ = fresh
+    shutil.copytree(folder / "results", tmp_path / "results")
+    again = thumbnet(*SMALL, "--resume", "--runs", folder / "here", "--out", "results", cwd=tmp_path)
+    assert again.returncode == 0 and "results/general.json is replaced; it had 2 seeds" in again.stderr
+
+
+def test_measured_runs_can_be_compared_and_reported_without_another_look_at_the_test_set(fresh):
+    folder, made = fresh
+    paths = [folder / "here" / f"general-s{seed}" for seed in (5, 6)]
+    found = compare(paths, split="test")
+    [group] = found.groups
+    assert [member.value for member in group.members] == [run["accuracy_1_view"] for run in made["runs"]]
+    assert [Run.open(path).test_openings for path in paths] == [1, 1]
+    assert Run.open(paths[0]).predictions("test").logits.shape == (1_000, 10)
+    page = write_run_report(Run.open(paths[0])).read_text()
+    assert "was not measured on test images" not in page and f"{made['runs'][0]['accuracy_1_view']:.2%}" in page
+
+
+def test_the_command_of_a_record_repeats_it():
+    chosen = recipe("cifar10-83", alternate_flip=False, widths=(8, 16, 16))
+    changes, machine = {"alternate_flip": False, "widths": (8, 16, 16)}, Machine(threads=1, precision="fp32")
+    words = command_of(chosen, "cifar100", "validation", [3, 4], changes, machine, one_process=True)
+    expected = "thumbnet bench cifar10-83 --seeds 2 --first-seed 3 --split validation --dataset cifar100 --one-process "
+    assert " ".join(words) == expected + "--no-alternate-flip --widths 8 16 16 --threads 1 --precision fp32"
+    assert command_of(chosen, "cifar10", "test", [0], {}, Machine(), one_process=False)[-2:] == ["--split", "test"]
+
+
+def test_seeds_that_later_versions_added_are_told():
+    rows = [
+        row(seed, 0.83, 9.0) | {"environment": {**ENVIRONMENT, "torch": torch}} for seed, torch in enumerate("2232")
+    ]
+    made = record(rows)
+    assert made["versions"]["torch"] == "2"
+    assert [one["torch"] for one in made["other_versions"]] == ["3"]
+
+
+@pytest.mark.parametrize("field", ["--validation 0.2", "--folds 5"])
+def test_what_keeps_images_from_training_is_refused_where_all_are_trained_on(tmp_path, field):
+    result = thumbnet("bench", "general", *field.split(), cwd=tmp_path)
+    said = "holds images out, and on the test split all are trained on; use --split validation"
+    assert result.returncode == 2 and said in result.stderr.splitlines()[-1]
+
+
+def test_the_run_that_warms_up_is_short_whatever_the_recipe(tmp_path):
+    order = {
+        "recipe": "cifar10-classic",
+        "changes": {"seed": 3},
+        "dataset": "fashion-mini",
+        "data_dir": None,
+        "out": "x",
+    }
+    short = warming_up(order | {"split": "test", "resume": True}, str(tmp_path))
+    assert short["split"] == "validation" and short["resume"] is False and short["changes"]["seed"] != 3
+    assert short["changes"]["epochs"] * (5_400 // 64) == pytest.approx(WARM_UP_STEPS)
+
+
+def test_a_signal_while_a_seed_is_measured_in_this_process_keeps_it_and_ends_the_campaign(tmp_path, monkeypatch):
+    measured = []
+
+    def one_run(order, workshop):
+        measured.append(order["split"])
+        if order["split"] == "test":
+            os.kill(os.getpid(), signal.SIGTERM)
+        Path(order["out"]).mkdir(parents=True)
+        return {"seed": 0, "accuracy": 0.5}
+
+    monkeypatch.setattr(measured_run, "one_run", one_run)
+    options = {"folder": tmp_path, "one_process": True, "changes": {"epochs": 1}}
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command with --resume goes on"):
+        campaign.run_campaign("general", "fashion-mini", [0, 1], **options)
+    assert measured == ["validation", "test"] and (tmp_path / "general-s0" / "bench.json").is_file()
+
+
+def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
+    words = (
+        "bench", "general", "--seeds", "1", "--epochs", "5", "--widths", "8", "16", "16", "--threads", "1",
+        "--split", "validation",
+    )  # fmt: skip
+    began = time.monotonic()
+    command = [sys.executable, "-m", "thumbnet.cli.main", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "runs" / "bench" / "general-s0"
+    while not (run / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < began + 120:
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    stopped_after = time.monotonic() - began
+    assert process.returncode == 75 and "the same command with --resume goes on" in said
+    assert (run / "checkpoint").exists()
+
+    again = thumbnet(*words, cwd=tmp_path)
+    assert again.returncode == 2 and "is there already; go on with its campaign by --resume" in again.stderr
+    other = thumbnet(*words, "--batch-size", "50", cwd=tmp_path)
+    assert other.returncode == 2 and "is there already, and no run of this recipe; give another --runs" in other.stderr
+    result = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [row] = json.loads(result.stdout)["campaigns"][0]["runs"]
+    assert 0 < row["seconds_before"] < stopped_after and row["train_clock"] > row["seconds_before"]
+
+    kept = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
+    assert json.loads(kept.stdout)["campaigns"][0]["runs"] == [row]
+    assert "as measured before" in kept.stderr and "as measured before" not in result.stderr
+    other = thumbnet(*words, "--resume", "--no-flip", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other changes" in other.stderr
+    other = thumbnet(*words[:-4], "--threads", "2", *words[-2:], "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other machine" in other.stderr
+    kept_row = run / "bench.json"
+    written = kept_row.read_text()
+    kept_row.write_text(re.sub(r'"processor": "[^"]*"', '"processor": "another"', written))
+    other = thumbnet(*words, "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with processor another, and this machine has" in other.stderr
+    kept_row.write_text(written)
+    recipe_file = run / "recipe.toml"  # as where the named recipe changed between two versions
+    recipe_file.write_text(recipe_file.read_text().replace("crop = 1", "crop = 2"))
+    other = thumbnet(*words, "--resume", cwd=tmp_path)
+    assert other.returncode == 2 and "was measured with other fields of the recipe" in other.stderr
+
+
+def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):
+    result = thumbnet("bench", "general", "--seeds", "1", "--crop", "40", cwd=tmp_path)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert "seed 0 failed (crop 40 is not smaller than the images of 28 x 28 pixels); --resume keeps the others" in last
+
+
+def test_seeds_in_one_process_have_the_networks_of_fresh_ones(fresh, tmp_path):
+    folder, other = fresh
+    together = thumbnet(*SMALL, "--runs", "together", "--one-process", cwd=tmp_path)
+    assert together.returncode == 0, together.stderr
+    for seed in (5, 6):
+        runs = (folder / "here", tmp_path / "together")
+        weights = [(run / f"general-s{seed}" / "model.safetensors").read_bytes() for run in runs]
+        assert weights[0] == weights[1]
+    [made] = json.loads(together.stdout)["campaigns"]
+    assert made["cold_wall"] is None and made["accuracy"] == other["accuracy"] and made["n"] == 2
+    assert [run["test_openings"] for run in made["runs"]] == [1, 1]
+    assert "| - |" in campaign_table([made])[-1]
+
+
+def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
+    words = (
+        "bench", "general", "--seeds", "1", "--epochs", "1", "--widths", "8", "16", "16", "--threads", "1",
+        "--split", "validation", "--validation", "0.2", "--json",
+    )  # fmt: skip
+    result = thumbnet(*words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    assert made["runs"][0]["test_openings"] == 0 and made["runs"][0]["images"] == 1_200
+    assert not (tmp_path / "runs" / "bench" / "general-s0" / "test-openings.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name a recipe to measure"),
+        (("cifar10-833",), "unknown recipe 'cifar10-833'; did you mean 'cifar10-83'?"),
+        (("general", "--seeds", "0"), "seeds is 0; give 1 or more"),
+        (("general", "--seed", "3"), "--first-seed and --seeds in place of --seed"),
+    ],
+)
+def test_what_bench_cannot_do_is_said_in_one_line(tmp_path, words, message):
+    result = thumbnet("bench", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_record_is_told_by_what_differs_from_the_recipe_as_it_is_now():
+    record = {
+        "kind": "campaign",
+        "recipe": "cifar10-94-gpu",
+        "epochs": 10,
+        "changes": {"epochs": 10, "resolution": [0.5, 1.0]},
+    }
+    assert as_of_the_present_recipe(record)["changes"] == {"resolution": [0.5, 1.0]}
+    assert as_of_the_present_recipe({**record, "recipe": "forgotten"})["changes"] == record["changes"]
+    older = {**record, "epochs": 9, "changes": {}}  # before campaigns recorded all fields
+    assert as_of_the_present_recipe(older)["changes"] == {"epochs": 9}
+    fields = json.loads(json.dumps(vars(recipe("cifar10-94-gpu", learning_rate=0.1))))
+    moved = {**record, "changes": {"crop": 4}, "fields": fields | {"crop": 4}}
+    assert as_of_the_present_recipe(moved)["changes"] == {"crop": 4, "learning_rate": 0.1}
+
+
+def test_a_record_from_before_there_were_ensembles_is_of_one_network():
+    present = recipe("cifar100-80")
+    record = {"kind": "campaign", "recipe": "cifar100-80", "epochs": present.epochs, "changes": {}}
+    assert present.members == 2 and as_of_the_present_recipe(record)["changes"] == {"members": 1}
+    fields = json.loads(json.dumps(vars(present)))
+    assert as_of_the_present_recipe(record | {"fields": fields})["changes"] == {}
+
+
+def test_a_campaign_records_every_field_of_its_recipe():
+    varied = recipe("general", crop=3)
+    record = summary_of_campaign(varied, "fashion-mini", "test", [row(0, 0.9, 10.0)], {"crop": 3})
+    assert record["fields"]["crop"] == 3 and record["fields"]["learning_rate"] == varied.learning_rate
+    assert {"name", "seed", "validation"}.isdisjoint(record["fields"])
