@@ -35,12 +35,12 @@ def measure_ours(precision: str) -> None:
     from thumbnet.randomness import generator
     from thumbnet.recipes import recipe
     from thumbnet.signals import StopRequested
-    from thumbnet.training import loop as training
+    from thumbnet.training import loop
 
     classic, data = recipe("cifar10-classic"), load_dataset("cifar10", validation=0.2)
     moments: list[float] = []
 
-    class Watch(training.Reporter):
+    class Watch(loop.Reporter):
         def step(self, done: int, total: int, line: Callable[[], str]) -> None:
             moments.append(time.perf_counter())
             if done == WARM_UP + STEPS:
@@ -49,7 +49,7 @@ def measure_ours(precision: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             machine = Machine(device="cpu", precision=precision)  # type: ignore[arg-type]
-            training.train(classic, data, Path(folder) / "run", machine=machine, reporter=Watch())
+            loop.train(classic, data, Path(folder) / "run", machine=machine, reporter=Watch())
         except Interrupted:
             pass
     images, _ = data.train.take(torch.arange(64))
@@ -63,7 +63,7 @@ def measure_ours(precision: str) -> None:
         "images_per_second": round(64 * STEPS / seconds, 1),
         "median_step_seconds": round(statistics.median(steps), 4),
         "augmentation_images_per_second": round(augmented),
-        "peak_memory_mb": training.peak_memory_mb(),
+        "peak_memory_mb": loop.peak_memory_mb(),
     }
     print(json.dumps(result))
 

@@ -114,7 +114,7 @@ def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):
     text = (folder / "README.md").read_text()
     low, high = run.summary["validation_interval95"]
     assert (
-        f"| validation accuracy | {run.summary['validation_accuracy']:.2%} of 24 images in one view (95 % interval"
+        f"| validation accuracy | {run.summary['validation_accuracy']:.2%} of 24 images in one view, in fp32 (95 % interval"
         in text
     )
     assert f"{low:.2%} to {high:.2%}" in text and "test accuracy" not in text and "are calibrated" in text

@@ -140,10 +140,10 @@ def test_an_ensemble_is_evaluated_exported_and_explained_like_any_network(two, t
 def test_an_ensemble_interrupted_goes_on_to_the_same_bits(two, tiny, tmp_path, monkeypatch):
     from thumbnet.errors import Interrupted
     from thumbnet.signals import StopRequested
-    from thumbnet.training import loop as training
+    from thumbnet.training import loop
 
     calls = []
-    plain = training.set_learning_rate
+    plain = loop.set_learning_rate
 
     def stop_once(*words):
         calls.append(1)
@@ -151,7 +151,7 @@ def test_an_ensemble_interrupted_goes_on_to_the_same_bits(two, tiny, tmp_path, m
             raise StopRequested("SIGINT")
         plain(*words)
 
-    monkeypatch.setattr(training, "set_learning_rate", stop_once)
+    monkeypatch.setattr(loop, "set_learning_rate", stop_once)
     with pytest.raises(Interrupted):
         train(two.recipe, tiny, tmp_path / "run", machine=CPU, plots=False)
     again = train(two.recipe, tiny, tmp_path / "run", machine=CPU, plots=False)

@@ -7,8 +7,7 @@ import torch
 
 from conftest import CPU
 from thumbnet.recipes import vary
-from thumbnet.training import graphs
-from thumbnet.training import loop as training
+from thumbnet.training import graphs, loop
 from thumbnet.training.graphs import WARM_UP, RecordedUpdate, Recordings
 from thumbnet.training.loop import train
 from thumbnet.training.optimize import set_learning_rate, with_peaks
@@ -46,14 +45,14 @@ def test_a_run_of_replayed_updates_ends_with_the_bits_of_a_plain_one(tiny, quick
     plain = train(chosen, tiny, tmp_path / "plain", machine=CPU, plots=False)
     made = []
 
-    def updating(model, optimizer, *rest, keep=training.updating):
+    def updating(model, optimizer, *rest, keep=loop.updating):
         from thumbnet.models.whitening import stem_is_trained
 
         kind = lambda: (model.resize.part, stem_is_trained(model.network))  # noqa: E731
         made.append(RecordedUpdate(keep(model, optimizer, *rest), kind, rest[-1]))
         return made[-1]
 
-    monkeypatch.setattr(training, "updating", updating)
+    monkeypatch.setattr(loop, "updating", updating)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=CPU, plots=False)
     assert (plain.path / "model.safetensors").read_bytes() == (replayed.path / "model.safetensors").read_bytes()
     [update] = made
@@ -68,10 +67,10 @@ def test_runs_after_the_first_in_a_workshop_replay_from_their_first_step_and_are
     chosen = [vary(quick, epochs=2, cutmix=0.0, mixup=0.0, seed=seed) for seed in (0, 1, 2)]
     plain = [train(each, tiny, tmp_path / f"plain{each.seed}", machine=CPU, plots=False) for each in chosen]
 
-    def updating(model, optimizer, *rest, keep=training.updating):
+    def updating(model, optimizer, *rest, keep=loop.updating):
         return RecordedUpdate(keep(model, optimizer, *rest), lambda: model.resize.part, rest[-1])
 
-    monkeypatch.setattr(training, "updating", updating)
+    monkeypatch.setattr(loop, "updating", updating)
     workshop, networks = Workshop(), set()
     for each, alone in zip(chosen, plain, strict=True):
         run = train(each, tiny, tmp_path / f"kept{each.seed}", machine=CPU, plots=False, workshop=workshop)
@@ -136,7 +135,7 @@ def test_on_a_gpu_replayed_updates_train_as_plain_ones_do(tiny, quick, tmp_path,
     on_gpu = Machine(device="cuda", precision="fp32")
     chosen = vary(quick, optimizer=optimizer, learning_rate=0.01, epochs=6, micro_batch=0)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=on_gpu, plots=False)
-    monkeypatch.setattr(training, "RecordedUpdate", lambda update, kind, recordings: update)
+    monkeypatch.setattr(loop, "RecordedUpdate", lambda update, kind, recordings: update)
     plain = train(chosen, tiny, tmp_path / "plain", machine=on_gpu, plots=False)
     losses = [[row["train_loss"] for row in run.metrics] for run in (replayed, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

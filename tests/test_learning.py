@@ -11,7 +11,7 @@ from thumbnet.data.datasets import load_dataset
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe
 from thumbnet.signals import StopRequested
-from thumbnet.training import loop as training
+from thumbnet.training import loop
 from thumbnet.training.loop import train
 
 FLOOR = 0.87  # of 600 validation images of fashion-mini after 4 of its 11 epochs; three seeds reached 0.89
@@ -37,16 +37,16 @@ def test_the_classic_recipe_learns_real_cifar10_along_its_known_course(cifar_fol
         pytest.skip("auto is fp32 here")
     losses, hits = [], []
 
-    def count(self, loss, logits, labels, keep=training.Position.count):
+    def count(self, loss, logits, labels, keep=loop.Position.count):
         losses.append(loss.item())
         hits.append((logits.argmax(1) == labels).float().mean().item())
         keep(self, loss, logits, labels)
         if len(losses) == STEPS:
             raise StopRequested("the test")
 
-    monkeypatch.setattr(training.Position, "count", count)
+    monkeypatch.setattr(loop.Position, "count", count)
     data = load_dataset("cifar10", data_dir=cifar_folder)
-    with pytest.raises(training.Interrupted):
+    with pytest.raises(loop.Interrupted):
         train(recipe("cifar10-classic"), data, tmp_path / "run", machine=Machine(device="cpu", precision=precision))
     loss, accuracy = sum(losses[-40:]) / 40, sum(hits[-20:]) / 20
     print(f"{precision}: loss {loss:.4f}, accuracy {accuracy:.4f} of the last of {STEPS} steps")

@@ -24,7 +24,7 @@ from thumbnet.recipes.network import build_model
 from thumbnet.runs import checkpoints
 from thumbnet.runs.paths import newest_unfinished
 from thumbnet.runs.run import Run
-from thumbnet.training import loop as training
+from thumbnet.training import loop
 from thumbnet.training.loop import normalization, train
 from thumbnet.training.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.training.workshop import Workshop
@@ -130,7 +130,7 @@ class Heard(Reporter):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_emulated_bf16_is_told(tiny, quick, tmp_path, monkeypatch, native):
-    monkeypatch.setattr(training, "has_fast_bf16", lambda device: native)
+    monkeypatch.setattr(loop, "has_fast_bf16", lambda device: native)
     heard = Heard()
     train(quick, tiny, tmp_path / "run", machine=replace(CPU, precision="bf16"), reporter=heard)
     said = "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
@@ -161,7 +161,7 @@ def test_a_run_resumed_with_other_kernels_or_threads_says_so_and_notes_it(tiny, 
 def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):
     """Killed without warning in the last epoch, with the last checkpoint in the first: rows written since are dropped."""
 
-    def save_only_in_the_first_epoch(run, model, optimizer, position, keep=training.save):
+    def save_only_in_the_first_epoch(run, model, optimizer, position, keep=loop.save):
         if position.epoch == 0:
             keep(run, model, optimizer, position)
 
@@ -172,8 +172,8 @@ def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick,
         if row["epoch"] == 2:
             raise Killed
 
-    monkeypatch.setattr(training, "save", save_only_in_the_first_epoch)
-    monkeypatch.setattr(training.Reporter, "epoch", epoch)
+    monkeypatch.setattr(loop, "save", save_only_in_the_first_epoch)
+    monkeypatch.setattr(loop.Reporter, "epoch", epoch)
     with pytest.raises(Killed):
         train(quick, tiny, tmp_path / "run", machine=OFTEN)
     monkeypatch.undo()
@@ -234,11 +234,11 @@ def test_metrics_have_a_row_per_epoch_and_the_summary_repeats_the_last(tiny, qui
 def test_training_figures_are_means_over_the_augmented_batches(tiny, tmp_path, monkeypatch):
     seen = []
 
-    def count(self, loss, logits, labels, keep=training.Position.count):
+    def count(self, loss, logits, labels, keep=loop.Position.count):
         seen.append((loss.item() * len(labels), (logits.argmax(1) == labels).sum().item(), len(labels)))
         keep(self, loss, logits, labels)
 
-    monkeypatch.setattr(training.Position, "count", count)
+    monkeypatch.setattr(loop.Position, "count", count)
     run = train(vary(PLAIN, epochs=1, batch_size=50), tiny, tmp_path / "run", machine=CPU)
     losses, hits, images = (sum(column) for column in zip(*seen, strict=True))
     assert images == 200  # the ragged last batch is left out
@@ -254,7 +254,7 @@ def test_without_validation_nothing_is_measured_and_all_images_train(tiny, quick
 
 
 def test_names_stand_for_recipe_and_data(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "named_recipe", lambda name: {"mine": vary(quick, epochs=0.05)}[name])
+    monkeypatch.setattr(loop, "named_recipe", lambda name: {"mine": vary(quick, epochs=0.05)}[name])
     run = train("mine", "fashion-mini", tmp_path / "run", machine=CPU, plots=False)
     assert run.data["name"] == "fashion-mini" and run.recipe.epochs == 0.05
     monkeypatch.undo()

@@ -26,8 +26,7 @@ from thumbnet.recipes import vary
 from thumbnet.recipes.network import build_model
 from thumbnet.runs.checkpoints import load_checkpoint
 from thumbnet.runs.run import Run
-from thumbnet.training import loop as training
-from thumbnet.training import workshop
+from thumbnet.training import loop, workshop
 from thumbnet.training.loop import train
 
 OFTEN = replace(CPU, checkpoint_seconds=0)
@@ -215,7 +214,7 @@ def before_step(change):
     """Change the gradients before the fifth step."""
 
     def plant(monkeypatch, value):
-        keep, calls = training.gradients, []
+        keep, calls = loop.gradients, []
 
         def gradients(model, *rest):
             result = keep(model, *rest)
@@ -224,7 +223,7 @@ def before_step(change):
                 change(model, value)
             return result
 
-        monkeypatch.setattr(training, "gradients", gradients)
+        monkeypatch.setattr(loop, "gradients", gradients)
 
     return plant
 
@@ -255,11 +254,11 @@ def set_first(tensor, value):
 
 
 PLACES = {
-    "an augmented image": named(training, "augment", 5, first_value),
-    "an image of the first batch": named(training, "augment", 1, first_value),
-    "a target": named(training, "mix", 5, lambda value: lambda pair: (pair[0], first_value(value)(one_hot(pair[1])))),
-    "the loss": named(training, "gradients", 5, lambda value: lambda pair: in_result(0, value)(pair)),
-    "the loss of the last step": named(training, "gradients", 18, lambda value: lambda pair: in_result(0, value)(pair)),
+    "an augmented image": named(loop, "augment", 5, first_value),
+    "an image of the first batch": named(loop, "augment", 1, first_value),
+    "a target": named(loop, "mix", 5, lambda value: lambda pair: (pair[0], first_value(value)(one_hot(pair[1])))),
+    "the loss": named(loop, "gradients", 5, lambda value: lambda pair: in_result(0, value)(pair)),
+    "the loss of the last step": named(loop, "gradients", 18, lambda value: lambda pair: in_result(0, value)(pair)),
     "the gradient of a kernel": before_step(lambda model, value: set_first(first_kernel(model).grad, value)),
     "the gradient of a bias": before_step(lambda model, value: set_first(last_bias(model).grad, value)),
     "a kernel": after_step(lambda model, optimizer, value: set_first(first_kernel(model), value)),
@@ -269,10 +268,10 @@ PLACES = {
     ),
     "a running mean": after_step(lambda model, optimizer, value: set_first(running(model).running_mean, value)),
     "a running variance": after_step(lambda model, optimizer, value: set_first(running(model).running_var, value)),
-    "the learning rate": named(training, "rate_factor", 5, lambda value: lambda rate: rate * value),
-    "a logit of the validation": named(training, "predict_logits", 1, first_value),
-    "a logit of the last validation": named(training, "predict_logits", 3, first_value),
-    "the L2 penalty": named(training, "l2_penalty", 1, lambda value: lambda penalty: penalty + value),
+    "the learning rate": named(loop, "rate_factor", 5, lambda value: lambda rate: rate * value),
+    "a logit of the validation": named(loop, "predict_logits", 1, first_value),
+    "a logit of the last validation": named(loop, "predict_logits", 3, first_value),
+    "the L2 penalty": named(loop, "l2_penalty", 1, lambda value: lambda penalty: penalty + value),
     "the mean of the images": when_built(lambda model, value: model.normalize.mean.fill_(value)),
     "the deviation of the images": when_built(lambda model, value: model.normalize.std.fill_(math.nan)),
     "the whitening": when_built(lambda model, value: set_first(next(model.network.whitening.parameters()), value)),

@@ -47,7 +47,7 @@ def in_words(result: dict[str, Any]) -> str:
     """`83.40 % test accuracy (n = 1) with epochs 16, 12:30 on a processor, bf16`."""
     from thumbnet.words import duration
 
-    changes = ", ".join(f"{name} {value}" for name, value in result["changes"].items())
+    changes = ", ".join(f"{name} {shown(value)}" for name, value in result["changes"].items())
     changed = f" with {changes}" if changes else ""
     where = f"{result['processor']}, {result['precision']}"
     if result["kind"] == "campaign":
@@ -63,6 +63,11 @@ def in_words(result: dict[str, Any]) -> str:
         f"{result['test_accuracy']:.2%} test accuracy, {result['test_top5']:.2%} top-5 (n = {result['n']})"
         f"{changed}, {took}{where}"
     )
+
+
+def shown(value: Any) -> str:
+    """A field's value without needless digits: `24` for 24.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def seconds_in_words(seconds: float) -> str:
@@ -93,7 +98,7 @@ def campaign_table(records: Sequence[dict[str, Any]]) -> list[str]:
     ]
     for record in records:
         cold = "-" if record["cold_wall"] is None else f"{record['cold_wall']:.1f} s"
-        name = f"`{record['recipe']}`" + "".join(f" {key}={value}" for key, value in record["changes"].items())
+        name = f"`{record['recipe']}`" + "".join(f" {key}={shown(value)}" for key, value in record["changes"].items())
         sd = "" if record["accuracy_sd"] is None else f" ({100 * record['accuracy_sd']:.2f})"
         interval = record["accuracy_interval95"]
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.judging.evaluation import Scores, score_predictions
+from thumbnet.judging.groups import evaluation_of
 from thumbnet.recipes import title_of
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import MODEL
@@ -114,17 +115,25 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
     ]
     for split, scores in measured.items():
         low, high = scores.interval95
-        reached = f"{scores.accuracy:.2%} of {counted(scores.images, 'image')} in one view"
+        reached = (
+            f"{scores.accuracy:.2%} of {counted(scores.images, 'image')} in one view, in {precision_of(run, split)}"
+        )
         opened = f"; the test set was opened {counted(run.test_openings, 'time')}" if split == "test" else ""
         rows.append((f"{split} accuracy", f"{reached} (95 % interval {low:.2%} to {high:.2%}{opened})"))
         error, before = scores.calibration.error_after, scores.calibration.error
         rows.append((f"{split} calibration", f"expected error {error:.2%} ({before:.2%} without the temperature)"))
-    checked = f"{receipt.images:,} {receipt.split} images: the same class for {receipt.same_class:,}"
+    checked = f"{receipt.images:,} {receipt.split} images, in fp32: the same class for {receipt.same_class:,}"
     return [
         *rows,
         ("file", f"{MODEL}, {receipt.bytes / 1e6:.1f} MB, SHA-256 {receipt.sha256}"),
         ("checked with", f"{checked}, probabilities differ by {receipt.largest_difference:.1e} at most"),
     ]
+
+
+def precision_of(run: Run, split: str) -> str:
+    """What the kept predictions were computed in: as by the last evaluation of the split, else as in training."""
+    row = evaluation_of(run, split) or run.summary
+    return str(row.get("precision", run.summary["precision"]))
 
 
 def class_lines(scores: Scores) -> list[str]:
