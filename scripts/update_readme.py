@@ -22,15 +22,17 @@ HEADLINE = ("<!-- headline: written by scripts/update_readme.py -->", "<!-- end 
 
 def headline() -> list[str]:
     """What the recipes reach on the machine that they were made on, the fastest first, each set of images together."""
-    own = [record for record in recorded() if record["kind"] == "campaign" and record["precision"] == "bf16"]
-    own = [record for record in own if record["processor"] == own[0]["processor"] and not record["changes"]]
-    rows = [["images", "recipe", "test images right", "n", "training and test on two CPU cores"], ["---"] * 5]
+    own = [record for record in recorded() if record["kind"] == "campaign"]
+    machine = ("processor", "threads", "precision")
+    own = [record for record in own if not record["changes"] and all(record[key] == own[0][key] for key in machine)]
+    head = f"training and test, {own[0]['threads']} threads, {own[0]['precision']}"
+    rows = [["images", "recipe", "test images right", "views", "n", head], ["---"] * 6]
     for record in sorted(own, key=lambda record: (record["dataset"], record["train_clock"])):
         took = duration(record["train_clock"])
         right = f"{record['accuracy']:.2%}" + (
             f", top-5 {record['top5']:.2%}" if record["dataset"] == "cifar100" else ""
         )
-        rows.append([record["dataset"], f"`{record['recipe']}`", right, str(record["n"]), took])
+        rows.append([record["dataset"], f"`{record['recipe']}`", right, str(record["views"]), str(record["n"]), took])
     return in_columns(rows)
 
 
@@ -49,9 +51,9 @@ def accuracy_table() -> list[str]:
 
 
 def campaigns() -> list[str]:
-    """The tables of every published campaign, one for each machine."""
+    """The tables of every published campaign, one for each machine, a recipe as it is before variants of it."""
     by_machine: dict[str, list[dict[str, Any]]] = {}
-    for record in recorded():
+    for record in sorted(recorded(), key=lambda record: (record.get("recipe", ""), bool(record.get("changes")))):
         if record["kind"] == "campaign":
             machine = f"{record['processor']}, {record['threads']} threads, {record['precision']}"
             by_machine.setdefault(machine, []).append(record)
@@ -98,7 +100,8 @@ def promises_table() -> list[str]:
             lines += [
                 "",
                 f"`{result['command']}` on {result['tests_time'][:10]}: {result['tests']} in {duration(result['seconds'])}; "
-                f"{caught} of {len(result['defects'])} planted defects caught. {result['processor']}, torch {result['torch']}.",
+                f"{caught} of {len(result['defects'])} planted defects caught on {result['defects_time'][:10]}. "
+                f"{result['processor']}, torch {result['torch']}.",
             ]
     return lines or ["No full run is recorded yet."]
 
@@ -111,7 +114,7 @@ def promises_in_short() -> list[str]:
             caught = sum(defect["outcome"] == "caught" for defect in result["defects"])
             lines += [
                 f"What holds when things go wrong: {len(result['promises'])} promises, each tried as often as the table says, "
-                f"and {caught} planted defects (on {result['tests_time'][:10]}) caught by the tests named for them "
+                f"and {caught} planted defects (on {result['defects_time'][:10]}) caught by the tests named for them "
                 "([how it is tested, and what is not promised](docs/reliability.md)).",
                 "",
                 "<details><summary>The promises</summary>",

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import evaluate
 from thumbnet.recipes import vary
-from thumbnet.shipping.bundle.folder import export
+from thumbnet.shipping.bundle.folder import export, precision_of
 from thumbnet.shipping.loading import load
 from thumbnet.training.loop import train
 
@@ -121,8 +122,16 @@ def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):
     scores = evaluate(run, split="test", data=tiny, machine=CPU)
     export(run, folder, data=tiny)  # in the place of the earlier one
     text = (folder / "README.md").read_text()
-    assert f"| test accuracy | {scores.accuracy:.2%} of 100 images" in text
+    assert f"| test accuracy | {scores.accuracy:.2%} of 100 images in one view, in fp32" in text
     assert "the test set was opened 1 time)" in text and "what was measured on 100 test images" in text
+
+
+def test_the_card_says_in_which_precision_its_accuracy_was_computed(run, tiny):
+    assert run.summary["precision"] == "fp32" and precision_of(run, "validation") == "fp32"
+    evaluate(run, data=tiny, machine=replace(CPU, precision="bf16"))
+    assert precision_of(run, "validation") == "bf16"
+    evaluate(run, data=tiny, machine=CPU)
+    assert precision_of(run, "validation") == "fp32"
 
 
 def test_what_is_handed_on_does_not_tell_where_the_images_lay(tiny, quick, tmp_path):

@@ -250,9 +250,10 @@ def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_bot
     assert (run / "checkpoint").exists()
 
     again = thumbnet(*words, cwd=tmp_path)
-    assert again.returncode == 2 and "is there already; go on with its campaign by --resume" in again.stderr
+    assert again.returncode == 2 and "is there already; if its campaign was this one, go on by --resume" in again.stderr
     other = thumbnet(*words, "--batch-size", "50", cwd=tmp_path)
-    assert other.returncode == 2 and "is there already, and no run of this recipe; give another --runs" in other.stderr
+    said = "is there already, and no run of this recipe with these changes; give another --runs"
+    assert other.returncode == 2 and said in other.stderr
     result = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     [row] = json.loads(result.stdout)["campaigns"][0]["runs"]
@@ -261,6 +262,7 @@ def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_bot
     kept = thumbnet(*words, "--resume", "--json", cwd=tmp_path)
     assert json.loads(kept.stdout)["campaigns"][0]["runs"] == [row]
     assert "as measured before" in kept.stderr and "as measured before" not in result.stderr
+    assert not (tmp_path / "runs" / "latest").exists()  # that is for what somebody trained to use
     other = thumbnet(*words, "--resume", "--no-flip", cwd=tmp_path)
     assert other.returncode == 2 and "was measured with other changes" in other.stderr
     other = thumbnet(*words[:-4], "--threads", "2", *words[-2:], "--resume", cwd=tmp_path)

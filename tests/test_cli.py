@@ -514,6 +514,15 @@ def test_the_recipe_of_a_run_with_a_fraction_of_an_epoch_repeats_it_though_fract
     assert (here / "one" / "model.safetensors").read_bytes() == (here / "two" / "model.safetensors").read_bytes()
 
 
+def test_letters_that_the_terminal_lacks_do_not_end_a_command(here):
+    pictures(here / "pics", classes=("\u732b", "\u72ac"))
+    command = [sys.executable, "-m", "thumbnet.cli.main", "data", "pics"]
+    done = subprocess.run(
+        command, cwd=here, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert (done.returncode, "\\u732b" in done.stdout) == (0, True), done.stderr
+
+
 # ------------------------------------------------------------------------------------- small folders, files left out
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from thumbnet.data import datasets, idx, sources
+from thumbnet.data.balance import few_images
 from thumbnet.data.datasets import cache_folder, is_path, load_dataset
 from thumbnet.data.embedded import FILE
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
@@ -218,3 +219,11 @@ def test_a_converted_set_is_mapped_and_found_again_without_its_files(cifar_folde
     pack = read_pack(Path(data.facts["pack"]))
     assert json.dumps(pack.description["classes"])
     assert datasets.fingerprint(pack.description["sha256"]) == data.fingerprint
+
+
+def test_classes_with_few_images_are_named_and_no_others():
+    assert load_dataset("fashion-mini").notes == []
+    assert few_images({"cat": 20}, "train") is None
+    assert few_images({"cat": 19, "dog": 20}, "test") == "1 class has fewer than 20 test images: cat"
+    told = few_images({str(number): 19 for number in range(6)}, "train")
+    assert told == "6 classes have fewer than 20 training images: 0, 1, 2, 3, 4 ..."

@@ -193,7 +193,7 @@ def test_small_and_uneven_classes_are_told():
     arrays = {"train_images": images, "train_labels": np.array([0] * 220 + [1] * 10)}
     found = examine_dataset(assemble("x", Pack(arrays, {"classes": ["many", "few"]}), {"location": "memory"}))
     said = " ".join(sentence for _, sentence in findings(found))
-    assert "1 class has fewer than 20 train images: few" in said
+    assert "1 class has fewer than 20 training images: few" in said
     assert "many has 220 train images, few 10" in said
 
 

@@ -4,6 +4,7 @@ import time
 
 STARTED = time.time()  # before everything else is imported: wall time is counted from here
 
+import io  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
@@ -189,6 +190,8 @@ def in_paragraphs(text: str) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a terminal may lack the letters of a file's name
     code = run(sys.argv[1:])
     if code == KILLED_BY_SIGINT:
         os._exit(code)  # at once, also where half a line waits for a pipe that nobody reads

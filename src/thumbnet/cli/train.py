@@ -251,7 +251,8 @@ def recipe_in_time(
     told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
     classes = len(data.classes)
     many = "" if recipe or classes <= FEW_CLASSES else f", head_rate {chosen.head_rate:g} for {classes} classes"
-    reporter.say(f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels{many}{told}")
+    steps = f"batch {chosen.batch_size}, rate {chosen.learning_rate:g}"
+    reporter.say(f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels, {steps}{many}{told}")
     return chosen, deadline
 
 

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from thumbnet.words import counted
 
-FEW = 20  # images of a class below which its accuracy means little: Wilson's interval is then wider than 30 points
+FEW = (
+    20  # images of a class, below which Wilson's interval of its accuracy is wider than 30 points, if not all are right
+)
 
 
 def counts_by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
@@ -21,4 +23,5 @@ def few_images(counts: Mapping[str, int], split: str) -> str | None:
     if not few:
         return None
     shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
-    return f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} {split} images: {shown}"
+    kind = {"train": "training"}.get(split, split)
+    return f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} {kind} images: {shown}"

@@ -122,7 +122,7 @@ class Dataset:
         from thumbnet.data.balance import counts_by_class, few_images
         from thumbnet.data.folder import left_out
 
-        few = few_images(counts_by_class(self.development.labels.numpy(), self.classes), "training")
+        few = few_images(counts_by_class(self.development.labels.cpu().numpy(), self.classes), "train")
         return [*left_out(self.facts).values(), *([f"{few}; what is learnt of them is little"] if few else [])]
 
     def in_memory(self) -> "Dataset":

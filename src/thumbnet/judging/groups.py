@@ -1,8 +1,8 @@
 """Groups of runs: one recipe over several seeds, and what each of them reached."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Any, Literal
 
 from thumbnet.errors import UserError
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.values)
+        return fmean(self.values)
 
     @property
     def sd(self) -> float | None:
@@ -58,7 +58,7 @@ class Group:
     @property
     def seconds(self) -> float:
         """Median of the training clocks."""
-        return statistics.median(member.train_seconds for member in self.members)
+        return median(member.train_seconds for member in self.members)
 
 
 def members_of(runs: Sequence[Run], split: str, metric: str) -> tuple[Member, ...]:
@@ -72,7 +72,7 @@ def members_of(runs: Sequence[Run], split: str, metric: str) -> tuple[Member, ..
             raise UserError(f"{part[0].path} and {part[1].path} have the same recipe and seed {seed}; name one of them")
         values = [value_of(run, split, metric) for run in part]
         openings, seconds = max(run.test_openings for run in part), sum(run.summary["train_seconds"] for run in part)
-        members.append(Member(str(part[0].path), seed, statistics.fmean(values), openings, seconds))
+        members.append(Member(str(part[0].path), seed, fmean(values), openings, seconds))
     return tuple(members)
 
 

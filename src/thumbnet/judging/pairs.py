@@ -146,8 +146,8 @@ def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: in
     some = torch.full((RESAMPLES,), float(images), dtype=torch.float64)
     drawn = torch.binomial(some, torch.full_like(some, apart / (images + 2)), generator=random)
     second = torch.binomial(drawn, torch.full_like(drawn, (only_second + 0.5) / apart), generator=random)
-    differences_ = (2 * second - drawn) / images
-    low, high = torch.quantile(differences_, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    differences = (2 * second - drawn) / images
+    low, high = torch.quantile(differences, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
 

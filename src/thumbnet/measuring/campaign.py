@@ -15,6 +15,7 @@ from thumbnet.measuring.measured_run import InThisProcess, in_fresh_process, kno
 from thumbnet.measuring.results import as_of_the_present_recipe, seconds_in_words
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.runs.paths import is_free
 from thumbnet.runs.run import Run
 from thumbnet.words import counted
 
@@ -81,16 +82,18 @@ def run_campaign(
 
 
 def refuse_taken(places: Mapping[int, Path], recipe: Recipe) -> None:
-    """Raise `UserError` where a run is in a seed's place; `--resume` is advised where it is of this very recipe."""
+    """Raise `UserError` where something is in a seed's place; `--resume` is named where it is a run of this very recipe."""
     for seed, path in places.items():
-        if not path.exists():
+        if is_free(path):
             continue
         same = False
         with suppress(UserError):  # not a run, or one that cannot be read
             same = Run.open(path).recipe == vary(recipe, seed=seed)
         if same:
-            raise UserError(f"{path} is there already; go on with its campaign by --resume, or give another --runs")
-        raise UserError(f"{path} is there already, and no run of this recipe; give another --runs")
+            raise UserError(
+                f"{path} is there already; if its campaign was this one, go on by --resume, else give another --runs"
+            )
+        raise UserError(f"{path} is there already, and no run of this recipe with these changes; give another --runs")
 
 
 def measured_campaign(

@@ -47,7 +47,8 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
         order["dataset"], data_dir=order["data_dir"], validation=recipe.validation, seed=recipe.seed
     ).in_memory()
     began = time.perf_counter()
-    run = train(recipe, data, order["out"], machine=machine, resume=order["resume"], plots=False, workshop=workshop)
+    options: dict[str, Any] = {"machine": machine, "resume": order["resume"], "workshop": workshop}
+    run = train(recipe, data, order["out"], plots=False, latest=False, **options)
     trained = time.perf_counter()
     seconds_before = max(0.0, run.summary["wall_seconds"] - (trained - began))  # in the processes of an interrupted run
     model, chosen, backend = load_for_evaluation(run, data, order["split"], machine)

@@ -39,8 +39,9 @@ def as_of_the_present_recipe(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def recorded_for(recipe: str) -> list[str]:
-    """One line for every result of a named recipe."""
-    return [in_words(result) for result in recorded() if result.get("recipe") == recipe]
+    """One line for every result of a named recipe, first those of the recipe as it is."""
+    found = [result for result in recorded() if result.get("recipe") == recipe]
+    return [in_words(result) for result in sorted(found, key=lambda result: bool(result["changes"]))]
 
 
 def in_words(result: dict[str, Any]) -> str:

@@ -67,6 +67,7 @@ def train(
     started: float | None = None,
     deadline: "Deadline | None" = None,
     workshop: Workshop | None = None,
+    latest: bool = True,
 ) -> Run:
     """Fit `recipe` on `data.train` and write the run folder `out` (a new one under runs/ by default).
 
@@ -74,9 +75,9 @@ def train(
     an interrupted run in `out` is continued and a finished one returned; the result is, bit for bit on a CPU, that of a run
     never interrupted. `started` is the `time.time()` from which wall time is counted; with `deadline` the recipe's epochs are
     moved to what fits its time, and the run's recipe, its own from then on, has those that were made; `workshop` keeps what
-    the next run of the recipe in this process can use again. Raises `UserError` for a taken folder or data
-    that do not fit the recipe, `TrainingFailed` when the loss is no longer finite, `Interrupted` after a signal to stop, with a
-    checkpoint written.
+    the next run of the recipe in this process can use again; with `latest`, runs/latest points at a run in ./runs. Raises
+    `UserError` for a taken folder or data that do not fit the recipe, `TrainingFailed` when the loss is no longer finite,
+    `Interrupted` after a signal to stop, with a checkpoint written.
     """
     started = started or time.time()
     recipe = named_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -129,7 +130,8 @@ def train(
 
                 save_run_plots(run)
             run.finish(summary | {"wall_seconds": round(position.seconds_before + time.time() - started, 3)})
-            point_latest(run.path)
+            if latest:
+                point_latest(run.path)
     if stop.received:  # after the last step, when nothing asked any more
         raise Interrupted(f"stopped by {stop.received} when the run was finished; {run.path} is whole")
     return run

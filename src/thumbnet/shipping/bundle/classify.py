@@ -50,6 +50,8 @@ def classify(files):
 if __name__ == "__main__":
     if not sys.argv[1:]:
         sys.exit(__doc__)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a name
     broken = 0
     for name in sys.argv[1:]:
         try:

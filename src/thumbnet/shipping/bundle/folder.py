@@ -76,6 +76,7 @@ def card(run: Run, receipt: Receipt) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )  # Markdown: nothing to escape but line breaks and bars, see `in_a_cell`
     height, width = receipt.image_size
     averaged = f"{receipt.views} views of each image (mirrored and shifted) are averaged inside."
