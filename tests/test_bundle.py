@@ -1,6 +1,7 @@
 """A network in a folder to hand on: the program beside it says what thumbnet says, and the card what was measured."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,14 @@ def test_the_program_runs_by_itself(folder, tmp_path):
     assert "Traceback" not in alone.stderr
     silent = subprocess.run([sys.executable, folder / "classify.py"], capture_output=True, text=True)
     assert silent.returncode == 1 and "python classify.py photo.png" in silent.stderr
+    shutil.copy(tmp_path / "grey.png", tmp_path / "\u732b.png")
+    named = [sys.executable, folder / "classify.py", "\u732b.png", "grey.png"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(named, capture_output=True, text=True, cwd=tmp_path, env=ascii_only)
+    assert done.returncode == 0 and [line.split()[0] for line in done.stdout.splitlines()] == [
+        "\\u732b.png",
+        "grey.png",
+    ]
     asked = subprocess.run([sys.executable, folder / "classify.py", "--help"], capture_output=True, text=True)
     assert asked.returncode == 0 and "python classify.py photo.png" in asked.stdout
 
