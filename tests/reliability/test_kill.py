@@ -189,22 +189,30 @@ def test_a_signal_at_a_random_instant_ends_a_run_with_a_checkpoint(unbroken, tmp
     held("T4", promise, cases, f"at random instants: {slowest:.1f} s at most")
 
 
-def slow_evaluation():
-    """Called in a process: a validation pass that takes a minute, during which nobody asks for signals."""
+def slow_evaluation(mark):
+    """Called in a process: a validation pass that takes a minute and asks for no signals.
+
+    Touches `mark` when it begins, and removes it when the first signal was noted: a second one sent before that may be merged
+    with it by the system.
+    """
     from thumbnet.training import loop as module
 
-    def wait(*arguments, **options):
-        Path(os.environ["TEST_MARK"]).touch()
+    def wait(*arguments, poll, **options):
+        Path(mark).touch()
+        while not poll.__self__.received:
+            time.sleep(0.01)
+        Path(mark).unlink()
         time.sleep(60)
 
     module.predict_logits = wait
 
 
-def test_a_second_signal_ends_a_run_at_once(unbroken, tmp_path, monkeypatch):
+def test_a_second_signal_ends_a_run_at_once(unbroken, tmp_path):
     mark = tmp_path / "evaluating"
-    process = begin(training(tmp_path / "run"), tmp_path / "log", partial(with_mark, str(mark)))
+    process = begin(training(tmp_path / "run"), tmp_path / "log", partial(slow_evaluation, str(mark)))
     assert wait_for(mark.is_file, process)
     send(process, signal.SIGTERM)
+    assert wait_for(lambda: not mark.exists(), process)
     time.sleep(0.3)
     assert process.is_alive()
     start = time.monotonic()
@@ -237,12 +245,6 @@ def test_a_terminal_that_closes_stops_a_run_unless_nohup_says_otherwise(unbroken
     assert exit_code(process, 25) == (0 if ignored else 75), log(tmp_path)
     assert exit_code(begin(training(folder), tmp_path / "log")) == 0
     assert identity(folder) == unbroken[0]
-
-
-def with_mark(mark):
-    """Called in a process: `slow_evaluation` that touches a file when it begins."""
-    os.environ["TEST_MARK"] = mark
-    slow_evaluation()
 
 
 # ------------------------------------------------------------------------------------- every recipe
