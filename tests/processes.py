@@ -30,7 +30,7 @@ CONTEXT.set_forkserver_preload(
 TRAIN = """
     train fashion-mini --recipe general --widths 8 16 16 --epochs 2 --batch-size 1000 --micro-batch 500 --dropout 0.2
     --zoom 0.1 --shift 0.1 --crop 1 --jitter 0.1 --cutout 6 --cutmix 0.4 --mixup 0.3 --mix-until 0.9 --stem-until 0.5
-    --resolution 0.75 1 --device cpu --threads 1 --precision fp32 --no-report
+    --resolution 0.75 1 --hardest 0.6 --hardest-after 0.2 --device cpu --threads 1 --precision fp32 --no-report
 """.split()  # noqa: SIM905
 
 

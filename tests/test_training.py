@@ -69,7 +69,7 @@ def stop_at(monkeypatch, call):
 
 @pytest.fixture(scope="module")
 def unbroken(tiny, tmp_path_factory):
-    """Runs never interrupted, one for each optimiser."""
+    """Runs never interrupted, one for each way to train."""
     made = {}
 
     def run(quick):
@@ -80,16 +80,17 @@ def unbroken(tiny, tmp_path_factory):
     return run
 
 
-OPTIMIZERS = [
+WAYS = [
     {},
     {"optimizer": "sgd", "l2": 5e-4, "learning_rate": 0.02},
     {"optimizer": "adam", "learning_rate": 1e-3},
     {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 1e-3},
+    {"hardest": 0.5, "hardest_after": 0.1},
 ]
 
 
 # 216 training images of batch 32: 6 steps and 1 check before the validation batch, so an epoch asks 7 times.
-@pytest.mark.parametrize("changes", OPTIMIZERS, ids=["muon", "sgd", "adam", "adamw"])
+@pytest.mark.parametrize("changes", WAYS, ids=["muon", "sgd", "adam", "adamw", "the hardest"])
 @pytest.mark.parametrize("stops", [[1], [4], [7], [8, 3], [20]], ids=str)
 def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
     tiny, quick, unbroken, tmp_path, monkeypatch, stops, changes

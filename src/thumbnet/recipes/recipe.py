@@ -56,6 +56,15 @@ class Recipe:
     )
     batch_size: int = setting(64, "images per step; the ragged last batch of an epoch is left out", low=2, high=2**20)
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
+    hardest: float = setting(
+        1.0,
+        "fraction of the images trained on: those with the largest losses when they were trained on last; 1: all",
+        low=0.1,
+        high=1,
+    )
+    hardest_after: float = setting(
+        0.3, "fraction of the run after which they are the hardest; before, as many at random", low=0, high=1
+    )
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
     schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "schedule of the learning rate")
@@ -176,10 +185,11 @@ class Recipe:
 
 
 # Fields that older run folders and records lack, with what they were before there was a choice.
-NEWER_FIELDS: dict[str, Any] = {"members": 1}
+NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3}
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
+    "hardest_after": (("hardest",), "hardest below 1", lambda r: r.hardest < 1),
     "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: r.optimizer in ("sgd", "muon")),
     "bias_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
     "head_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thumbnet.augment import augment, mirrored_in_epoch, mix, to_float
+from thumbnet.augment import augment, mix, to_float
 from thumbnet.backend import (
     Backend,
     environment,
@@ -23,7 +23,7 @@ from thumbnet.backend import (
     place,
     prepare,
 )
-from thumbnet.data.batches import Split, epoch_order
+from thumbnet.data.batches import Split
 from thumbnet.data.datasets import Dataset, load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -44,6 +44,7 @@ from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.training.master_weights import Copies
 from thumbnet.training.optimize import l2_penalty, set_learning_rate
+from thumbnet.training.selection import Rounds, hardest
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
 from thumbnet.training.workshop import Workshop
 from thumbnet.words import counted
@@ -161,13 +162,12 @@ def fit(
     check = partial(refuse_step_that_diverged, run, position)
     update = updating(model, optimizer, recipe, backend, check, workshop.recordings)
     recipe, steps = run.recipe, steps_per_epoch(recipe, len(data.train))
+    rounds = Rounds(recipe, len(data.train), device)
     total = total_steps(recipe, steps)
     logits_of_validation = scores = None
 
     with saving_when_stopped(run, model, optimizer, position):
         while (epoch := position.epoch) * steps < total:
-            order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
-            mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=epoch).to(device)
             position.begin_epoch()
             model.train()
 
@@ -178,9 +178,10 @@ def fit(
                 if deadline:
                     recipe = run.recipe = deadline.replanned(recipe, epoch, step, steps)
                     total = total_steps(recipe, steps)
-                batch = order[step * recipe.batch_size :][: recipe.batch_size]
-                images, labels = data.train.take(batch)
                 progress = (epoch + step / steps) / recipe.epochs
+                stretch, mirrored = rounds.at(epoch * steps + step)
+                batch = hardest(stretch, position.losses, recipe, progress)
+                images, labels = data.train.take(batch)
                 x, targets = augmented(images, labels, mirrored[batch], data, recipe, epoch, step, progress)
                 model.resize.part = resolution(recipe, epoch, step, steps)
                 train_stem(model.network, progress < recipe.stem_until)
@@ -191,6 +192,7 @@ def fit(
                     refuse_non_finite_loss(loss, run, epoch, step)
 
                 position.count(loss, logits, labels)
+                position.keep_losses(batch, logits, targets)
                 position.step = step + 1
                 reporter.step(epoch * steps + step + 1, total, partial(position.line, recipe, steps))
                 if position.seconds_since_save() >= checkpoint_seconds:

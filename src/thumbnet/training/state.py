@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thumbnet.errors import TrainingFailed
 from thumbnet.judging.evaluation import Scores
@@ -17,6 +18,7 @@ from thumbnet.recipes.recipe import Recipe, has_effect
 from thumbnet.recipes.schedule import learning_rate, total_steps
 from thumbnet.runs.checkpoints import Arrays, check_arrays
 from thumbnet.runs.run import Run
+from thumbnet.training.selection import UNKNOWN
 from thumbnet.words import duration
 
 
@@ -25,6 +27,7 @@ class Position:
     """Where training stands, and the sums of the epoch so far. With weights and optimiser it is the whole state."""
 
     totals: Tensor  # 4, on the device: sums of loss, hits, hits among the five likeliest; number of images
+    losses: Tensor  # N, on the device: of each training image when last trained on; 0 where all images are trained on
     epoch: int = 0  # epochs finished
     step: int = 0  # steps of the running epoch finished
     began: float = 0.0  # when this process began, on time.perf_counter()'s clock
@@ -40,6 +43,17 @@ class Position:
         hits = (likeliest == labels[:, None]).to(loss.dtype)
         images = torch.full_like(loss.detach(), len(labels))
         self.totals += torch.stack((loss.detach() * images, hits[:, 0].sum(), hits.sum(), images)).to(self.totals.dtype)
+
+    def keep_losses(self, batch: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Note how hard the images at the positions `batch` were, where that decides what is trained on."""
+        if len(self.losses):
+            losses = F.cross_entropy(logits.detach(), targets, reduction="none")
+            least = torch.special.entr(targets).sum(1) if targets.ndim == 2 else 0  # of mixed images' loss
+            self.losses[batch] = losses - least
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of it beside numbers."""
+        return {"totals": self.totals} | ({"losses": self.losses} if len(self.losses) else {})
 
     def begin_epoch(self) -> None:
         self.running_since = time.perf_counter()
@@ -97,7 +111,7 @@ class Position:
 
 def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
     """Write the whole state of training as a checkpoint. Raises `TrainingFailed` where a number in it is not finite."""
-    tensors = whole_state(model, optimizer) | {"totals": position.totals}
+    tensors = whole_state(model, optimizer) | position.tensors()
     refuse_non_finite(tensors, run, position)
     place = {"epoch": position.epoch, "step": position.step, "epochs": run.recipe.epochs}
     times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
@@ -145,8 +159,10 @@ def restore(
     The run's recipe has the epochs that were planned when it was saved. Tells `say` of checkpoints that had to be passed over.
     """
     precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    position = Position(torch.zeros(4, dtype=precise, device=device), saved=began, began=began)
-    checkpoint = run.load_checkpoint(partial(check_state, model=model, totals=position.totals))
+    totals = torch.zeros(4, dtype=precise, device=device)
+    losses = torch.full((run.data["train"] if run.recipe.hardest < 1 else 0,), UNKNOWN, device=device)
+    position = Position(totals, losses, saved=began, began=began)
+    checkpoint = run.load_checkpoint(partial(check_state, model=model, position=position))
     if checkpoint is None:
         return position
     for reason in checkpoint.passed_over:
@@ -169,6 +185,7 @@ def restore(
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),
+        losses=tensors.get("losses", position.losses).to(position.losses),
         epoch=place["epoch"],
         step=place["step"],
         training_seconds=place["training_seconds"],
@@ -177,7 +194,7 @@ def restore(
     )
 
 
-def check_state(arrays: Arrays, *, model: nn.Module, totals: Tensor) -> None:
+def check_state(arrays: Arrays, *, model: nn.Module, position: Position) -> None:
     """Raise `Unfit` unless the arrays are a state of this model: its tensors, and the optimiser's for its parameters."""
     expected = {f"model.{name}": form_of(tensor) for name, tensor in model.state_dict().items()}
     parameters = {name: form_of(parameter) for name, parameter in model.named_parameters()}
@@ -186,7 +203,7 @@ def check_state(arrays: Arrays, *, model: nn.Module, totals: Tensor) -> None:
         key, _, parameter = rest.partition(".")
         if kind == "optimizer" and parameter in parameters:
             expected[name] = ((), "float32") if key == "step" else parameters[parameter]
-    check_arrays(arrays, expected | {"totals": form_of(totals)})
+    check_arrays(arrays, expected | {name: form_of(tensor) for name, tensor in position.tensors().items()})
 
 
 def form_of(tensor: Tensor) -> tuple[tuple[int, ...], str]:
