@@ -78,7 +78,7 @@ def to_96() -> Recipe:
         model="speednet",
         widths=(128, 384, 512),
         depth=3,
-        epochs=47,
+        epochs=44,
         hardest=0.7,
         learning_rate=0.12,
         resolution=(0.75, 0.875, 1.0),
