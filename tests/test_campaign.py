@@ -279,6 +279,14 @@ def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_bot
     assert other.returncode == 2 and "was measured with other fields of the recipe" in other.stderr
 
 
+def test_a_folder_that_is_taken_is_told_before_the_first_of_several_recipes_is_trained(tmp_path):
+    (tmp_path / "runs" / "bench" / "mnist-99-s0").mkdir(parents=True)
+    (tmp_path / "runs" / "bench" / "mnist-99-s0" / "notes.txt").touch()
+    result = thumbnet("bench", "general", "mnist-99", "--seeds", "1", cwd=tmp_path)
+    assert result.returncode == 2 and "mnist-99-s0 is there already, and no run of this recipe" in result.stderr
+    assert not (tmp_path / "runs" / "bench" / "general-s0").exists()
+
+
 def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):
     result = thumbnet("bench", "general", "--seeds", "1", "--crop", "40", cwd=tmp_path)
     assert result.returncode == 2

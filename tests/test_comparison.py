@@ -17,6 +17,7 @@ from thumbnet.errors import UserError
 from thumbnet.judging.claims import p_in_words
 from thumbnet.judging.comparison import compare, compare_groups
 from thumbnet.judging.pairs import paired_bootstrap
+from thumbnet.plots.groups import ends_figure
 from thumbnet.recipes import name_of_group, recipe, title_of, vary
 from thumbnet.runs.paths import find_runs
 from thumbnet.runs.predictions import Predictions
@@ -102,6 +103,13 @@ def test_seeds_that_hold_out_the_same_images_are_compared_in_pairs_others_are_no
         runs.made(f"d-{seed}", seed, run.summary["validation_accuracy"], validation=0.2) for seed, run in enumerate(b)
     ]
     assert not compare([*a, *cut]).pairs[0].by_seed
+
+
+def test_no_axis_of_an_accuracy_goes_beyond_what_there_is_whatever_the_intervals_of_few_runs(runs):
+    found = compare([*runs.group("a", [0.05, 0.99]), *runs.group("b", [0.97, 0.99], epochs=2)])
+    low, high = ends_figure(found).axes[0].get_xlim()
+    assert found.groups[0].interval95 == pytest.approx((0, 1))
+    assert -0.01 < low < 0.05 and 0.99 < high < 1.01
 
 
 def test_a_difference_that_shows_as_none_favours_nobody(runs):

@@ -15,7 +15,7 @@ from thumbnet.data.datasets import assemble, load_dataset
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.doctor import check_labels, examine_computer, examine_dataset
-from thumbnet.doctor.computer import guarded
+from thumbnet.doctor.computer import guarded, processor
 from thumbnet.doctor.dataset import NAMED, findings, label_finding
 from thumbnet.doctor.duplicates import near_duplicates
 from thumbnet.doctor.labels import doubted
@@ -214,6 +214,16 @@ def test_this_machine_and_installation_are_sound():
     assert any("a training step on cpu, 1 thread, fp32 gives" in sentence for _, sentence in found)
     assert [sentence for grave, sentence in found if grave == "fault"] == []
     assert any("finite weights" in sentence for _, sentence in found)
+
+
+@pytest.mark.parametrize("load", [0.0, 99.0])
+def test_threads_are_asked_for_where_cores_are_idle_and_fewer_where_they_are_not(monkeypatch, load):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    told = " ".join(sentence for _, sentence in processor(CPU))
+    assert ("OMP_NUM_THREADS=1 leaves 63 cores idle" in told) == (load == 0)
+    assert ("other programs keep this machine busy" in told) == (load > 0)
 
 
 def test_a_check_that_breaks_is_a_fault_of_its_own():

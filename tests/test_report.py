@@ -243,6 +243,17 @@ def test_the_last_point_of_a_curve_stands_where_the_run_ended(run):
     assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 1.4]
 
 
+def test_a_curve_says_of_which_images_it_is_and_its_legend_stays_in_the_frame(run):
+    figure = curve("loss", run.metrics, recipe("cifar10-83", hardest=0.7))
+    [legend] = [axes.get_legend() for axes in figure.axes]
+    assert legend.get_texts()[0].get_text() == "training, the hardest images,\nlabels smoothed by 0.2"
+    figure.draw_without_rendering()
+    frame, box = figure.bbox, legend.get_window_extent()
+    assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    plain = curve("accuracy", run.metrics, recipe("cifar10-83"))
+    assert plain.axes[0].get_legend().get_texts()[0].get_text() == "training"
+
+
 def test_the_page_of_the_doctor_is_whole(folder, tmp_path):
     data = load_dataset(folder)
     view = check_page(write_doctor_page(data, examine_dataset(data), tmp_path / "doctor.html"))[0]

@@ -66,7 +66,7 @@ def bench(
     check_positive(seeds=seeds)
 
     from thumbnet.machine import Machine
-    from thumbnet.measuring.campaign import dataset_of, measured_campaign
+    from thumbnet.measuring.campaign import dataset_of, measured_campaign, planned, refuse_taken
     from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.words import counted
@@ -74,6 +74,9 @@ def bench(
     drawn = range(first_seed, first_seed + seeds)
     if out:
         refuse_other_records(out, recipes, dataset, drawn, {"split": split, "changes": changes})
+    for name in () if resume else recipes:  # all of them, before the first is trained
+        recipe, places = planned(name, drawn, split, runs, changes)
+        refuse_taken(places, recipe)
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:

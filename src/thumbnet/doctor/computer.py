@@ -65,14 +65,15 @@ def processor(machine: Machine) -> Iterator[Finding]:
 
     cores, threads = os.cpu_count() or 1, machine.threads or torch.get_num_threads()
     yield "ok", f"{processor_name()}, {counted(cores, 'core')}, {counted(threads, 'thread')}"
-    if os.environ.get("OMP_NUM_THREADS") and threads < cores:
+    load = os.getloadavg()[0]
+    busy = load > cores / 2
+    if os.environ.get("OMP_NUM_THREADS") and threads < cores and not busy:
         yield (
             "note",
             f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves {counted(cores - threads, 'core')} idle; unset it, "
             "or give --threads",
         )
-    load = os.getloadavg()[0]
-    if load > cores / 2:
+    if busy:
         yield "note", f"other programs keep this machine busy (load {load:.1f}): {SLOWED}"
     if has_fast_bf16(torch.device("cpu")):
         yield "ok", "the processor multiplies bf16 natively; it is used"

@@ -51,10 +51,8 @@ def run_campaign(
     changes, machine = changes or {}, machine or Machine()
     if split == "test" and (held := [field for field in HOLDING_OUT if changes.get(field)]):
         raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
-    recipe = vary(named_recipe(name), **changes)
-    recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
+    recipe, places = planned(name, seeds, split, folder, changes)
     rows: list[dict[str, Any]] = []
-    places = {seed: folder / f"{name}-s{seed}" for seed in seeds}
     if not resume:
         refuse_taken(places, recipe)
     measure = InThisProcess() if one_process else in_fresh_process
@@ -79,6 +77,15 @@ def run_campaign(
         tell(f"seed {seed}: {reached}; train clock {seconds_in_words(row['train_clock'])}{cold}{kept}")
     command = command_of(recipe, dataset, split, seeds, changes, machine, one_process=one_process)
     return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}
+
+
+def planned(
+    name: str, seeds: Sequence[int], split: str, folder: Path, changes: dict[str, Any]
+) -> tuple[Recipe, dict[int, Path]]:
+    """The recipe of a campaign but for the seed, and the run folder of each seed."""
+    recipe = vary(named_recipe(name), **changes)
+    recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
+    return recipe, {seed: folder / f"{name}-s{seed}" for seed in seeds}
 
 
 def refuse_taken(places: Mapping[int, Path], recipe: Recipe) -> None:

@@ -41,7 +41,7 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
 
     Figures stand at the end of their epoch, the last one where the run ended; the learning rate is drawn step by step.
     """
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     if title:
         figure.suptitle(title, parse_math=False)
     for axes, what in zip(figure.subplots(1, 3), CURVES, strict=True):
@@ -51,7 +51,7 @@ def curves(rows: Sequence[dict[str, Any]], recipe: Recipe, *, title: str) -> Fig
 
 def curve(what: str, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Figure:
     """One of `CURVES` as a figure of its own."""
-    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     draw_curve(figure.subplots(), what, rows, recipe)
     return figure
 
@@ -62,7 +62,7 @@ def draw_curve(axes: Axes, what: str, rows: Sequence[dict[str, Any]], recipe: Re
         draw_rate(axes, rows, recipe)
     else:
         draw_pair(axes, rows, what, recipe)
-        axes.legend(loc="best", frameon=False)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16))  # inside, long labels leave the frame
     if what == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     else:
@@ -88,9 +88,12 @@ def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Non
 def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, recipe: Recipe) -> None:
     """One curve for training and one for validation, where it was measured; of the accuracy the best is marked."""
     place = ended(rows, recipe.epochs)
-    smoothed = what == "loss" and recipe.label_smoothing  # keeps it from zero, and above that of validation
-    label = f"training, labels smoothed by {recipe.label_smoothing:g}" if smoothed else "training"
-    axes.plot(place, [row[f"train_{what}"] for row in rows], color=TRAINING, label=label, marker=marker(rows))
+    label = "training, the hardest images,\n" if recipe.hardest < 1 else "training, "
+    if what == "loss" and recipe.label_smoothing:  # keeps it from zero, and above that of validation
+        label += f"labels smoothed by {recipe.label_smoothing:g}"
+    axes.plot(
+        place, [row[f"train_{what}"] for row in rows], color=TRAINING, label=label.rstrip(", \n"), marker=marker(rows)
+    )
     measured = [(x, row) for x, row in zip(place, rows, strict=True) if row[f"validation_{what}"] is not None]
     if not measured:
         return

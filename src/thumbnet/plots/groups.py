@@ -26,6 +26,7 @@ PALETTE = (
     "#000000",
     "#8c510a",
 )  # Okabe & Ito's, reordered
+BEYOND = 0.005  # of the axis of an accuracy is shown below 0 and above 1, so that a dot there is whole
 STYLES = ("-", "--", "-.", ":")  # after a round of colours the next: 32 groups can be told apart
 
 
@@ -90,11 +91,13 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
     axes.set_ylim(len(groups) - 0.5, -0.5)
     # Long names leave the axes narrow: a title in the middle would begin outside.
     axes.set_title(f"{comparison.split} {metric_in_words(comparison.metric)} at the end", loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if comparison.metric != "loss":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
+        low, high = axes.get_xlim()  # an interval of few runs may reach beyond what there is
+        axes.set_xlim(max(low, -BEYOND), min(high, 1 + BEYOND))
     axes.grid(alpha=0.25)
     axes.spines["top"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def look_of(place: int) -> tuple[str, str]:
