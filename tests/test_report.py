@@ -246,7 +246,7 @@ def test_the_last_point_of_a_curve_stands_where_the_run_ended(run):
 def test_a_curve_says_of_which_images_it_is_and_its_legend_stays_in_the_frame(run):
     figure = curve("loss", run.metrics, recipe("cifar10-83", hardest=0.7))
     [legend] = [axes.get_legend() for axes in figure.axes]
-    assert legend.get_texts()[0].get_text() == "training, the hardest images,\nlabels smoothed by 0.2"
+    assert legend.get_texts()[0].get_text() == "training (hardest images), labels smoothed by 0.2"
     figure.draw_without_rendering()
     frame, box = figure.bbox, legend.get_window_extent()
     assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1

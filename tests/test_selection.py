@@ -1,5 +1,8 @@
 """Which images a step trains on: all of them in turn, or the hardest."""
 
+import hashlib
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,11 +10,14 @@ from torch.nn import functional as F
 from conftest import CPU
 from thumbnet.augment import mirrored_in_epoch
 from thumbnet.data.batches import epoch_order
+from thumbnet.errors import Interrupted, UserError
 from thumbnet.recipes import recipe, vary
+from thumbnet.recipes.recipe_file import recipe_table
 from thumbnet.runs.run import Run
+from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training import loop
 from thumbnet.training.loop import train
-from thumbnet.training.selection import UNKNOWN, Rounds, hardest
+from thumbnet.training.selection import UNKNOWN, Rounds, hardest, hardness
 from thumbnet.training.state import Position
 
 HERE = torch.device("cpu")
@@ -59,7 +65,7 @@ def losses_told(monkeypatch):
 
     def choosing(stretch, losses, recipe, progress, keep=loop.hardest):
         batch = keep(stretch, losses, recipe, progress)
-        steps.append({"stretch": stretch, "losses": losses.clone(), "batch": batch, "progress": progress})
+        steps.append({"stretch": stretch, "losses": losses.clone(), "batch": batch})
         return batch
 
     def keeping(self, batch, logits, targets, keep=Position.keep_losses):
@@ -71,31 +77,50 @@ def losses_told(monkeypatch):
     return steps
 
 
+@pytest.mark.parametrize("members", [1, 2])
 def test_a_run_trains_on_the_images_whose_losses_were_largest_when_they_were_trained_on(
-    tiny, quick, tmp_path, monkeypatch
+    tiny, quick, tmp_path, monkeypatch, members
 ):
     steps = losses_told(monkeypatch)
-    chosen = vary(quick, cutmix=0.0, mixup=0.0, hardest=0.5, hardest_after=0.3, epochs=6)
+    chosen = vary(quick, cutmix=0.0, mixup=0.0, hardest=0.5, hardest_after=0.3, epochs=6, members=members)
     run = train(chosen, tiny, tmp_path, machine=CPU, plots=False)
     assert len(steps) == 6 * (216 // 32)  # an epoch costs what it costs without
-    known = torch.full((216,), UNKNOWN)
-    for step in steps:
-        assert torch.equal(step["losses"], known) and len(step["stretch"]) == 64
-        if step["progress"] >= 0.3:
-            left = set(step["stretch"].tolist()) - set(step["batch"].tolist())
-            assert known[step["batch"]].min() >= known[sorted(left)].max()
-        known[step["batch"]] = F.cross_entropy(step["logits"], step["targets"], reduction="none")
+    known, moved = torch.full((216,), UNKNOWN), 0
+    for number, step in enumerate(steps):
+        stretch, batch = step["stretch"], step["batch"]
+        assert torch.equal(step["losses"], known) and len(stretch) == 64
+        if number / len(steps) < 0.3:
+            assert torch.equal(batch, stretch[:32])
+        else:
+            left = sorted(set(stretch.tolist()) - set(batch.tolist()))
+            assert known[batch].min() >= known[left].max()
+            moved += not torch.equal(batch, stretch[:32])
+        known[batch] = F.cross_entropy(step["logits"], step["targets"], reduction="none")
         assert torch.equal(step["kept"], known)
-    assert run.finished and (known < UNKNOWN).all()
+    assert run.finished and (known < UNKNOWN).all() and moved > 20
 
 
-def test_of_mixed_images_what_is_above_the_least_possible_loss_is_kept():
-    position = Position(torch.zeros(4), torch.full((3,), UNKNOWN))
+def test_what_a_mixed_image_costs_says_nothing_of_it():
     logits = torch.tensor([[0.7, 0.3], [0.9, 0.1]]).log()
-    position.keep_losses(torch.tensor([2, 0]), logits, torch.tensor([[0.7, 0.3], [0.0, 1.0]]))
-    assert position.losses[[2, 0]].tolist() == pytest.approx([0, -torch.tensor(0.1).log().item()], abs=1e-6)
-    position.keep_losses(torch.tensor([0]), logits[1:], torch.tensor([0]))
-    assert position.losses.tolist() == pytest.approx([-torch.tensor(0.9).log().item(), UNKNOWN, 0], abs=1e-6)
+    losses = [-torch.tensor(part).log().item() for part in (0.7, 0.1)]
+    assert hardness(logits, torch.tensor([0, 1]), torch.zeros(2)).tolist() == pytest.approx(losses)
+    mixed = torch.tensor([[0.7, 0.3], [0.0, 1.0]])
+    assert hardness(logits, mixed, torch.full((2,), 5.0)).tolist() == pytest.approx([5, losses[1]])
+
+
+def test_hardest_is_refused_where_it_could_choose_nothing(tiny, quick, tmp_path):
+    with pytest.raises(UserError, match=r"hardest has no effect without batches that are not mixed; leave it out"):
+        recipe("general", hardest=0.5, cutmix=0.5, mixup=0.5)
+    assert recipe("general", hardest=0.5, cutmix=0.5, mixup=0.5, mix_until=0.9).hardest == 0.5
+    few = "leaves nothing to choose from: a batch of 216 is all that a step sees of 216 training images"
+    for changes, said in (
+        ({"hardest": 0.99}, "hardest 0.99 leaves nothing to choose from"),
+        ({"batch_size": 216}, few),
+    ):
+        chosen = vary(quick, **{"hardest": 0.5, "micro_batch": 0, **changes})
+        with pytest.raises(UserError, match=said):
+            train(chosen, tiny, tmp_path / "run", machine=CPU, plots=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_where_all_images_are_trained_on_no_losses_are_kept():
@@ -104,9 +129,31 @@ def test_where_all_images_are_trained_on_no_losses_are_kept():
     assert list(position.tensors()) == ["totals"]
 
 
-def test_a_run_folder_of_before_there_was_a_choice_is_read(tiny, quick, tmp_path):
-    run = train(quick, tiny, tmp_path / "run", machine=CPU, plots=False)
-    words = (run.path / "recipe.toml").read_text()
-    (run.path / "recipe.toml").write_text("".join(line for line in words.splitlines(True) if "hardest" not in line))
-    assert len((run.path / "recipe.toml").read_text().splitlines()) == len(words.splitlines()) - 2
-    assert Run.open(run.path).recipe == run.recipe and run.recipe.hardest == 1
+def test_a_run_begun_before_there_was_a_choice_is_read_and_goes_on(tiny, quick, tmp_path, monkeypatch):
+    whole = train(quick, tiny, tmp_path / "whole", machine=CPU, plots=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "check", stopping_after(8))
+        with pytest.raises(Interrupted):
+            train(quick, tiny, tmp_path / "run", machine=CPU, plots=False)
+    file = tmp_path / "run" / "recipe.toml"
+    words = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in words if "hardest" not in line))
+    assert len(file.read_text().splitlines()) == len(words) - 2
+    resumed = train(Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU, plots=False)
+    assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    newer = ("hardest", "hardest_after", "members")
+    older = {name: value for name, value in recipe_table(quick).items() if name not in newer}
+    told = [{**older, "epochs": None}, whole.data["fingerprint"], whole.data["classes"]]
+    assert whole.identity == hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def stopping_after(calls):
+    """A replacement of `StopSignals.check`."""
+    asked = []
+
+    def check(self):
+        asked.append(1)
+        if len(asked) > calls:
+            raise StopRequested("SIGTERM")
+
+    return check

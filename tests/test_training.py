@@ -559,6 +559,7 @@ class Moved:
 def test_a_run_whose_epochs_are_moved_on_the_way_makes_them_writes_them_down_and_resumes_with_them(
     tiny, quick, tmp_path, monkeypatch, epochs
 ):
+    quick = vary(quick, hardest=0.5, hardest_after=0.1)
     whole = train(quick, tiny, tmp_path / "whole", machine=CPU, deadline=Moved(epochs))
     assert [row["epoch"] for row in whole.metrics] == list(range(1, math.ceil(epochs) + 1))
     assert whole.recipe.epochs == Run.open(whole.path).recipe.epochs == whole.summary["epochs"] == epochs

@@ -72,9 +72,9 @@ def mirror(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mirrored_in_epoch(images: int, *, seed: int, epoch: int) -> Tensor:
-    """bool N: which images to mirror in `epoch`: half of them, drawn once, and in every next epoch the others.
+    """bool N: which images to mirror in `epoch`, a round through them: half of them, drawn once, and in the next the others.
 
-    So two epochs show every image both ways, where random flips show a quarter of them the same way twice; Jordan 2024,
+    So two rounds show every image both ways, where random flips show a quarter of them the same way twice; Jordan 2024,
     https://arxiv.org/abs/2404.00498, section 3.6.
     """
     first = torch.rand(images, generator=generator("cpu", seed, "mirror")) < 0.5

@@ -48,7 +48,7 @@ def whole(images: Tensor, labels: Tensor) -> Split:
 
 
 def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
-    """int64 N: the order in which `epoch` visits the images; a function of seed and epoch alone."""
+    """int64 N: the order in which `epoch`, a round through them, visits the images; a function of seed and epoch alone."""
     return torch.randperm(images, generator=generator("cpu", seed, "order", epoch))
 
 

@@ -49,8 +49,6 @@ def run_campaign(
     `Interrupted` after a signal to stop.
     """
     changes, machine = changes or {}, machine or Machine()
-    if split == "test" and (held := [field for field in HOLDING_OUT if changes.get(field)]):
-        raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
     recipe, places = planned(name, seeds, split, folder, changes)
     rows: list[dict[str, Any]] = []
     if not resume:
@@ -82,7 +80,12 @@ def run_campaign(
 def planned(
     name: str, seeds: Sequence[int], split: str, folder: Path, changes: dict[str, Any]
 ) -> tuple[Recipe, dict[int, Path]]:
-    """The recipe of a campaign but for the seed, and the run folder of each seed."""
+    """The recipe of a campaign but for the seed, and the run folder of each seed.
+
+    Raises `UserError` where the changes hold images out that are to be trained on.
+    """
+    if split == "test" and (held := [field for field in HOLDING_OUT if changes.get(field)]):
+        raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
     recipe = vary(named_recipe(name), **changes)
     recipe = vary(recipe, validation=0.0 if split == "test" else recipe.validation or 0.1)
     return recipe, {seed: folder / f"{name}-s{seed}" for seed in seeds}

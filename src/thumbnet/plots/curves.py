@@ -88,12 +88,10 @@ def draw_rate(axes: Axes, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Non
 def draw_pair(axes: Axes, rows: Sequence[dict[str, Any]], what: str, recipe: Recipe) -> None:
     """One curve for training and one for validation, where it was measured; of the accuracy the best is marked."""
     place = ended(rows, recipe.epochs)
-    label = "training, the hardest images,\n" if recipe.hardest < 1 else "training, "
+    label = "training" if recipe.hardest == 1 else "training (hardest images)"
     if what == "loss" and recipe.label_smoothing:  # keeps it from zero, and above that of validation
-        label += f"labels smoothed by {recipe.label_smoothing:g}"
-    axes.plot(
-        place, [row[f"train_{what}"] for row in rows], color=TRAINING, label=label.rstrip(", \n"), marker=marker(rows)
-    )
+        label += f", labels smoothed by {recipe.label_smoothing:g}"
+    axes.plot(place, [row[f"train_{what}"] for row in rows], color=TRAINING, label=label, marker=marker(rows))
     measured = [(x, row) for x, row in zip(place, rows, strict=True) if row[f"validation_{what}"] is not None]
     if not measured:
         return

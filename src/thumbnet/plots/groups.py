@@ -26,7 +26,6 @@ PALETTE = (
     "#000000",
     "#8c510a",
 )  # Okabe & Ito's, reordered
-BEYOND = 0.005  # of the axis of an accuracy is shown below 0 and above 1, so that a dot there is whole
 STYLES = ("-", "--", "-.", ":")  # after a round of colours the next: 32 groups can be told apart
 
 
@@ -80,10 +79,10 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
     groups = comparison.groups
     for place, group in enumerate(groups):
         colour, style = look_of(place)
-        axes.scatter(group.values, [place] * group.n, color=colour, alpha=0.45, s=22, zorder=2)
+        axes.scatter(group.values, [place] * group.n, color=colour, alpha=0.45, s=22, zorder=2, clip_on=False)
         interval = group.interval95 or (group.mean, group.mean)
         axes.plot(interval, [place, place], color=colour, lw=2, ls=style)
-        axes.plot(group.mean, place, "D", color=colour, ms=6, zorder=3)
+        axes.plot(group.mean, place, "D", color=colour, ms=6, zorder=3, clip_on=False)
     short = told_apart([group.name for group in groups])
     names = [f"{name}  (n = {group.n})" for name, group in zip(short, groups, strict=True)]
     axes.set_yticks(range(len(groups)), names, parse_math=False)
@@ -94,8 +93,8 @@ def draw_ends(axes: Axes, comparison: "Comparison") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if comparison.metric != "loss":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
-        low, high = axes.get_xlim()  # an interval of few runs may reach beyond what there is
-        axes.set_xlim(max(low, -BEYOND), min(high, 1 + BEYOND))
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, 0), min(high, 1))  # margins would show what there cannot be
     axes.grid(alpha=0.25)
     axes.spines["top"].set_visible(False)
 

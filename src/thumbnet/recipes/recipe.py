@@ -50,7 +50,7 @@ class Recipe:
     )
     epochs: float = setting(
         20,
-        "passes over the training images; 1.5 ends in the middle of the second",
+        "as many steps as passes over the training images take; 1.5 ends in the middle of the second",
         low=FEWEST_EPOCHS,
         high=1_000_000,
     )
@@ -58,12 +58,12 @@ class Recipe:
     micro_batch: int = setting(0, "images computed at once, normalised among themselves; 0: the whole batch", low=0)
     hardest: float = setting(
         1.0,
-        "fraction of the images trained on: those with the largest losses when they were trained on last; 1: all",
+        "train on this fraction of each stretch of the images, those with the largest losses when trained on last; 1: on all",
         low=0.1,
         high=1,
     )
     hardest_after: float = setting(
-        0.3, "fraction of the run after which they are the hardest; before, as many at random", low=0, high=1
+        0.3, "hardest: fraction of the run after which it is the hardest; before, as many at random", low=0, high=1
     )
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
@@ -189,6 +189,11 @@ NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
+    "hardest": (
+        ("cutmix", "mixup", "mix_until"),
+        "batches that are not mixed",
+        lambda r: r.hardest == 1 or r.cutmix + r.mixup < 1 or r.mix_until < 1,
+    ),
     "hardest_after": (("hardest",), "hardest below 1", lambda r: r.hardest < 1),
     "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: r.optimizer in ("sgd", "muon")),
     "bias_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),

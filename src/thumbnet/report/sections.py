@@ -116,9 +116,10 @@ def curves(run: Run) -> list[Picture]:
     measured = last["validation_accuracy"]
     ends = f"; validation ends at {measured:.2%}" if measured is not None else ""
     over = counted(len(rows), "epoch")
+    of = ", of the hardest images" if run.recipe.hardest < 1 else ""
     alts = {
-        "accuracy": f"Accuracy over {over}; training ends at {last['train_accuracy']:.2%}{ends}.",
-        "loss": f"Loss over {over}; training ends at {last['train_loss']:.4f}.",
+        "accuracy": f"Accuracy over {over}; training ends at {last['train_accuracy']:.2%}{of}{ends}.",
+        "loss": f"Loss over {over}; training ends at {last['train_loss']:.4f}{of}.",
         "learning rate": f"Learning rate over {over}.",
     }
     return [as_svg(curve(what, rows, run.recipe), alt) for what, alt in alts.items()]

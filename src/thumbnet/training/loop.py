@@ -44,7 +44,7 @@ from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.training.master_weights import Copies
 from thumbnet.training.optimize import l2_penalty, set_learning_rate
-from thumbnet.training.selection import Rounds, hardest
+from thumbnet.training.selection import Rounds, hardest, stretch_length
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
 from thumbnet.training.workshop import Workshop
 from thumbnet.words import counted
@@ -227,6 +227,11 @@ def check_fits(recipe: Recipe, data: Dataset) -> None:
         raise UserError(
             f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
             f"give less, as in --batch-size {fitted_to(recipe, len(data.train)).batch_size}, or more images"
+        )
+    if recipe.hardest < 1 and stretch_length(recipe, len(data.train)) == recipe.batch_size:
+        raise UserError(
+            f"hardest {recipe.hardest:g} leaves nothing to choose from: a batch of {recipe.batch_size} is all that a step sees "
+            f"of {counted(len(data.train), 'training image')}; give --hardest 1, or another --batch-size"
         )
     height, width = data.image_size
     if recipe.crop >= min(height, width):

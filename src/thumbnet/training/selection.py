@@ -7,6 +7,7 @@ https://arxiv.org/abs/1511.06343, and the stale losses of Jiang et al. 2019, htt
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from thumbnet.augment import mirrored_in_epoch
 from thumbnet.data.batches import epoch_order
@@ -15,37 +16,49 @@ from thumbnet.recipes.recipe import Recipe
 UNKNOWN = torch.finfo(torch.float32).max  # the loss of an image that was not trained on: harder than any
 
 
-class Rounds:
-    """Round after round of the images, each in a random order of its own, cut into the stretches that the steps choose from.
+def stretch_length(recipe: Recipe, images: int) -> int:
+    """How many images a step chooses its batch from."""
+    return min(round(recipe.batch_size / recipe.hardest), images)
 
-    A stretch is a batch, or where only the hardest are trained on as many images as give one. So a round is an epoch, or then
-    ends before its epoch does; which images a step chooses from depends on its number and the recipe alone.
+
+class Rounds:
+    """Round after round through the images, each in a random order of its own, cut into the stretches that steps choose from.
+
+    Where all images are trained on, a stretch is a batch and a round an epoch. Where only the hardest are, a round is over
+    after about `hardest` of an epoch's steps. Which stretch is a step's follows from its number alone.
     """
 
     def __init__(self, recipe: Recipe, images: int, device: torch.device):
         self.seed, self.images, self.device = recipe.seed, images, device
-        self.stretch = min(round(recipe.batch_size / recipe.hardest), images)
-        self.stretches = images // self.stretch  # the ragged last one is left out
-        self.number: int | None = None
+        self.length = stretch_length(recipe, images)
+        self.number, self.order, self.mirrored = -1, torch.empty(0), torch.empty(0)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """int64 S: what the `step` of the run, from 0, chooses from; bool N: which of all images its round mirrors."""
-        number, place = divmod(step, self.stretches)
+        number, place = divmod(step, self.images // self.length)  # the ragged last stretch of a round is left out
         if number != self.number:
             self.number = number
             self.order = epoch_order(self.images, seed=self.seed, epoch=number).to(self.device)
             self.mirrored = mirrored_in_epoch(self.images, seed=self.seed, epoch=number).to(self.device)
-        return self.order[place * self.stretch :][: self.stretch], self.mirrored
+        return self.order[place * self.length :][: self.length], self.mirrored
 
 
 def hardest(stretch: Tensor, losses: Tensor, recipe: Recipe, progress: float) -> Tensor:
     """int64 B: the batch to train on of a stretch (int64 S), where the part `progress` of the run lies behind.
 
-    Those with the largest of the `losses` (N) in the order of the stretch; before `hardest_after`, the first ones.
+    Those with the largest of the `losses` (N), in the order of the stretch; before `hardest_after`, the first ones.
     """
     if len(stretch) == recipe.batch_size or progress < recipe.hardest_after:
         return stretch[: recipe.batch_size]
-    places = losses[stretch].argsort(descending=True, stable=True)[
-        : recipe.batch_size
-    ]  # stable: no choice is left open
-    return stretch[places.sort().values]  # hard and easy ones in turn, for micro-batches that are alike
+    by_loss = losses[stretch].argsort(descending=True, stable=True)  # stable: equal ones as they come
+    places = by_loss[: recipe.batch_size].sort().values  # in the random order again, so that micro-batches are alike
+    return stretch[places]
+
+
+def hardness(logits: Tensor, targets: Tensor, before: Tensor) -> Tensor:
+    """B: each image's loss, labels not smoothed, by logits B K and targets B, or B K where a recipe mixes images.
+
+    What a mixed image costs says little of it: it keeps what it had `before` (B).
+    """
+    losses = F.cross_entropy(logits.detach(), targets, reduction="none")
+    return losses if targets.ndim == 1 else torch.where(targets.amax(1) == 1, losses, before)

@@ -1,5 +1,5 @@
 """The state of training: where it stands, the sums of the running epoch, and how it is saved and restored."""
-# Shapes: B batch, K classes.
+# Shapes: N training images, B batch, K classes.
 
 import math
 import time
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thumbnet.errors import TrainingFailed
 from thumbnet.judging.evaluation import Scores
@@ -18,7 +17,7 @@ from thumbnet.recipes.recipe import Recipe, has_effect
 from thumbnet.recipes.schedule import learning_rate, total_steps
 from thumbnet.runs.checkpoints import Arrays, check_arrays
 from thumbnet.runs.run import Run
-from thumbnet.training.selection import UNKNOWN
+from thumbnet.training.selection import UNKNOWN, hardness
 from thumbnet.words import duration
 
 
@@ -27,7 +26,7 @@ class Position:
     """Where training stands, and the sums of the epoch so far. With weights and optimiser it is the whole state."""
 
     totals: Tensor  # 4, on the device: sums of loss, hits, hits among the five likeliest; number of images
-    losses: Tensor  # N, on the device: of each training image when last trained on; 0 where all images are trained on
+    losses: Tensor  # N, on the device: of each training image when last trained on; empty where all are trained on
     epoch: int = 0  # epochs finished
     step: int = 0  # steps of the running epoch finished
     began: float = 0.0  # when this process began, on time.perf_counter()'s clock
@@ -45,11 +44,9 @@ class Position:
         self.totals += torch.stack((loss.detach() * images, hits[:, 0].sum(), hits.sum(), images)).to(self.totals.dtype)
 
     def keep_losses(self, batch: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Note how hard the images at the positions `batch` were, where that decides what is trained on."""
+        """Note how hard the images at the positions `batch` (B) were, where that decides what is trained on."""
         if len(self.losses):
-            losses = F.cross_entropy(logits.detach(), targets, reduction="none")
-            least = torch.special.entr(targets).sum(1) if targets.ndim == 2 else 0  # of mixed images' loss
-            self.losses[batch] = losses - least
+            self.losses[batch] = hardness(logits, targets, self.losses[batch])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it beside numbers."""
@@ -185,7 +182,7 @@ def restore(
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),
-        losses=tensors.get("losses", position.losses).to(position.losses),
+        losses=tensors["losses"].to(position.losses) if len(position.losses) else position.losses,
         epoch=place["epoch"],
         step=place["step"],
         training_seconds=place["training_seconds"],
