@@ -36,26 +36,29 @@ def test_where_all_images_are_trained_on_a_step_gets_its_part_of_its_epochs_orde
 
 
 def test_stretches_to_choose_from_hold_each_image_once_a_round():
-    rounds = Rounds(recipe("general", batch_size=20, hardest=0.4), 105, HERE)
+    rounds = Rounds(recipe("general", batch_size=20, hardest=0.5), 105, HERE)
     for number in range(2):
         stretches = [rounds.at(2 * number + place)[0].tolist() for place in range(2)]
-        assert [len(stretch) for stretch in stretches] == [50, 50]
-        assert len(set(stretches[0] + stretches[1])) == 100
-    again = Rounds(recipe("general", batch_size=20, hardest=0.4), 105, HERE)
+        assert [len(stretch) for stretch in stretches] == [40, 40]
+        assert len(set(stretches[0] + stretches[1])) == 80
+    again = Rounds(recipe("general", batch_size=20, hardest=0.5), 105, HERE)
     assert again.at(3)[0].tolist() == stretches[1]  # whatever was asked for before
 
 
 def test_a_stretch_is_never_longer_than_the_images_are_many():
-    stretch, _ = Rounds(recipe("general", batch_size=20, hardest=0.1), 70, HERE).at(4)
+    stretch, _ = Rounds(recipe("general", batch_size=60, hardest=0.5), 70, HERE).at(4)
     assert sorted(stretch.tolist()) == list(range(70))
 
 
-def test_the_largest_losses_are_chosen_images_never_trained_on_first_and_their_order_stays():
+def test_the_largest_losses_are_chosen_unknown_ones_first_and_no_image_is_passed_over_twice_in_turn():
     chosen = recipe("general", batch_size=3, hardest=0.5, hardest_after=0.25)
     losses = torch.tensor([0.1, UNKNOWN, 0.5, 0.2, 0.9, 0.3])
     stretch = torch.tensor([5, 4, 3, 2, 1, 0])
-    assert hardest(stretch, losses, chosen, 0.25).tolist() == [4, 2, 1]
     assert hardest(stretch, losses, chosen, 0.24).tolist() == [5, 4, 3]  # too early: simply the first
+    assert hardest(stretch, losses, chosen, 0.25).tolist() == [4, 2, 1]
+    assert losses.tolist() == pytest.approx([UNKNOWN, UNKNOWN, 0.5, UNKNOWN, 0.9, UNKNOWN])
+    losses[1] = 2.0  # now trained on
+    assert hardest(stretch, losses, chosen, 0.25).tolist() == [5, 3, 0]  # those passed over the last time
     assert hardest(stretch, torch.ones(6), chosen, 0.25).tolist() == [5, 4, 3]  # equal ones as they come
 
 
@@ -64,9 +67,9 @@ def losses_told(monkeypatch):
     steps = []
 
     def choosing(stretch, losses, recipe, progress, keep=loop.hardest):
-        batch = keep(stretch, losses, recipe, progress)
-        steps.append({"stretch": stretch, "losses": losses.clone(), "batch": batch})
-        return batch
+        steps.append({"stretch": stretch, "losses": losses.clone()})
+        steps[-1]["batch"] = keep(stretch, losses, recipe, progress)
+        return steps[-1]["batch"]
 
     def keeping(self, batch, logits, targets, keep=Position.keep_losses):
         keep(self, batch, logits, targets)
@@ -95,9 +98,10 @@ def test_a_run_trains_on_the_images_whose_losses_were_largest_when_they_were_tra
             left = sorted(set(stretch.tolist()) - set(batch.tolist()))
             assert known[batch].min() >= known[left].max()
             moved += not torch.equal(batch, stretch[:32])
+            known[left] = UNKNOWN
         known[batch] = F.cross_entropy(step["logits"], step["targets"], reduction="none")
         assert torch.equal(step["kept"], known)
-    assert run.finished and (known < UNKNOWN).all() and moved > 20
+    assert run.finished and moved > 20
 
 
 def test_what_a_mixed_image_costs_says_nothing_of_it():

@@ -59,7 +59,7 @@ class Recipe:
     hardest: float = setting(
         1.0,
         "train on this fraction of each stretch of the images, those with the largest losses when trained on last; 1: on all",
-        low=0.1,
+        low=0.5,
         high=1,
     )
     hardest_after: float = setting(

@@ -1,7 +1,8 @@
 """Which images a step trains on: the next of a random order, or the hardest of a longer stretch of it.
 
 Hardness is an image's loss when it was last trained on: nothing is computed for it alone. After Loshchilov & Hutter 2015,
-https://arxiv.org/abs/1511.06343, and the stale losses of Jiang et al. 2019, https://arxiv.org/abs/1910.00762.
+https://arxiv.org/abs/1511.06343, and the stale losses of Jiang et al. 2019, https://arxiv.org/abs/1910.00762. Here no image is
+passed over in two rounds in turn, which long runs need (docs/findings.md).
 """
 # Shapes: N training images, S stretch, B batch, K classes.
 
@@ -13,7 +14,7 @@ from thumbnet.augment import mirrored_in_epoch
 from thumbnet.data.batches import epoch_order
 from thumbnet.recipes.recipe import Recipe
 
-UNKNOWN = torch.finfo(torch.float32).max  # the loss of an image that was not trained on: harder than any
+UNKNOWN = torch.finfo(torch.float32).max  # the loss of an image that was not trained on lately: harder than any
 
 
 def stretch_length(recipe: Recipe, images: int) -> int:
@@ -46,13 +47,15 @@ class Rounds:
 def hardest(stretch: Tensor, losses: Tensor, recipe: Recipe, progress: float) -> Tensor:
     """int64 B: the batch to train on of a stretch (int64 S), where the part `progress` of the run lies behind.
 
-    Those with the largest of the `losses` (N), in the order of the stretch; before `hardest_after`, the first ones.
+    Those with the largest of the `losses` (N), in the order of the stretch; before `hardest_after`, the first ones. The losses
+    of those passed over are forgotten, so that the next round takes them: a loss that is old does not tell what was unlearnt.
     """
-    if len(stretch) == recipe.batch_size or progress < recipe.hardest_after:
-        return stretch[: recipe.batch_size]
+    size = recipe.batch_size
+    if len(stretch) == size or progress < recipe.hardest_after:
+        return stretch[:size]
     by_loss = losses[stretch].argsort(descending=True, stable=True)  # stable: equal ones as they come
-    places = by_loss[: recipe.batch_size].sort().values  # in the random order again, so that micro-batches are alike
-    return stretch[places]
+    losses[stretch[by_loss[size:]]] = UNKNOWN
+    return stretch[by_loss[:size].sort().values]  # in the random order again, so that micro-batches are alike
 
 
 def hardness(logits: Tensor, targets: Tensor, before: Tensor) -> Tensor:
