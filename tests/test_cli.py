@@ -507,6 +507,16 @@ def test_output_cut_off_by_its_reader_is_no_error(trained):
     assert "Traceback" not in result.stderr and "Exception" not in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_output_that_a_full_disk_does_not_take_is_told_in_one_line(trained):
+    place, _ = trained
+    words = [sys.executable, "-m", "thumbnet.cli.main", "list", "models"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(words, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "thumbnet: the output: No space left on device; free some space and run again\n"
+
+
 def test_the_recipe_of_a_run_with_a_fraction_of_an_epoch_repeats_it_though_fractions_cannot_be_typed(here, capsys):
     (here / "part.toml").write_text("epochs = 0.1\nwidths = [8, 16, 16]\n")
     assert command_line(["train", "fashion-mini", "--config", "part.toml", "--out", "one", "--threads", "1"]) == 0

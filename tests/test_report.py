@@ -233,8 +233,22 @@ def test_a_threshold_is_chosen_on_validation_images_also_where_test_images_are_j
     rows = sections.calibration(found)["thresholds"]
     chosen_on = confidence_and_hits(kept.logits.double() / copy.temperature, kept.labels)
     expected = [threshold_for(*chosen_on, target) for target in sections.TARGETS]
-    assert [row and row.confidence for _, row in rows] == [row and row.confidence for row in expected]
-    assert all(row is None or row.images == 0 for _, row in rows)  # no test image is that sure
+    assert [row and row.confidence for _, row, _ in rows] == [row and row.confidence for row in expected]
+    assert all(row is None or row.images == 0 for _, row, _ in rows)  # no test image is that sure
+
+
+def test_a_threshold_that_too_few_images_were_sure_of_says_how_many_it_takes(run, tmp_path):
+    copy = Run.open(shutil.copytree(run.path, tmp_path / "run"))
+    kept = copy.predictions("validation")
+    right = 20 * torch.nn.functional.one_hot(kept.labels, kept.logits.shape[1]).float()
+    replace(kept, logits=right).save(copy.predictions_path("validation", 1))
+    images = len(kept.labels)
+    assert 35 <= images < 73, "by Wilson's interval 35 images show 90 %, 73 show 95 %, 381 show 99 %"
+    needed = {target: number for target, _, number in sections.calibration(sections.judged(copy))["thresholds"]}
+    assert needed == {"90%": 0, "95%": 73, "99%": 381}
+    page = write_run_report(copy).read_text()
+    assert "sure to show 99%: it takes at least 381 without a mistake" in page
+    assert "sure to show 90%" not in page
 
 
 def test_the_last_point_of_a_curve_stands_where_the_run_ended(run):

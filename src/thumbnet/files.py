@@ -312,12 +312,16 @@ def sha256_of(path: Path) -> str:
 def write_failed(path: Path, error: OSError) -> ThumbnetError:
     """The one-line error for a disk that is full, read-only or not ours."""
     reason = error.strerror or first_line(error)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space" in reason or "too large" in reason
-    if not full:
+    if not (is_full(error) or "space" in reason or "too large" in reason):  # a library's error has words, but no number
         return UserError(f"cannot write {path}: {reason}; choose another place and run again")
     with suppress(OSError):
         reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free there)"
     return UserError(f"cannot write {path}: {reason}; free some space and run again")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, the user's share of it, or the largest size of a file is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def first_line(error: Exception) -> str:

@@ -202,6 +202,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line and give the exit code: 0 done, 1 failed, 2 the user can fix it, 70 our fault, 75 stopped."""
     try:
         make_app().meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # here, where a full disk is told in our words
     except CycloptsError as error:
         from thumbnet.cli.complaints import in_our_words
 
@@ -212,10 +213,17 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return complain("stopped", KILLED_BY_SIGINT)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     except OSError as error:
+        from thumbnet.files import is_full
+
+        if not is_full(error):
+            path = error.filename or "a file"
+            return complain(f"{path}: {error.strerror}; check the path and its permissions", USER_ERROR)
+        if error.filename is None:  # none that was opened by name: stdout
+            discard_output()
         return complain(
-            f"{error.filename or 'a file'}: {error.strerror}; check the path and its permissions", USER_ERROR
+            f"{error.filename or 'the output'}: {error.strerror}; free some space and run again", USER_ERROR
         )
     except Exception as error:
         no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
@@ -226,6 +234,11 @@ def run(arguments: list[str]) -> int:
         traceback.print_exc()
         return OUR_FAULT
     return 0
+
+
+def discard_output() -> None:
+    """What of stdout is not written yet goes nowhere: Python would try again when it ends, and complain in its own words."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str, code: int) -> int:

@@ -22,7 +22,7 @@ from thumbnet.judging.calibration import (
 )
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.judging.explanation import SEARCHED, Explanation, explain
-from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.statistics import images_to_show, wilson_interval
 from thumbnet.measuring.operations import training_flops
 from thumbnet.plots import judging
 from thumbnet.plots.curves import curve
@@ -185,10 +185,11 @@ def calibration(found: Judged) -> dict[str, Any]:
     }
 
 
-def thresholds(found: Judged, answers: tuple[Tensor, Tensor]) -> list[tuple[str, Threshold | None]]:
+def thresholds(found: Judged, answers: tuple[Tensor, Tensor]) -> list[tuple[str, Threshold | None, int]]:
     """For each of `TARGETS`: the confidence that reaches it on validation images, and what it gives on those judged.
 
-    Chosen on validation images as `predict --sure` does it, also where test images are judged; none where none are kept.
+    Chosen on validation images as `predict --sure` does it, also where test images are judged; none where none are kept. The
+    number is how many images it takes to show the target, where fewer were that sure; else 0.
     """
     try:
         kept = found.run.predictions("validation")
@@ -198,7 +199,9 @@ def thresholds(found: Judged, answers: tuple[Tensor, Tensor]) -> list[tuple[str,
     rows = []
     for target in TARGETS:
         chosen = threshold_for(*chosen_on, target)
-        rows.append((f"{target:.0%}", chosen and answers_from(*answers, chosen.confidence, target)))
+        needed = images_to_show(target)
+        lacking = needed if chosen and chosen.images < needed else 0
+        rows.append((f"{target:.0%}", chosen and answers_from(*answers, chosen.confidence, target), lacking))
     return rows
 
 
