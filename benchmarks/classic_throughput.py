@@ -29,6 +29,7 @@ def measure_ours(precision: str) -> None:
     import torch
 
     from thumbnet.augment import augment
+    from thumbnet.backend import peak_memory_mb
     from thumbnet.data.datasets import load_dataset
     from thumbnet.errors import Interrupted
     from thumbnet.machine import Machine
@@ -63,7 +64,7 @@ def measure_ours(precision: str) -> None:
         "images_per_second": round(64 * STEPS / seconds, 1),
         "median_step_seconds": round(statistics.median(steps), 4),
         "augmentation_images_per_second": round(augmented),
-        "peak_memory_mb": loop.peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
     }
     print(json.dumps(result))
 

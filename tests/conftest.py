@@ -10,13 +10,17 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
+from safetensors.torch import load_file
 
 from processes import begin, enter, exit_code
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.machine import Machine
+from thumbnet.progress import Reporter
 from thumbnet.recipes import Recipe, recipe
+from thumbnet.runs.run import Run
 
 settings.register_profile("no deadline", deadline=None)  # time is measured in benchmarks, not in tests
 settings.load_profile("no deadline")
@@ -27,6 +31,7 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CPU = Machine(device="cpu", threads=1, precision="fp32")
+TIMES = ("training_seconds", "images_per_second")  # of a row of metrics, all else of which repeats
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two threads wait for each other at every step
 
 
@@ -66,6 +71,28 @@ def quick() -> Recipe:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def unbroken(tiny, tmp_path_factory):
+    """Runs never interrupted, one for each way to train."""
+    from thumbnet.training.loop import train
+
+    made = {}
+
+    def run(quick):
+        if quick not in made:
+            made[quick] = train(quick, tiny, tmp_path_factory.mktemp("unbroken") / "run", machine=CPU)
+        return made[quick]
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, and one is in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture
 def cifar_folder() -> Path:
     """The folder with the real CIFAR sets; tests that need it are skipped without it."""
@@ -82,3 +109,36 @@ def thumbnet(*words: object, cwd: Path, timeout: float = 300, **environment: str
         process = begin(words, output, partial(enter, cwd, os.environ | environment), errors=errors)
         code = exit_code(process, timeout)
         return subprocess.CompletedProcess(words, code, output.read_text(), errors.read_text())
+
+
+def pictures(folder: Path, classes=("a", "b"), count=12):
+    """Folders of small pictures, each of one colour, in FOLDER/<class>/."""
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (32, 32), (index * 90, number * 10, 50)).save(folder / name / f"{number}.png")
+
+
+class Heard(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def identity(run: Run):
+    """Everything a run produced except the time it took."""
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in run.metrics]
+    return load_file(run.path / "model.safetensors"), rows
+
+
+def assert_identical(one: Run, other: Run):
+    (weights, rows), (other_weights, other_rows) = identity(one), identity(other)
+    assert rows == other_rows
+    assert weights.keys() == other_weights.keys()
+    differing = [name for name in weights if not torch.equal(weights[name], other_weights[name])]
+    assert differing == []

@@ -16,13 +16,14 @@ from scipy import stats
 
 from conftest import thumbnet
 from thumbnet.cli.main import run as command_line
-from thumbnet.errors import Interrupted
+from thumbnet.errors import Interrupted, UserError
 from thumbnet.judging.comparison import compare
 from thumbnet.judging.statistics import mean_interval
 from thumbnet.machine import Machine
 from thumbnet.measuring import campaign, measured_run
-from thumbnet.measuring.campaign import command_of, dataset_of, summary_of_campaign
+from thumbnet.measuring.campaign import command_of, dataset_of
 from thumbnet.measuring.measured_run import WARM_UP_STEPS, warming_up
+from thumbnet.measuring.record import joined, record_to_add_to, summary_of_campaign
 from thumbnet.measuring.results import as_of_the_present_recipe, campaign_table, compared_with_published, in_words
 from thumbnet.recipes import recipe
 from thumbnet.report import write_run_report
@@ -153,7 +154,7 @@ def test_the_record_of_another_campaign_is_not_lost(fresh):
         assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
     later = ["6" if word == "5" else word for word in SMALL]  # the first seed
     refused = thumbnet(*later, "--runs", "more", "--out", "results", cwd=folder)
-    said = "results/general.json has seed 5, which would be lost; give another --out, or measure that seed too"
+    said = "has seed 5, which would be lost; keep it by --add, give another --out, or measure that seed too"
     assert refused.returncode == 2 and said in refused.stderr and not (folder / "more").exists()
     assert json.loads((folder / "results" / "general.json").read_text()) == made
 
@@ -163,6 +164,67 @@ def test_a_replaced_record_is_told(fresh, tmp_path):
     shutil.copytree(folder / "results", tmp_path / "results")
     again = thumbnet(*SMALL, "--resume", "--runs", folder / "here", "--out", "results", cwd=tmp_path)
     assert again.returncode == 0 and "results/general.json is replaced; it had 2 seeds" in again.stderr
+
+
+def test_seeds_of_a_later_sitting_are_added_to_a_record(fresh, tmp_path):
+    folder, made = fresh
+    shutil.copytree(folder / "results", tmp_path / "results")
+    words = [{"2": "1", "5": "7"}.get(word, word) for word in SMALL]  # the seed 7 alone
+    result = thumbnet(*words, "--out", "results", "--add", cwd=tmp_path)
+    assert result.returncode == 0 and "results/general.json now has 3 seeds" in result.stderr, result.stderr
+    [both] = json.loads(result.stdout)["campaigns"]
+    assert both == json.loads((tmp_path / "results" / "general.json").read_text())
+    assert both["seeds"] == [5, 6, 7] and both["n"] == 3 and both["runs"][:2] == made["runs"]
+    assert both["accuracy"] == statistics.fmean(run["accuracy"] for run in both["runs"])
+    assert both["train_clock"] == statistics.median(run["train_clock"] for run in both["runs"])
+    assert both["command"] == made["command"]
+    assert [" ".join(words[2:7]) for words in both["added"]] == ["general --seeds 1 --first-seed 7"]
+    again = thumbnet(*words, "--out", "results", "--add", "--runs", "more", cwd=tmp_path)
+    assert again.returncode == 2 and "has seed 7 already; add others by --first-seed 8" in again.stderr
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_sitting_without_a_record_before_it_begins_one_and_needs_its_folder(tmp_path):
+    assert record_to_add_to(tmp_path / "general.json", "fashion-mini", "test", [0], {}, Machine()) is None
+    result = thumbnet("bench", "general", "--add", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--add adds seeds to a record, so it needs the --out that the record is in" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "changes",
+            {"epochs": 2},
+            "holds a campaign with other epochs, to which nothing can be added; give another --out",
+        ),
+        ("dataset", "mnist", "holds a campaign with other dataset, to which nothing can be added"),
+        ("processor", "abacus", "was measured with processor abacus, and this would be with "),
+        ("threads", 77, "was measured with threads 77, and this would be with 1; give another --out"),
+        ("runs", [{"seed": "five"}], "general.json is damaged in its runs: 'seed' is 'five'"),
+    ],
+)
+def test_what_is_of_another_campaign_or_machine_is_not_added_to(fresh, tmp_path, key, value, said):
+    _, made = fresh
+    path = tmp_path / "general.json"
+    path.write_text(json.dumps(made | {key: value} | ({"fields": {}} if key == "changes" else {})))
+    with pytest.raises(UserError) as caught:
+        record_to_add_to(path, "fashion-mini", "test", [9], made["changes"], Machine(threads=1))
+    assert said in str(caught.value)
+
+
+def test_versions_of_every_sitting_are_told_once():
+    sittings = [
+        record([row(seed, 0.83, 9.0) | {"environment": {**ENVIRONMENT, "torch": torch}}]) | {"command": [torch]}
+        for seed, torch in enumerate("2322")
+    ]
+    whole = sittings[0]
+    for later in sittings[1:]:
+        whole = joined(whole, later)
+    assert whole["seeds"] == [0, 1, 2, 3] and whole["versions"]["torch"] == "2"
+    assert [one["torch"] for one in whole["other_versions"]] == ["3"]
+    assert (whole["command"], whole["added"]) == (["2"], [["3"], ["2"], ["2"]])
 
 
 def test_measured_runs_can_be_compared_and_reported_without_another_look_at_the_test_set(fresh):

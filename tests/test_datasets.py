@@ -192,7 +192,7 @@ def test_real_cifar_has_its_counts_classes_and_statistics(cifar_folder, name):
     assert torch.bincount(data.development.labels).tolist() == [50_000 // kinds] * kinds
     assert torch.bincount(data.validation.labels[data.validation.rows]).tolist() == [10_000 // kinds] * kinds
     from thumbnet.recipes import recipe
-    from thumbnet.training.loop import normalization
+    from thumbnet.training.preparation import normalization
 
     found = normalization(recipe("general"), data.development)
     mean, std = CIFAR_STATISTICS[name]

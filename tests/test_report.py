@@ -23,7 +23,7 @@ from thumbnet.judging.calibration import confidence_and_hits, threshold_for
 from thumbnet.judging.comparison import compare
 from thumbnet.judging.evaluation import evaluate
 from thumbnet.judging.robustness import evaluate_robustness
-from thumbnet.plots.curves import curve
+from thumbnet.plots.curves import classic_figure, curve
 from thumbnet.recipes import recipe
 from thumbnet.report import sections, write_comparison_report, write_run_report
 from thumbnet.runs.run import Run
@@ -264,6 +264,8 @@ def test_a_curve_says_of_which_images_it_is_and_its_legend_stays_in_the_frame(ru
     figure.draw_without_rendering()
     frame, box = figure.bbox, legend.get_window_extent()
     assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    classic = classic_figure(run.metrics, top5=False, hardest=True)
+    assert [text.get_text() for text in classic.axes[0].get_legend().get_texts()] == ["Train (hardest images)", "Valid"]
     plain = curve("accuracy", run.metrics, recipe("cifar10-83"))
     assert plain.axes[0].get_legend().get_texts()[0].get_text() == "training"
 

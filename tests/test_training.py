@@ -1,132 +1,29 @@
-"""The loop: resuming to the bit, stopping, what it writes, and what it must never touch."""
+"""The loop: what it writes, what it tells, and what it must never touch."""
 
 import json
 import math
-import os
-import shutil
 import time
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
-from conftest import CPU
-from thumbnet import signals
-from thumbnet.backend import has_fast_bf16, prepare
+from conftest import CPU, Heard, assert_identical, identity
+from thumbnet.backend import prepare
 from thumbnet.data.batches import LockedSplit
-from thumbnet.errors import Interrupted, TrainingFailed, UserError
+from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.machine import Machine
-from thumbnet.progress import Reporter, epoch_line
+from thumbnet.progress import Lines, epoch_line
 from thumbnet.recipes import recipe, recipe_file, vary
 from thumbnet.recipes.network import build_model
-from thumbnet.runs import checkpoints
-from thumbnet.runs.paths import newest_unfinished
 from thumbnet.runs.run import Run
 from thumbnet.training import loop
-from thumbnet.training.loop import normalization, train
+from thumbnet.training.loop import train
 from thumbnet.training.optimize import build_optimizer, l2_penalty, penalized_parameters
-from thumbnet.training.workshop import Workshop
+from thumbnet.training.preparation import normalization
 
-OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
-TIMES = ("training_seconds", "images_per_second")
-
-
-def identity(run: Run):
-    """Everything a run produced except the time it took."""
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in run.metrics]
-    return load_file(run.path / "model.safetensors"), rows
-
-
-def assert_identical(one: Run, other: Run):
-    (weights, rows), (other_weights, other_rows) = identity(one), identity(other)
-    assert rows == other_rows
-    assert weights.keys() == other_weights.keys()
-    differing = [name for name in weights if not torch.equal(weights[name], other_weights[name])]
-    assert differing == []
-
-
-def seconds_of_checkpoint(path):
-    """The training clock in the newest checkpoint of a run."""
-    state = checkpoints.manifests(path / "checkpoint")[0].with_suffix(".safetensors")
-    with safe_open(state, framework="numpy") as stored:
-        return json.loads(stored.metadata()["position"])["seconds"]
-
-
-def stop_at(monkeypatch, call):
-    """Let the `call`-th question whether to stop be answered with yes."""
-    asked = []
-
-    def check(self):
-        asked.append(1)
-        if len(asked) == call:
-            raise signals.StopRequested("SIGTERM")
-
-    monkeypatch.setattr(signals.StopSignals, "check", check)
-
-
-@pytest.fixture(scope="module")
-def unbroken(tiny, tmp_path_factory):
-    """Runs never interrupted, one for each way to train."""
-    made = {}
-
-    def run(quick):
-        if quick not in made:
-            made[quick] = train(quick, tiny, tmp_path_factory.mktemp("unbroken") / "run", machine=CPU)
-        return made[quick]
-
-    return run
-
-
-WAYS = [
-    {},
-    {"optimizer": "sgd", "l2": 5e-4, "learning_rate": 0.02},
-    {"optimizer": "adam", "learning_rate": 1e-3},
-    {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 1e-3},
-    {"hardest": 0.5, "hardest_after": 0.1},
-]
-
-
-# 216 training images of batch 32: 6 steps and 1 check before the validation batch, so an epoch asks 7 times.
-@pytest.mark.parametrize("changes", WAYS, ids=["muon", "sgd", "adam", "adamw", "the hardest"])
-@pytest.mark.parametrize("stops", [[1], [4], [7], [8, 3], [20]], ids=str)
-def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
-    tiny, quick, unbroken, tmp_path, monkeypatch, stops, changes
-):
-    quick = vary(quick, **changes)
-    for call in stops:
-        with monkeypatch.context() as patched:
-            stop_at(patched, call)
-            with pytest.raises(Interrupted, match=r"continue with: thumbnet train tiny --out .*run --resume"):
-                train(quick, tiny, tmp_path / "run", machine=CPU)
-    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
-
-
-@pytest.mark.parametrize("model", ["speednet_slim", "preact_resnet50_classic"])
-def test_in_bf16_with_the_parts_in_c_a_resumed_run_ends_with_the_same_bits_too(tiny, tmp_path, monkeypatch, model):
-    if model != "speednet_slim" and not has_fast_bf16(torch.device("cpu")):
-        pytest.skip("bf16 is emulated here, a minute for this network")
-    bf16 = Machine(device="cpu", precision="bf16", threads=1)
-    chosen = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=32)
-    if model != "speednet_slim":
-        chosen = recipe("cifar10-classic", epochs=1, batch_size=64)
-    whole = train(chosen, tiny, tmp_path / "whole", machine=bf16)
-    with monkeypatch.context() as patched:
-        stop_at(patched, 3)
-        with pytest.raises(Interrupted):
-            train(chosen, tiny, tmp_path / "cut", machine=bf16)
-    assert_identical(train(chosen, tiny, tmp_path / "cut", machine=bf16), whole)
-
-
-class Heard(Reporter):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -136,50 +33,6 @@ def test_emulated_bf16_is_told(tiny, quick, tmp_path, monkeypatch, native):
     train(quick, tiny, tmp_path / "run", machine=replace(CPU, precision="bf16"), reporter=heard)
     said = "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
     assert (said in heard.lines) is not native
-
-
-def test_a_run_resumed_with_other_kernels_or_threads_says_so_and_notes_it(tiny, quick, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_at(patched, 3)
-        with pytest.raises(Interrupted):
-            train(quick, tiny, tmp_path / "run", machine=CPU)
-    path = tmp_path / "run" / "environment.json"
-    here = json.loads(path.read_text())["kernels"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernels": "others"}))
-
-    heard = Heard()
-    train(quick, tiny, tmp_path / "run", machine=replace(CPU, threads=2), reporter=heard)
-    said = f"note: continued with threads 2 (before: 1), kernels {here} (before: others): the last bits will differ"
-    assert any(line.startswith(said) for line in heard.lines)
-    about = json.loads(path.read_text())
-    assert about["threads"] == 1 and about["continued_with"] == [{"threads": 2, "kernels": here}]
-    run = Run.open(tmp_path / "run")
-    assert run.note_process(about | about["continued_with"][0]) == ""  # the same again is nothing new
-    assert run.note_process(about | {"kernels": here}) == "threads 1 (before: 2)"
-    assert run.environment["continued_with"][1] == {"threads": 1}
-
-
-def test_a_run_cut_between_checkpoints_trains_the_lost_epochs_again(tiny, quick, unbroken, tmp_path, monkeypatch):
-    """Killed without warning in the last epoch, with the last checkpoint in the first: rows written since are dropped."""
-
-    def save_only_in_the_first_epoch(run, model, optimizer, position, keep=loop.save):
-        if position.epoch == 0:
-            keep(run, model, optimizer, position)
-
-    class Killed(BaseException):
-        pass
-
-    def epoch(self, row, epochs):
-        if row["epoch"] == 2:
-            raise Killed
-
-    monkeypatch.setattr(loop, "save", save_only_in_the_first_epoch)
-    monkeypatch.setattr(loop.Reporter, "epoch", epoch)
-    with pytest.raises(Killed):
-        train(quick, tiny, tmp_path / "run", machine=OFTEN)
-    monkeypatch.undo()
-    assert [row["epoch"] for row in Run.open(tmp_path / "run").metrics] == [1, 2]
-    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
 
 
 def test_training_depends_on_its_seed_and_not_on_the_global_generator(tiny, quick, unbroken, tmp_path):
@@ -285,69 +138,12 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_noticed_before_the_metr
     assert Run.open(tmp_path / "run").metrics == []
 
 
-def test_a_crash_between_the_state_and_its_manifest_leaves_the_checkpoint_before(
-    tiny, quick, unbroken, tmp_path, monkeypatch
-):
-    written = []
-
-    def write_json(path, value, keep=checkpoints.write_json):
-        written.append(path.name)
-        if len(written) == 5:
-            raise KeyboardInterrupt
-        keep(path, value)
-
-    monkeypatch.setattr(checkpoints, "write_json", write_json)
-    with pytest.raises(KeyboardInterrupt):
-        train(quick, tiny, tmp_path / "run", machine=OFTEN)
-    monkeypatch.undo()
-    left = [len(list((tmp_path / "run" / "checkpoint").glob(f"*.{end}"))) for end in ("json", "safetensors")]
-    assert left == [2, 3]
-    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), unbroken(quick))
-
-
 def test_a_taken_folder_is_refused_and_left_as_it_was(tiny, quick, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     for resume in (True, False):
         with pytest.raises(UserError, match=str(tmp_path)):
             train(quick, tiny, tmp_path, machine=CPU, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
-
-
-def test_a_finished_run_is_returned_rather_than_trained_again(tiny, quick, unbroken):
-    run = unbroken(quick)
-    before = (run.path / "summary.json").stat().st_mtime_ns
-    assert train(quick, tiny, run.path, machine=CPU).summary == run.summary
-    assert (run.path / "summary.json").stat().st_mtime_ns == before
-
-
-def test_resuming_with_another_recipe_is_refused_with_the_difference(tiny, quick, unbroken):
-    with pytest.raises(
-        UserError, match=r"the recipe differs from that of .*: epochs 9 \(there 3\), seed 5 \(there 0\)"
-    ):
-        train(vary(quick, epochs=9, seed=5), tiny, unbroken(quick).path, machine=CPU)
-
-
-def test_a_damaged_checkpoint_is_refused_before_it_is_used(tiny, quick, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_at(patched, 5)
-        with pytest.raises(Interrupted):
-            train(quick, tiny, tmp_path / "run", machine=CPU)
-    state = next((tmp_path / "run" / "checkpoint").glob("*.safetensors"))
-    bytes_ = bytearray(state.read_bytes())
-    bytes_[-100] ^= 1
-    state.write_bytes(bytes_)
-    with pytest.raises(UserError, match="has another SHA-256 than its manifest says"):
-        train(quick, tiny, tmp_path / "run", machine=CPU)
-
-
-def test_two_processes_cannot_train_in_one_folder(tiny, quick, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_at(patched, 2)
-        with pytest.raises(Interrupted):
-            train(quick, tiny, tmp_path / "run", machine=CPU)
-    run = Run.open(tmp_path / "run")
-    with run.locked(), pytest.raises(UserError, match=rf"is training in .* \(process {os.getpid()} on "):
-        train(quick, tiny, tmp_path / "run", machine=CPU)
 
 
 def test_a_batch_larger_than_the_training_set_is_refused_before_anything_is_written(tiny, quick, tmp_path):
@@ -385,32 +181,6 @@ def test_the_training_clock_stops_before_plots_are_drawn(tiny, quick, tmp_path, 
     monkeypatch.setattr(curves, "save_run_plots", lambda run: time.sleep(3))
     run = train(quick, tiny, tmp_path / "run", machine=CPU)
     assert run.summary["train_seconds"] < run.summary["wall_seconds"] - 3
-
-
-def test_a_state_is_restored_in_the_memory_that_the_optimiser_has(tiny, quick, tmp_path, monkeypatch):
-    chosen = vary(quick, optimizer="sgd", learning_rate=0.02)
-    workshop = Workshop()
-    train(chosen, tiny, tmp_path / "before", machine=CPU, workshop=workshop)
-    places = {state["momentum_buffer"].data_ptr() for state in workshop.optimizer.state.values() if state}
-    with monkeypatch.context() as patched:
-        stop_at(patched, 9)
-        with pytest.raises(Interrupted):
-            train(chosen, tiny, tmp_path / "run", machine=CPU)
-    resumed = train(chosen, tiny, tmp_path / "run", machine=CPU, workshop=workshop)
-    assert {state["momentum_buffer"].data_ptr() for state in workshop.optimizer.state.values() if state} == places
-    assert_identical(resumed, train(chosen, tiny, tmp_path / "whole", machine=CPU))
-
-
-def test_a_resumed_run_keeps_the_precision_and_threads_it_began_with(tiny, quick, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_at(patched, 5)
-        with pytest.raises(Interrupted):
-            train(quick, tiny, tmp_path / "run", machine=CPU)
-    run = train(quick, tiny, tmp_path / "run")
-    assert (run.summary["precision"], torch.get_num_threads()) == ("fp32", 1)
-
-
-# ------------------------------------------------------------------------------------- penalties and normalisation
 
 
 def test_the_classic_l2_reaches_the_kernels_of_the_stages_and_nothing_else():
@@ -480,16 +250,6 @@ def test_a_new_run_folder_is_complete_or_absent(tiny, quick, tmp_path, monkeypat
     assert train(vary(quick, epochs=1), tiny, tmp_path / "run", machine=CPU).finished
 
 
-def test_a_resumed_run_counts_the_seconds_of_all_its_parts(tiny, quick, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_at(patched, 12)
-        with pytest.raises(Interrupted):
-            train(quick, tiny, tmp_path / "run", machine=CPU)
-    before = seconds_of_checkpoint(tmp_path / "run")
-    summary = train(quick, tiny, tmp_path / "run", machine=CPU).summary
-    assert summary["wall_seconds"] > summary["train_seconds"] > before > 0
-
-
 def test_dataset_to_moves_shared_images_once(tiny):
     data = tiny.with_validation(0.1, seed=0).to(torch.device("cpu"))
     assert data.train.images is data.validation.images
@@ -511,6 +271,17 @@ def test_the_bar_shows_loss_accuracy_speed_and_time_left(tiny, quick, tmp_path, 
     assert any("epoch   1/1" in line for line in capfd.readouterr().err.splitlines())
 
 
+def test_of_hundreds_of_short_epochs_the_first_the_last_and_one_a_second_are_told(capsys, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("thumbnet.progress.time.monotonic", lambda: next(clock) / 8)  # two looks an epoch
+    row = {"train_loss": 1.0, "train_accuracy": 0.5, "images_per_second": 1.0}
+    lines = Lines()
+    for epoch in range(1, 301):
+        lines.epoch({"epoch": epoch, **row}, 299.5)
+    told = [int(line.split()[1].split("/")[0]) for line in capsys.readouterr().err.splitlines()]
+    assert told == [*range(1, 300, 4), 300]
+
+
 def test_the_line_of_an_epoch_fits_a_terminal_at_its_longest():
     row = {"epoch": 160, "train_loss": 12.3, "train_accuracy": 1.0, "validation_loss": 12.3, "validation_accuracy": 1.0}
     line = epoch_line(row | {"images_per_second": 160_916.0}, 160)
@@ -530,52 +301,6 @@ def test_a_cap_on_gpu_memory_is_handed_to_cuda_as_a_part_of_its_memory(monkeypat
     assert asked == [(3072 / 8192, 0)]
     with pytest.raises(UserError, match="--gpu-memory 9000 MiB; the GPU has 8192 MiB"):
         backend.limit_gpu_memory(9000, torch.device("cuda"))
-
-
-def test_a_run_of_a_fraction_of_epochs_ends_in_the_middle_of_the_last_and_resumes_there(
-    tiny, quick, tmp_path, monkeypatch
-):
-    quick = vary(quick, epochs=1.5)  # 6 + 3 steps
-    whole = train(quick, tiny, tmp_path / "whole", machine=CPU)
-    stop_at(monkeypatch, 9)  # within the second epoch
-    with pytest.raises(Interrupted):
-        train(quick, tiny, tmp_path / "run", machine=CPU)
-    assert_identical(train(quick, tiny, tmp_path / "run", machine=CPU), whole)
-    assert [row["epoch"] for row in whole.metrics] == [1, 2]
-    assert whole.metrics[-1]["learning_rate"] == pytest.approx(quick.learning_rate / 9)
-
-
-class Moved:
-    """A deadline that finds after four steps that there is time for other epochs than planned."""
-
-    def __init__(self, epochs):
-        self.epochs = epochs
-
-    def replanned(self, recipe, epoch, step, steps):
-        return vary(recipe, epochs=self.epochs) if epoch * steps + step >= 4 else recipe
-
-
-@pytest.mark.parametrize("epochs", [1.0, 1.5, 4.5])
-def test_a_run_whose_epochs_are_moved_on_the_way_makes_them_writes_them_down_and_resumes_with_them(
-    tiny, quick, tmp_path, monkeypatch, epochs
-):
-    quick = vary(quick, hardest=0.5, hardest_after=0.1)
-    whole = train(quick, tiny, tmp_path / "whole", machine=CPU, deadline=Moved(epochs))
-    assert [row["epoch"] for row in whole.metrics] == list(range(1, math.ceil(epochs) + 1))
-    assert whole.recipe.epochs == Run.open(whole.path).recipe.epochs == whole.summary["epochs"] == epochs
-    assert whole.moved_epochs and whole.summary["epochs_planned"] == quick.epochs
-    assert whole.metrics[-1]["epochs"] == epochs
-    assert f"epochs = {epochs:g}" in (whole.path / "changes.toml").read_text()
-    stop_at(monkeypatch, 6)  # before the sixth step, the second after the epochs were moved
-    with pytest.raises(Interrupted):
-        train(quick, tiny, tmp_path / "run", machine=CPU, deadline=Moved(epochs))
-    heard = Heard()
-    resumed = train(
-        Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU, reporter=heard
-    )  # no deadline
-    assert f"note: going on with the {epochs:.2f} epochs planned last, not the 3.00 planned first" in heard.lines
-    assert_identical(resumed, whole)
-    assert Run.open(resumed.path).recipe == whole.recipe
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -601,22 +326,3 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_no
         loss, logits = gradients(model, x, labels, recipe("general", batch_size=8, micro_batch=size), backend)
         found.append((loss, logits, model[1].weight.grad.clone()))
     torch.testing.assert_close(found[0], found[1])
-
-
-def test_the_newest_unfinished_run_is_found_in_its_own_place_and_directly_below_runs(tiny, quick, tmp_path):
-    with pytest.raises(UserError, match=r"holds no unfinished run of tiny; name its folder with --out"):
-        newest_unfinished("tiny", None, tmp_path)
-    places = {}
-    for age, (place, made) in enumerate([("tiny/general/a", quick), ("mine", vary(quick, epochs=9)), ("ended", quick)]):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        places[place] = Run.create(tmp_path / place, made, tiny, {}).path
-        os.utime(places[place] / "recipe.toml", (age, age))
-    (places["ended"] / "summary.json").write_text("{}")
-    other = Run.create(tmp_path / "other", quick, replace(tiny, name="another"), {}).path
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "recipe.toml").write_text("recipe = ")
-    assert newest_unfinished("tiny", None, tmp_path) == places["mine"]
-    assert newest_unfinished("tiny", "general", tmp_path) == places["mine"]
-    assert newest_unfinished("another", None, tmp_path) == other
-    shutil.rmtree(places["mine"])
-    assert newest_unfinished("tiny", None, tmp_path) == places["tiny/general/a"]

@@ -254,8 +254,11 @@ def parse_json(text: str, fields: Fields | None = None) -> Any:
         value = json.loads(text, parse_constant=refuse_number, parse_float=finite, object_pairs_hook=without_twins)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if fields is None:
-        return value
+    return value if fields is None else with_fields(value, fields)
+
+
+def with_fields(value: Any, fields: Fields) -> dict[str, Any]:
+    """The value, an object that has at least these fields, of these types. Raises `ValueError`."""
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")
     for name, types in fields.items():

@@ -39,8 +39,20 @@ class Reporter(AbstractContextManager["Reporter"]):
         return None
 
 
-class Lines(Reporter):
-    """Plain lines: one an epoch, and one every ten seconds within long epochs."""
+class Epochs(Reporter):
+    """One line an epoch; where epochs take less than a second, of the first, the last and one a second."""
+
+    told = -math.inf  # when the last line was
+
+    def epoch(self, row: dict[str, Any], epochs: float) -> None:
+        now = time.monotonic()
+        if now - self.told >= 1.0 or row["epoch"] >= math.ceil(epochs):
+            self.told = now
+            self.say(epoch_line(row, epochs))
+
+
+class Lines(Epochs):
+    """Plain lines: of epochs, and every ten seconds within long ones."""
 
     every = 10.0  # seconds
 
@@ -64,11 +76,11 @@ class Lines(Reporter):
 
     def epoch(self, row: dict[str, Any], epochs: float) -> None:
         self.last = time.monotonic()
-        self.say(epoch_line(row, epochs))
+        super().epoch(row, epochs)
 
 
-class Bar(Reporter):
-    """A progress bar with the current figures, and one line an epoch above it."""
+class Bar(Epochs):
+    """A progress bar with the current figures, and lines of epochs above it."""
 
     every = 0.2  # seconds
 
@@ -92,9 +104,6 @@ class Bar(Reporter):
         if time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
             self.progress.update(self.task, completed=done, total=total, description=line(), visible=True)
-
-    def epoch(self, row: dict[str, Any], epochs: float) -> None:
-        self.say(epoch_line(row, epochs))
 
     def __exit__(self, *error: object) -> None:
         with suppress(OSError):  # the terminal is gone

@@ -28,6 +28,7 @@ def bench(
     dataset: str | None = None,
     split: Literal["test", "validation"] = "test",
     out: Path | None = None,
+    add: bool = False,
     runs: Path = Path("runs/bench"),
     data_dir: Path | None = None,
     resume: bool = False,
@@ -52,6 +53,8 @@ def bench(
         test: train on all training images and open the test set once a run; validation: for tuning
     out
         folder that gets RECIPE.json, for a run to be published; without it nothing is recorded
+    add
+        keep the seeds of the RECIPE.json that is there already, and add these to them
     runs
         folder for the run folders
     data_dir
@@ -64,39 +67,27 @@ def bench(
     changes = given(fields)
     check_recipes(recipes, changes)
     check_positive(seeds=seeds)
+    if add and not out:
+        raise UserError("--add adds seeds to a record, so it needs the --out that the record is in")
 
     from thumbnet.machine import Machine
-    from thumbnet.measuring.campaign import dataset_of, measured_campaign, planned, refuse_taken
+    from thumbnet.measuring.campaign import dataset_of, measured_campaign
     from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
     from thumbnet.words import counted
 
     drawn = range(first_seed, first_seed + seeds)
-    if out:
-        refuse_other_records(out, recipes, dataset, drawn, {"split": split, "changes": changes})
-    for name in () if resume else recipes:  # all of them, before the first is trained
-        recipe, places = planned(name, drawn, split, runs, changes)
-        refuse_taken(places, recipe)
+    plans = [(name, dataset or dataset_of(name)) for name in recipes]
+    options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine))}
+    check_places(plans, drawn, None if resume else runs, out, {"add": add, **options})
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
-        for name in recipes:
-            reporter.say(f"{name} on {dataset or dataset_of(name)}, {counted(seeds, 'seed')}")
-            record = measured_campaign(
-                name,
-                dataset or dataset_of(name),
-                drawn,
-                split=split,
-                folder=runs,
-                out=out,
-                data_dir=data_dir,
-                machine=Machine(**given(machine)),
-                changes=changes,
-                resume=resume,
-                one_process=one_process,
-                tell=reporter.say,
-            )
-            records.append(record)
+        for name, images in plans:
+            reporter.say(f"{name} on {images}, {counted(seeds, 'seed')}")
+            kept: dict[str, Any] = {"folder": runs, "out": out, "add": add, "resume": resume}
+            options |= {"data_dir": data_dir, "one_process": one_process, "tell": reporter.say}
+            records.append(measured_campaign(name, images, drawn, **kept, **options))
     if json:
         print_json({"campaigns": records})
     else:
@@ -113,14 +104,21 @@ def check_recipes(recipes: tuple[str, ...], changes: dict[str, Any]) -> None:
         named_recipe(name, **changes)
 
 
-def refuse_other_records(
-    out: Path, recipes: tuple[str, ...], dataset: str | None, seeds: range, options: dict[str, Any]
+def check_places(
+    plans: list[tuple[str, str]], seeds: range, runs: Path | None, out: Path | None, options: dict[str, Any]
 ) -> None:
-    """Raise `UserError`, before the first recipe is trained, where the record of one of them would be lost."""
-    from thumbnet.measuring.campaign import dataset_of, record_before
+    """Raise `UserError`, before the first recipe is trained, where the place of a run is taken or a record would be lost.
 
-    for name in recipes:
-        record_before(out / f"{name}.json", dataset or dataset_of(name), seeds, options)
+    `plans`: recipes with their data sets; `runs` is None where runs that are there are to go on, `out` where nothing is recorded.
+    """
+    from thumbnet.measuring.campaign import planned, record_before, refuse_taken
+
+    for name, dataset in plans:
+        if out:
+            record_before(out, name, dataset, seeds, **options)
+        if runs:
+            recipe, places = planned(name, seeds, options["split"], runs, options["changes"])
+            refuse_taken(places, recipe)
 
 
 def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:

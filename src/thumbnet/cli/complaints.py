@@ -18,7 +18,8 @@ from thumbnet.recipes.recipe import Recipe
 SYNONYMS = {  # what other programs call our flags
     "--lr": "--learning-rate", "--bs": "--batch-size", "--wd": "--weight-decay", "--arch": "--model", "--net": "--model",
     "--opt": "--optimizer", "--gpu": "--device cuda", "--cpu": "--device cpu", "--fp16": "--precision bf16",
-    "--amp": "--precision bf16", "--tta": "--views",
+    "--amp": "--precision bf16", "--tta": "--views", "--pretrained": "--start-from", "--weights": "--start-from",
+    "--init": "--start-from",
 }  # fmt: skip
 YES_OR_NO = ("yes", "no", "true", "false", "on", "off")
 SWITCHES = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Recipe) if field.type is bool}

@@ -1,11 +1,28 @@
-"""A recipe that was taken since none was named, made to fit the data; shared by the commands that take one."""
+"""The recipe where none was named, and made to fit the data; shared by the commands that take one."""
 
 from typing import Any
 
 from thumbnet.progress import Reporter
-from thumbnet.recipes import fitted_to, for_classes, vary
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes import default_for, fitted_to, for_classes, vary, without_mirrors
+from thumbnet.recipes.recipe import NETWORK, Recipe, differences
 from thumbnet.words import counted
+
+
+def first_choice(
+    dataset: str, name: str | None, typed: dict[str, Any], *, budget: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """The named recipe to take before the data are looked at, and the fields that were `typed` or follow from what was.
+
+    `name` is the one that was asked for. Where none was it is the data set's own, or with a `budget`, which chooses the rest,
+    `general`. With `start_from` the network is that run's.
+    """
+    if typed.get("start_from"):
+        from thumbnet.runs.run import Run
+
+        earlier = Run.open(typed["start_from"]).recipe
+        typed = {field: getattr(earlier, field) for field in NETWORK} | typed
+    start = name or ("general" if budget else default_for(dataset, typed.get("model")))
+    return start, typed if name else without_mirrors(dataset, typed)
 
 
 def recipe_for(recipe: Recipe, images: int, classes: int, typed: dict[str, Any], reporter: Reporter) -> Recipe:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thumbnet.cli.fitting import recipe_for
+from thumbnet.cli.fitting import first_choice, recipe_for
 from thumbnet.cli.options import (
     Data,
     DataFlags,
@@ -18,7 +18,6 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.data.datasets import check_dataset_name, load_dataset
-from thumbnet.recipes import default_for, without_mirrors
 from thumbnet.recipes import recipe as named_recipe
 
 
@@ -52,8 +51,7 @@ def preview(
         folder for stored.png and augmented.png, written anew each time
     """
     check_dataset_name(dataset)
-    start = recipe or default_for(dataset, given(fields).get("model"))
-    typed = given(fields) if recipe else without_mirrors(dataset, given(fields))
+    start, typed = first_choice(dataset, recipe, given(fields))
     chosen = named_recipe(start, **typed)
     check_positive(rows=rows, columns=columns)
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.fitting import recipe_for
+from thumbnet.cli.fitting import first_choice, recipe_for
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
     Data,
@@ -28,7 +28,7 @@ from thumbnet.data.datasets import check_dataset_name, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
 from thumbnet.measuring.budget import expected_accuracy, parse_budget, plan_within
-from thumbnet.recipes import FEW_CLASSES, default_for, vary, without_mirrors
+from thumbnet.recipes import FEW_CLASSES, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.words import counted, duration
 
@@ -86,8 +86,9 @@ def train(
             raise UserError("--time-budget plans one run; leave out --seeds")
     seconds = budget_seconds(time_budget, resume, given(fields)) if time_budget else None
     begun = begun_run(dataset, recipe, out) if resume and seeds is None else None
-    start = recipe or ("general" if seconds else default_for(dataset, given(fields).get("model")))
-    typed = given(fields) if begun or recipe else without_mirrors(dataset, given(fields))
+    start, typed = (
+        first_choice(dataset, recipe, given(fields), budget=bool(seconds)) if not begun else ("", given(fields))
+    )
     chosen = vary(begun.recipe, **typed) if begun else named_recipe(start, **typed)
 
     from thumbnet.progress import reporter_for_terminal

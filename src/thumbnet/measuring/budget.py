@@ -77,7 +77,7 @@ def plan_within(
     becomes slower or faster. Raises `UserError` where the budget is over before anything is learned.
     """
     from thumbnet.backend import prepare
-    from thumbnet.training.loop import check_fits
+    from thumbnet.training.preparation import check_fits
     from thumbnet.training.timing import step_seconds, validation_steps
 
     started, changes = started or time.time(), changes or {}

@@ -1,6 +1,5 @@
 """Campaigns: a recipe trained over seeds in fresh processes and measured inside one clock, as results/ records it."""
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -8,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.errors import UserError
-from thumbnet.files import read_json, write_json
-from thumbnet.judging.statistics import accuracy_interval
+from thumbnet.files import write_json
 from thumbnet.machine import Machine
-from thumbnet.measuring.measured_run import InThisProcess, in_fresh_process, known, measured_before
-from thumbnet.measuring.results import as_of_the_present_recipe, seconds_in_words
+from thumbnet.measuring.measured_run import InThisProcess, in_fresh_process, measured_before
+from thumbnet.measuring.record import joined, record_to_add_to, record_to_replace, summary_of_campaign
+from thumbnet.measuring.results import seconds_in_words
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.runs.paths import is_free
 from thumbnet.runs.run import Run
 from thumbnet.words import counted
 
-VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")
-OF_A_CAMPAIGN = ("name", "seed", "validation")  # fields of a recipe that the record has elsewhere, or for each run
 HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
 
 
@@ -112,18 +109,22 @@ def measured_campaign(
     seeds: Sequence[int],
     *,
     out: Path | None = None,
+    add: bool = False,
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> dict[str, Any]:
     """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given.
 
-    Raises `UserError` before anything is trained where the record of another campaign is there.
+    With `add` the seeds of the record that is there are kept, and these are added to them. Raises `UserError` before anything
+    is trained where the record there is of another campaign.
     """
     from thumbnet.data.datasets import load_dataset
     from thumbnet.measuring.operations import convolution_ceiling, training_flops
 
-    before = None if out is None else record_before(out / f"{name}.json", dataset, seeds, options)
+    before = None if out is None else record_before(out, name, dataset, seeds, add=add, **options)
     record = run_campaign(name, dataset, seeds, tell=tell, **options)
+    if add and before:
+        record = joined(before, record)
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
     flops = training_flops(recipe, data)
@@ -139,67 +140,19 @@ def measured_campaign(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{name}.json", record)
         if before:
-            tell(f"{out / f'{name}.json'} is replaced; it had {counted(before['n'], 'seed')}")
+            changed = "now has" if add else "is replaced; it had"
+            tell(f"{out / f'{name}.json'} {changed} {counted((record if add else before)['n'], 'seed')}")
     return record
 
 
-def record_before(path: Path, dataset: str, seeds: Sequence[int], options: dict[str, Any]) -> dict[str, Any] | None:
-    """The record that a campaign will replace, or None. Raises `UserError` where another one, or a seed of it, would be lost."""
-    if not path.is_file():
-        return None
-    kinds = {"kind": str, "recipe": str, "dataset": str, "split": str, "changes": dict, "seeds": list, "n": int}
-    before = read_json(path, kinds | {"epochs": (int, float)})
-    changes = json.loads(json.dumps(options.get("changes") or {}))
-    had = {"dataset": before["dataset"], "split": before["split"], **before["changes"]}
-    asked = {"dataset": dataset, "split": options.get("split", "test"), **changes}
-    if differing := [name for name in {**had, **asked} if had.get(name) != asked.get(name)]:
-        raise UserError(f"{path} holds a campaign with other {differing[0]}, which would be lost; give another --out")
-    same_recipe = as_of_the_present_recipe(before)["changes"] == changes
-    if same_recipe and (lost := [seed for seed in before["seeds"] if seed not in seeds]):
-        raise UserError(f"{path} has seed {lost[0]}, which would be lost; give another --out, or measure that seed too")
-    return before
-
-
-def summary_of_campaign(
-    recipe: Recipe, dataset: str, split: str, rows: Sequence[dict[str, Any]], changes: dict[str, Any]
-) -> dict[str, Any]:
-    """The record: every seed, means with spread and interval, clocks, what it ran on and what it computed."""
-    about = rows[0]["environment"]
-    versions = [{key: row["environment"][key] for key in VERSIONS} for row in rows]
-    accuracies = [row["accuracy"] for row in rows]
-    return {
-        "kind": "campaign",
-        "recipe": recipe.name,
-        "dataset": dataset,
-        "split": split,
-        "changes": changes,
-        "fields": {name: value for name, value in vars(recipe).items() if name not in OF_A_CAMPAIGN},
-        "validation": recipe.validation,
-        "n": len(rows),
-        "seeds": [row["seed"] for row in rows],
-        "epochs": recipe.epochs,
-        "views": recipe.test_views,
-        "uncertain": recipe.uncertain if recipe.test_views > 1 else 1.0,
-        "accuracy": statistics.fmean(accuracies),
-        "accuracy_sd": statistics.stdev(accuracies) if len(rows) > 1 else None,
-        "accuracy_interval95": accuracy_interval(accuracies),
-        "accuracy_1_view": statistics.fmean(row["accuracy_1_view"] for row in rows),
-        "top5": statistics.fmean(row["top5"] for row in rows),
-        "train_clock": statistics.median(row["train_clock"] for row in rows),
-        "train_clock_range": [min(row["train_clock"] for row in rows), max(row["train_clock"] for row in rows)],
-        "cold_wall": statistics.median(cold) if (cold := known(row["cold_wall"] for row in rows)) else None,
-        "images_per_second": statistics.median(row["images_per_second"] for row in rows),
-        "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
-        "peak_gpu_memory_mb": max(known(row.get("peak_gpu_memory_mb") for row in rows), default=None),
-        "processor": about["gpu"] or about["processor"],
-        "threads": about["threads"],
-        "precision": about["precision"],
-        "versions": versions[0],
-        "other_versions": [one for i, one in enumerate(versions) if one not in versions[:i]][
-            1:
-        ],  # of seeds added later
-        "runs": [{key: value for key, value in row.items() if key != "environment"} for row in rows],
-    }
+def record_before(
+    out: Path, name: str, dataset: str, seeds: Sequence[int], *, add: bool, **options: Any
+) -> dict[str, Any] | None:
+    """The record in `out` that a campaign will replace or be added to, or None. Raises `UserError` where it may not."""
+    path, split, changes = out / f"{name}.json", options.get("split", "test"), options.get("changes") or {}
+    if add:
+        return record_to_add_to(path, dataset, split, seeds, changes, options.get("machine") or Machine())
+    return record_to_replace(path, dataset, split, seeds, changes)
 
 
 def command_of(

@@ -15,7 +15,7 @@ from thumbnet.plots.style import save
 from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.recipes.schedule import steps_per_epoch, total_steps
-from thumbnet.training.loop import check_fits
+from thumbnet.training.preparation import check_fits
 from thumbnet.training.timing import initial_model, step_seconds, training_seconds
 
 if TYPE_CHECKING:

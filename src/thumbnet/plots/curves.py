@@ -29,7 +29,7 @@ def save_run_plots(run: "Run") -> list[Path]:
         folder / "curves.png": curves(
             rows, run.recipe, title=f"{title_of(run.recipe)} on {run.data['name']}, seed {run.recipe.seed}"
         ),
-        folder / "classic.png": classic_figure(rows, top5=top5),
+        folder / "classic.png": classic_figure(rows, top5=top5, hardest=run.recipe.hardest < 1),
     }
     for path, figure in figures.items():
         save(figure, path)
@@ -115,13 +115,18 @@ def marker(rows: Sequence[dict[str, Any]]) -> str:
     return "." if len(rows) <= 30 else ""
 
 
-def classic_figure(rows: Sequence[dict[str, Any]], *, top5: bool) -> Figure:
+def classic_figure(rows: Sequence[dict[str, Any]], *, top5: bool, hardest: bool = False) -> Figure:
     """The report's figure: training and validation accuracy in one plot, legend upper left, y label horizontal."""
     key, label, width = ("top5", "Top 5 Accuracy", 15) if top5 else ("accuracy", "Accuracy", 10)
     figure = Figure(figsize=(width, 5), layout="constrained")
     axes = figure.subplots()
     epochs = [row["epoch"] - 1 for row in rows]  # the report counts from 0
-    axes.plot(epochs, [row[f"train_{key}"] for row in rows], label="Train", marker=marker(rows))
+    axes.plot(
+        epochs,
+        [row[f"train_{key}"] for row in rows],
+        label="Train (hardest images)" if hardest else "Train",
+        marker=marker(rows),
+    )
     if rows[-1][f"validation_{key}"] is not None:
         axes.plot(epochs, [row[f"validation_{key}"] for row in rows], label="Valid", marker=marker(rows))
     axes.set(title=f"Model {label}", xlabel="Epochs")

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
@@ -47,6 +48,10 @@ class Recipe:
         "networks, 64 at most, trained side by side on the same batches, whose probabilities are averaged",
         low=1,
         high=64,
+    )
+    start_from: str = setting(
+        "",
+        "a finished run of the same network to begin with the weights of; the dense layer's too where classes are the same",
     )
     epochs: float = setting(
         20,
@@ -185,7 +190,9 @@ class Recipe:
 
 
 # Fields that older run folders and records lack, with what they were before there was a choice.
-NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3}
+NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": ""}
+
+NETWORK = ("model", "widths", "depth", "members")  # fields that say which weights there are
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
@@ -205,6 +212,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
     "drop_after": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
     "drop_factors": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
     "penalize": (("l2", "weight_decay"), "l2 or weight_decay", lambda r: bool(r.l2 or r.weight_decay)),
+    "normalize": (("start_from",), "start_from left out", lambda r: not r.start_from),
     "alternate_flip": (("flip",), "flip", lambda r: r.flip or not r.alternate_flip),
     "stem_until": (("model",), " or ".join(f"model {name}" for name in OPEN_MODELS), lambda r: r.model in OPEN_MODELS),
     "mix_until": (("cutmix", "mixup"), "cutmix or mixup", lambda r: bool(r.cutmix or r.mixup)),
@@ -260,6 +268,7 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
         return tuple(in_range(field, number_of_type(get_args(field.type)[0], field, item)) for item in value)
     if field.type in (int, float):
         return in_range(field, number_of_type(field.type, field, value))
+    value = str(value) if isinstance(value, Path) else value
     if not isinstance(value, field.type):  # type: ignore[arg-type]
         raise UserError(f"{field.name} is {value!r}; give a value of type {field.type.__name__}")  # type: ignore[union-attr]
     return value

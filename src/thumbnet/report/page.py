@@ -91,7 +91,7 @@ def write_study_report(
         if cell.variant.name not in seen and cell.variant.stated:
             seen.add(cell.variant.name)
             top5 = len(run.classes) >= 100
-            figure = curves.classic_figure(run.metrics, top5=top5)
+            figure = curves.classic_figure(run.metrics, top5=top5, hardest=run.recipe.hardest < 1)
             alt = f"{'Top-5 accuracy' if top5 else 'Accuracy'} by epoch of {cell.variant.name}, training and validation"
             figures.append({"name": cell.variant.name, "figure": as_svg(figure, alt)})
     page = render(

@@ -3,7 +3,7 @@
 recipe.toml        the complete recipe; `--config recipe.toml` repeats it
 changes.toml       what differs from the named recipe
 data.json          which data, where it lies, its classes and fingerprint
-environment.json   versions, hardware, settings, the command
+environment.json   versions, hardware, settings, the command; which earlier run's weights it began with
 metrics.jsonl      one object per epoch
 checkpoint/        the two newest states of training, see checkpoints.py; gone when the run is finished
 model.safetensors  the final weights, the normalisation with them

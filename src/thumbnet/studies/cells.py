@@ -159,7 +159,7 @@ def start_up_seconds() -> float:
 
 def seconds_of_run(recipe: Recipe, data: "Dataset", backend: "Backend") -> float:
     """What a run of the recipe takes, by three of its steps."""
-    from thumbnet.training.loop import check_fits
+    from thumbnet.training.preparation import check_fits
     from thumbnet.training.timing import step_seconds, training_seconds
 
     cut = data.with_validation(**recipe.cut)

@@ -7,34 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thumbnet.augment import augment, mix, to_float
-from thumbnet.backend import (
-    Backend,
-    environment,
-    has_fast_bf16,
-    peak_gpu_memory_mb,
-    peak_memory_mb,
-    place,
-    prepare,
-)
-from thumbnet.data.batches import Split
+from thumbnet.augment import augment, mix
+from thumbnet.backend import Backend, environment, has_fast_bf16, place, prepare
 from thumbnet.data.datasets import Dataset, load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.machine import Machine
 from thumbnet.models.ensemble import averaged
-from thumbnet.models.initial_weights import without_weights
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
-from thumbnet.recipes import fitted_to, title_of
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import title_of
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.recipes.schedule import rate_factor, resolution, steps_per_epoch, total_steps
@@ -44,8 +34,11 @@ from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.training.master_weights import Copies
 from thumbnet.training.optimize import l2_penalty, set_learning_rate
-from thumbnet.training.selection import Rounds, hardest, stretch_length
+from thumbnet.training.preparation import check_fits, normalization, sample
+from thumbnet.training.selection import Rounds, hardest
+from thumbnet.training.start import begin_with, earlier_run, origin, told_of
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
+from thumbnet.training.summary import summarize
 from thumbnet.training.workshop import Workshop
 from thumbnet.words import counted
 
@@ -94,7 +87,7 @@ def train(
         machine = run.machine_to_resume(machine)
     backend = prepare(machine)
     reporter = reporter or Reporter()
-    about, begun = environment(backend), run is not None
+    about, begun = environment(backend) | origin(recipe, data), run is not None
     with StopSignals() as stop:
         if run is None:
             run = Run.create(path, recipe, data, about)
@@ -106,12 +99,7 @@ def train(
                 return run
             if begun and (changed := run.note_process(about)):
                 reporter.say(f"note: continued with {changed}: the last bits will differ from those of an unbroken run")
-            what = f"{title_of(recipe)} on {run.data['name']}: {counted(len(data.train), 'training image')}"
-            reporter.say(f"{what}, {backend.describe()}, into {run.path}")
-            if backend.precision == "bf16" and not has_fast_bf16(backend.device):
-                reporter.say(
-                    "note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits"
-                )
+            say_what_begins(run, data, backend, reporter, begun=begun)
             model, logits, validation, position = fit(
                 run, data, backend, reporter, stop, machine.checkpoint_seconds, deadline, workshop or Workshop()
             )
@@ -154,7 +142,10 @@ def fit(
     data = data.to(device)
     model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
     model = place(model, device)
-    fit_whitening(model.network, model.normalize(sample(data.train)))
+    if recipe.start_from:
+        begin_with(model, earlier_run(recipe, data), data.classes)
+    else:
+        fit_whitening(model.network, model.normalize(sample(data.train)))
     model, optimizer = workshop.set_up(model, recipe, backend)
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
@@ -221,51 +212,14 @@ def fit(
 # ---------------------------------------------------------------------------------------------- around the loop
 
 
-def check_fits(recipe: Recipe, data: Dataset) -> None:
-    """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
-    if recipe.batch_size > len(data.train):
-        raise UserError(
-            f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
-            f"give less, as in --batch-size {fitted_to(recipe, len(data.train)).batch_size}, or more images"
-        )
-    if recipe.hardest < 1 and stretch_length(recipe, len(data.train)) == recipe.batch_size:
-        raise UserError(
-            f"hardest {recipe.hardest:g} leaves nothing to choose from: a batch of {recipe.batch_size} is all that a step sees "
-            f"of {counted(len(data.train), 'training image')}; give --hardest 1, or another --batch-size"
-        )
-    height, width = data.image_size
-    if recipe.crop >= min(height, width):
-        raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
-    with without_weights():
-        model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
-    model.resize.part = min(recipe.resolution)
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, data.channels, height, width))
-    except RuntimeError as error:
-        least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
-        hint = ", or --resolution 1" if least else ""
-        raise UserError(
-            f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
-        ) from error
-
-
-def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel over the training images, or 0 and 1 where the recipe wants none."""
-    channels = split.images.shape[1]
-    if recipe.normalize == "none":
-        return {"mean": [0.0] * channels, "std": [1.0] * channels}
-    counts = torch.zeros(channels, 256, dtype=torch.int64, device=split.images.device)
-    for rows in split.rows.split(5_000):  # by histogram: exact, and without a float copy of the whole set
-        images = split.images[rows]
-        for channel in range(channels):
-            counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    weights = counts.cpu().double()
-    weights /= weights.sum(1, keepdim=True)
-    mean = weights @ values
-    variance = weights @ values.square() - mean.square()
-    return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
+def say_what_begins(run: Run, data: Dataset, backend: Backend, reporter: Reporter, *, begun: bool) -> None:
+    """A line on what is trained and where, and what else there is to know before; `begun` by an earlier process."""
+    what = f"{title_of(run.recipe)} on {run.data['name']}: {counted(len(data.train), 'training image')}"
+    reporter.say(f"{what}, {backend.describe()}, into {run.path}")
+    if run.recipe.start_from and not begun:
+        reporter.say(told_of(earlier_run(run.recipe, data), data))
+    if backend.precision == "bf16" and not has_fast_bf16(backend.device):
+        reporter.say("note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits")
 
 
 def updating(
@@ -339,11 +293,6 @@ def loss_of(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
 
 
-def sample(split: Split, images: int = 1_000) -> Tensor:
-    """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
-    return to_float(split.evenly_spaced(images)[0])
-
-
 def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:
     """The check of a step's loss, where training stands."""
     refuse_non_finite_loss(loss, run, position.epoch, position.step)
@@ -369,47 +318,3 @@ def saving_when_stopped(
             f"stopped by {signal} in epoch {position.epoch + 1} after step {position.step}; "
             f"continue with: {run.resume_command}"
         ) from None
-
-
-def summarize(
-    run: Run,
-    planned: float,
-    data: Dataset,
-    backend: Backend,
-    model: nn.Module,
-    validation: Scores | None,
-    position: Position,
-) -> dict[str, Any]:
-    """The outcome of a run, as it stands in summary.json and as `train --json` prints it."""
-    rows = run.metrics
-    measured = [row for row in rows if row["validation_accuracy"] is not None]
-    training_seconds = sum(row["training_seconds"] for row in rows)
-    images = total_steps(run.recipe, steps_per_epoch(run.recipe, len(data.train))) * run.recipe.batch_size
-    return {
-        "run": str(run.path),
-        "dataset": run.data["name"],  # as it was called when the run began
-        "recipe": run.recipe.name,
-        "model": run.recipe.model,
-        "members": run.recipe.members,
-        "classes": len(data.classes),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seed": run.recipe.seed,
-        "device": str(backend.device),
-        "precision": backend.precision,
-        "epochs": run.recipe.epochs,
-        "epochs_planned": planned,  # before the run; others were made where a time budget moved them
-        "train_images": len(data.train),
-        "train_accuracy": rows[-1]["train_accuracy"],
-        "train_loss": rows[-1]["train_loss"],
-        "validation_images": validation.images if validation else 0,
-        "validation_accuracy": validation.accuracy if validation else None,
-        "validation_top5": validation.top5 if validation else None,
-        "validation_loss": validation.loss if validation else None,
-        "validation_interval95": list(validation.interval95) if validation else None,
-        "best_epoch": max((row["validation_accuracy"], row["epoch"]) for row in measured)[1] if measured else None,
-        "l2_penalty": rows[-1]["l2_penalty"],
-        "train_seconds": round(position.seconds(), 3),
-        "images_per_second": round(images / training_seconds, 1),
-        "peak_memory_mb": peak_memory_mb(),
-        "peak_gpu_memory_mb": peak_gpu_memory_mb(backend.device),
-    }

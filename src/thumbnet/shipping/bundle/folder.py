@@ -114,6 +114,8 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         ("recipe", f"{run.recipe.name}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
         ("network", f"{run.recipe.network}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
+    if began := run.environment.get("began_with"):
+        rows.append(("began with", f"the weights of a run of {began['recipe']} on {began['dataset']}"))
     for split, scores in measured.items():
         low, high = scores.interval95
         reached = (

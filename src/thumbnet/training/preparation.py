@@ -1,0 +1,71 @@
+"""What is settled before the first step: whether recipe and data fit, and what the network is told of the images."""
+# Shapes: B batch, C channels, H and W height and width.
+
+import torch
+from torch import Tensor
+
+from thumbnet.augment import to_float
+from thumbnet.data.batches import Split
+from thumbnet.data.datasets import Dataset
+from thumbnet.errors import UserError
+from thumbnet.models.initial_weights import without_weights
+from thumbnet.recipes import fitted_to
+from thumbnet.recipes.network import build_model
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.training.selection import stretch_length
+from thumbnet.training.start import begin_with, earlier_run
+from thumbnet.words import counted
+
+
+def check_fits(recipe: Recipe, data: Dataset) -> None:
+    """Raise `UserError` where the recipe cannot be trained on the data, cut as it says, before anything is written."""
+    if recipe.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size {recipe.batch_size} is larger than the {counted(len(data.train), 'training image')} of {data.name}; "
+            f"give less, as in --batch-size {fitted_to(recipe, len(data.train)).batch_size}, or more images"
+        )
+    if recipe.hardest < 1 and stretch_length(recipe, len(data.train)) == recipe.batch_size:
+        raise UserError(
+            f"hardest {recipe.hardest:g} leaves nothing to choose from: a batch of {recipe.batch_size} is all that a step sees "
+            f"of {counted(len(data.train), 'training image')}; give --hardest 1, or another --batch-size"
+        )
+    height, width = data.image_size
+    if recipe.crop >= min(height, width):
+        raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
+    with without_weights():
+        model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    if recipe.start_from:
+        begin_with(model, earlier_run(recipe, data), data.classes)
+    model.resize.part = min(recipe.resolution)
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, data.channels, height, width))
+    except RuntimeError as error:
+        least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
+        hint = ", or --resolution 1" if least else ""
+        raise UserError(
+            f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
+        ) from error
+
+
+def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel over the training images, or 0 and 1 where the recipe wants none."""
+    channels = split.images.shape[1]
+    if recipe.normalize == "none":
+        return {"mean": [0.0] * channels, "std": [1.0] * channels}
+    counts = torch.zeros(channels, 256, dtype=torch.int64, device=split.images.device)
+    for rows in split.rows.split(5_000):  # by histogram: exact, and without a float copy of the whole set
+        images = split.images[rows]
+        for channel in range(channels):
+            counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    weights = counts.cpu().double()
+    weights /= weights.sum(1, keepdim=True)
+    mean = weights @ values
+    variance = weights @ values.square() - mean.square()
+    return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
+
+
+def sample(split: Split, images: int = 1_000) -> Tensor:
+    """Float images B C H W in [0, 1], evenly spread over the split: 1,000 of CIFAR hold a million patches to whiten by."""
+    return to_float(split.evenly_spaced(images)[0])
