@@ -21,7 +21,7 @@ from thumbnet.judging.comparison import compare
 from thumbnet.judging.statistics import mean_interval
 from thumbnet.machine import Machine
 from thumbnet.measuring import campaign, measured_run
-from thumbnet.measuring.campaign import command_of, dataset_of
+from thumbnet.measuring.campaign import command_of, dataset_of, effective_changes
 from thumbnet.measuring.measured_run import WARM_UP_STEPS, warming_up
 from thumbnet.measuring.record import joined, record_to_add_to, summary_of_campaign
 from thumbnet.measuring.results import as_of_the_present_recipe, campaign_table, compared_with_published, in_words
@@ -203,6 +203,13 @@ def test_a_sitting_without_a_record_before_it_begins_one_and_needs_its_folder(tm
         ("processor", "abacus", "was measured with processor abacus, and this would be with "),
         ("threads", 77, "was measured with threads 77, and this would be with 1; give another --out"),
         ("runs", [{"seed": "five"}], "general.json is damaged in its runs: 'seed' is 'five'"),
+        ("fields", [1], "general.json is damaged: 'fields' is '[1]'"),
+        ("kernels", "others", "was measured with kernels others, and this would be with "),
+        (
+            "command",
+            ["--one-process"],
+            "was measured with --one-process, and this would be without; measure both alike",
+        ),
     ],
 )
 def test_what_is_of_another_campaign_or_machine_is_not_added_to(fresh, tmp_path, key, value, said):
@@ -212,6 +219,11 @@ def test_what_is_of_another_campaign_or_machine_is_not_added_to(fresh, tmp_path,
     with pytest.raises(UserError) as caught:
         record_to_add_to(path, "fashion-mini", "test", [9], made["changes"], Machine(threads=1))
     assert said in str(caught.value)
+
+
+def test_a_flag_that_changes_nothing_makes_no_other_campaign():
+    own = recipe("general")
+    assert effective_changes("general", {"batch_size": own.batch_size, "crop": own.crop + 1}) == {"crop": own.crop + 1}
 
 
 def test_versions_of_every_sitting_are_told_once():

@@ -13,7 +13,7 @@ from thumbnet import signals
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import Interrupted, UserError
-from thumbnet.recipes import recipe, vary
+from thumbnet.recipes import name_of_group, recipe, title_of, vary
 from thumbnet.runs.run import Run
 from thumbnet.training.loop import train
 
@@ -93,7 +93,8 @@ def test_the_folder_of_a_run_says_what_it_began_with_and_so_does_its_first_line(
     assert run.environment["began_with"] == {
         "run": str(earlier.path), "recipe": "general", "dataset": title, "model_sha256": earlier.summary["model_sha256"],
         "fingerprint": earlier.data["fingerprint"], "fingerprint_of_training": earlier.data["fingerprint_of_training"],
-        "held_out": {"fraction": 0.1, "seed": 0, "folds": 0, "fold": 0}, "began_with": None,
+        "held_out": {"fraction": 0.1, "seed": 0, "folds": 0, "fold": 0}, "location": earlier.data["location"],
+        "began_with": None,
     }  # fmt: skip
     assert "began_with" not in earlier.environment and Run.open(run.path).recipe.start_from == str(earlier.path)
 
@@ -156,7 +157,8 @@ def test_another_network_is_refused_with_what_to_type(halves, earlier, tmp_path)
     made = recipe("general", start_from=earlier.path)
     with pytest.raises(UserError) as caught:
         train(made, halves[1], tmp_path / "run", machine=CPU)
-    said = f"{earlier.path} has another network; give the same by --model speednet_slim --widths 8 16 16 --members 1"
+    network = "model speednet_slim, widths 8 16 16, depth 0, members 1"
+    said = f"{earlier.path} has another network: {network}; give the same, or leave that out of the command line"
     assert str(caught.value) == said
     with pytest.raises(UserError, match="has another network"):
         train(vary(earlier.recipe, start_from=str(earlier.path), depth=3), halves[1], tmp_path / "run", machine=CPU)
@@ -173,8 +175,11 @@ def test_images_of_other_channels_an_unfinished_run_and_none_are_refused(halves,
     (tmp_path / "unfinished" / "summary.json").unlink()
     with pytest.raises(UserError, match="is unfinished; continue with"):
         train(vary(made, start_from=str(tmp_path / "unfinished")), halves[1], tmp_path / "run", machine=CPU)
-    with pytest.raises(UserError, match="there is no run folder nowhere"):
+    with pytest.raises(UserError, match=r"the run to start from: there is no run folder .*nowhere"):
         train(vary(made, start_from="nowhere"), halves[1], tmp_path / "run", machine=CPU)
+
+
+NOTE = "note: {} may have images that it was trained on (its place or names of classes are the same)"
 
 
 def test_a_folder_that_has_grown_since_is_told_of(here, capsys):
@@ -185,10 +190,86 @@ def test_a_folder_that_has_grown_since_is_told_of(here, capsys):
     capsys.readouterr()
     assert command_line(["train", "pics", "--out", "second", "--start-from", "first", "--epochs", "1"]) == 0
     said = capsys.readouterr().err
+    assert NOTE.format("pics") in said
+
+
+def test_so_are_one_seen_by_way_of_another_and_the_same_classes_elsewhere(here, capsys):
+    pictures(here / "pics")
+    pictures(here / "others", classes=("c", "d"))
+    assert command_line(["train", "pics", "--out", "first", *SHORT]) == 0
+    assert command_line(["train", "others", "--out", "second", "--start-from", "first", "--epochs", "1"]) == 0
+    assert "may have images" not in capsys.readouterr().err
+    shutil.copytree(here / "pics", here / "copied")
+    for folder in ("pics", "copied"):
+        shutil.copy(here / "pics" / "a" / "0.png", here / folder / "a" / f"more of {folder}.png")
+    assert command_line(["train", "pics", "--out", "third", "--start-from", "second", "--epochs", "1"]) == 0
+    assert NOTE.format("pics") in capsys.readouterr().err
+    assert command_line(["train", "copied", "--out", "fourth", "--start-from", "first", "--epochs", "1"]) == 0
+    assert NOTE.format("copied") in capsys.readouterr().err
+
+
+def test_a_run_whose_earlier_one_is_others_weights_now_is_not_resumed(halves, earlier, tmp_path, monkeypatch):
+    shutil.copytree(earlier.path, tmp_path / "first")
+    made = vary(earlier.recipe, start_from=str(tmp_path / "first"), epochs=2)
+
+    def check(self):
+        raise signals.StopRequested("SIGTERM")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signals.StopSignals, "check", check)
+        with pytest.raises(Interrupted):
+            train(made, halves[1], tmp_path / "run", machine=CPU)
+    shutil.rmtree(tmp_path / "first")
+    train(vary(earlier.recipe, epochs=0.2), halves[0], tmp_path / "first", machine=CPU)
+    with pytest.raises(UserError, match=r"has other weights than when .*run began with them; begin another run"):
+        train(made, halves[1], tmp_path / "run", machine=CPU)
+
+
+def test_a_finished_one_is_returned_though_the_earlier_one_is_gone(halves, earlier, tmp_path):
+    shutil.copytree(earlier.path, tmp_path / "first")
+    made = vary(earlier.recipe, start_from=str(tmp_path / "first"), epochs=0.2)
+    run = train(made, halves[1], tmp_path / "run", machine=CPU)
+    shutil.rmtree(tmp_path / "first")
+    assert train(made, halves[1], tmp_path / "run", machine=CPU).path == run.path
+
+
+def test_the_latest_run_is_meant_as_it_was_then(here):
+    pictures(here / "pics")
+    pictures(here / "others", classes=("c", "d"))
+    assert command_line(["train", "pics", "--out", "runs/first", *SHORT]) == 0
     assert (
-        "pics has changed since, so that images it was trained on may be held out here, and accuracy may look" in said
+        command_line(["train", "others", "--out", "runs/second", "--start-from", "runs/latest", "--epochs", "1"]) == 0
     )
-    assert "a folder of validation images of its own avoids that" in said
+    assert (here / "runs" / "latest").resolve() == here / "runs" / "second"
+    second = Run.open("runs/second")
+    assert second.recipe.start_from == str(here / "runs" / "first") == second.lineage[0]["run"]
+    assert "start_from runs/first" in title_of(second.recipe) or "fields changed" in title_of(second.recipe)
+    assert "start_from runs/first" in name_of_group(second.recipe)
+
+
+def test_of_several_seeds_none_is_trained_where_one_is_refused(here, capsys):
+    pictures(here / "pics")
+    assert command_line(["train", "pics", "--out", "first", *SHORT]) == 0
+    words = ["train", "pics", "--out", "many", "--start-from", "first", "--epochs", "1", "--seeds", "2"]
+    assert command_line(words) == 2
+    assert "was trained on images of pics that are held out here" in capsys.readouterr().err
+    (here / "study.toml").write_text(
+        'name = "begun"\ndataset = "pics"\nseeds = 2\n[fields]\nepochs = 1\nwidths = [8, 16, 16]\nbatch_size = 8\n'
+        '[[variant]]\nname = "scratch"\n[[variant]]\nname = "begun"\nstart_from = "first"\n'
+    )
+    assert command_line(["study", "study.toml", "--out", "study"]) == 2
+    assert "was trained on images of pics that are held out here" in capsys.readouterr().err
+    assert not (here / "many").exists() and not (here / "study").exists()
+
+
+def test_seeds_in_one_process_begin_with_it_as_well(here):
+    first = ("train", "fashion-mini", "--out", "first", "--validation", "0.5", *SHORT)
+    assert thumbnet(*first, cwd=here).returncode == 0
+    more = ("--start-from", "first", "--validation", "0.5", "--epochs", "1", "--widths", "8", "16", "16")
+    words = ("bench", "general", "--seeds", "1", "--split", "validation", "--threads", "1", "--one-process")
+    result = thumbnet(*words, *more, cwd=here)
+    assert result.returncode == 0, result.stderr
+    assert Run.open(here / "runs" / "bench" / "general-s0").lineage[0]["run"] == str(here / "first")
 
 
 # ------------------------------------------------------------------------------------- as it is typed
@@ -201,7 +282,7 @@ def test_the_command_line_takes_the_network_of_the_run(here, capsys):
     assert command_line(["train", "others", "--out", "second", "--start-from", "first", "--epochs", "1"]) == 0
     second = Run.open("second").recipe
     assert (second.name, second.model, second.widths) == ("general", "speednet_slim", (8, 16, 16))
-    assert "begins with the weights of first: general on pics" in capsys.readouterr().err
+    assert f"begins with the weights of {here}/first: general on pics" in capsys.readouterr().err
     again = thumbnet("train", "others", "--config", "second/recipe.toml", "--threads", "1", "--out", "third", cwd=here)
     assert again.returncode == 0, again.stderr
     assert Run.open("third").recipe == second

@@ -46,7 +46,7 @@ class Epochs(Reporter):
 
     def epoch(self, row: dict[str, Any], epochs: float) -> None:
         now = time.monotonic()
-        if now - self.told >= 1.0 or row["epoch"] >= math.ceil(epochs):
+        if now - self.told >= 1.0 or row["epoch"] == 1 or row["epoch"] >= math.ceil(epochs):
             self.told = now
             self.say(epoch_line(row, epochs))
 

@@ -78,16 +78,18 @@ def bench(
 
     drawn = range(first_seed, first_seed + seeds)
     plans = [(name, dataset or dataset_of(name)) for name in recipes]
-    options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine))}
-    check_places(plans, drawn, None if resume else runs, out, {"add": add, **options})
+    options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine)), "add": add}
+    options["one_process"] = one_process
+    check_places(plans, drawn, None if resume else runs, out, options)
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
     with reporter_for_terminal() as reporter:
         for name, images in plans:
             reporter.say(f"{name} on {images}, {counted(seeds, 'seed')}")
-            kept: dict[str, Any] = {"folder": runs, "out": out, "add": add, "resume": resume}
-            options |= {"data_dir": data_dir, "one_process": one_process, "tell": reporter.say}
-            records.append(measured_campaign(name, images, drawn, **kept, **options))
+            places: dict[str, Any] = {"folder": runs, "out": out, "data_dir": data_dir}
+            records.append(
+                measured_campaign(name, images, drawn, resume=resume, tell=reporter.say, **places, **options)
+            )
     if json:
         print_json({"campaigns": records})
     else:
@@ -111,13 +113,13 @@ def check_places(
 
     `plans`: recipes with their data sets; `runs` is None where runs that are there are to go on, `out` where nothing is recorded.
     """
-    from thumbnet.measuring.campaign import planned, record_before, refuse_taken
+    from thumbnet.measuring.campaign import effective_changes, planned, record_before, refuse_taken
 
     for name, dataset in plans:
         if out:
             record_before(out, name, dataset, seeds, **options)
         if runs:
-            recipe, places = planned(name, seeds, options["split"], runs, options["changes"])
+            recipe, places = planned(name, seeds, options["split"], runs, effective_changes(name, options["changes"]))
             refuse_taken(places, recipe)
 
 

@@ -153,6 +153,11 @@ def train_seeds(
 
     if resume and out is None:
         raise UserError("--resume with --seeds needs the --out of the first call, which holds its runs")
+    if recipe.start_from:  # whose images may be held out by one seed and not by another: all are asked first
+        from thumbnet.training.start import earlier_run
+
+        for seed in range(recipe.seed, recipe.seed + seeds):
+            earlier_run(one := vary(recipe, seed=seed), data.with_validation(**one.cut))
     runs = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         path = out and out / f"s{seed}"

@@ -13,7 +13,7 @@ from thumbnet.measuring.measured_run import InThisProcess, in_fresh_process, mea
 from thumbnet.measuring.record import joined, record_to_add_to, record_to_replace, summary_of_campaign
 from thumbnet.measuring.results import seconds_in_words
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.recipes.recipe import Recipe, differences, vary
 from thumbnet.runs.paths import is_free
 from thumbnet.runs.run import Run
 from thumbnet.words import counted
@@ -121,10 +121,12 @@ def measured_campaign(
     from thumbnet.data.datasets import load_dataset
     from thumbnet.measuring.operations import convolution_ceiling, training_flops
 
+    options["changes"] = effective_changes(name, options.get("changes") or {})
     before = None if out is None else record_before(out, name, dataset, seeds, add=add, **options)
     record = run_campaign(name, dataset, seeds, tell=tell, **options)
-    if add and before:
-        record = joined(before, record)
+    if add and out:  # as it is now: another sitting may have ended meanwhile
+        before = record_before(out, name, dataset, seeds, add=add, **options)
+        record = joined(before, record) if before else record
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
     flops = training_flops(recipe, data)
@@ -149,10 +151,18 @@ def record_before(
     out: Path, name: str, dataset: str, seeds: Sequence[int], *, add: bool, **options: Any
 ) -> dict[str, Any] | None:
     """The record in `out` that a campaign will replace or be added to, or None. Raises `UserError` where it may not."""
-    path, split, changes = out / f"{name}.json", options.get("split", "test"), options.get("changes") or {}
+    path, split = out / f"{name}.json", options.get("split", "test")
+    changes = effective_changes(name, options.get("changes") or {})
     if add:
-        return record_to_add_to(path, dataset, split, seeds, changes, options.get("machine") or Machine())
+        machine, one_process = options.get("machine") or Machine(), options.get("one_process", False)
+        return record_to_add_to(path, dataset, split, seeds, changes, machine, one_process=one_process)
     return record_to_replace(path, dataset, split, seeds, changes)
+
+
+def effective_changes(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Those that are not as the named recipe has them anyway."""
+    recipe = named_recipe(name, **changes)
+    return {field: changes[field] for field in changes if field in differences(recipe, named_recipe(name))}
 
 
 def command_of(

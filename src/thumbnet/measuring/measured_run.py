@@ -157,7 +157,7 @@ def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:
     from thumbnet.data.datasets import load_dataset
     from thumbnet.recipes.schedule import steps_per_epoch
 
-    changes = {**order["changes"], "seed": order["changes"]["seed"] + WARM_UP_SEED, "validation": 0.1}
+    changes = {**order["changes"], "start_from": "", "seed": order["changes"]["seed"] + WARM_UP_SEED, "validation": 0.1}
     recipe = named_recipe(order["recipe"], **changes)
     data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0.1)
     enough = WARM_UP_STEPS / steps_per_epoch(recipe, len(data.train))

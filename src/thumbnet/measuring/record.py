@@ -21,7 +21,8 @@ TO_COMPARE: Fields = {
     "kind": str, "recipe": str, "dataset": str, "split": str, "changes": dict, "seeds": list, "n": int, "epochs": NUMBER,
 }  # fmt: skip
 TO_ADD_TO: Fields = {
-    **TO_COMPARE, "command": list, "processor": str, "threads": int, "precision": str, "versions": dict, "runs": list,
+    **TO_COMPARE, "fields": dict, "command": list, "processor": str, "threads": int, "precision": str, "versions": dict,
+    "runs": list,
 }  # fmt: skip
 OF_A_RUN: Fields = {
     "seed": int, "accuracy": NUMBER, "accuracy_1_view": NUMBER, "top5": NUMBER, "train_clock": NUMBER,
@@ -50,6 +51,7 @@ def summary_of_campaign(
         "processor": about["gpu"] or about["processor"],
         "threads": about["threads"],
         "precision": about["precision"],
+        "kernels": about.get("kernels"),
         **in_order([{key: row["environment"][key] for key in VERSIONS} for row in rows]),
         "runs": runs,
     }
@@ -107,11 +109,18 @@ def record_to_replace(
 
 
 def record_to_add_to(
-    path: Path, dataset: str, split: str, seeds: Sequence[int], changes: dict[str, Any], machine: Machine
+    path: Path,
+    dataset: str,
+    split: str,
+    seeds: Sequence[int],
+    changes: dict[str, Any],
+    machine: Machine,
+    *,
+    one_process: bool = False,
 ) -> dict[str, Any] | None:
     """The record at `path` that a campaign of other seeds can be added to, or None where there is none.
 
-    Raises `UserError` where it is of something else, was measured on another machine, or has one of the seeds.
+    Raises `UserError` where it is of something else, was measured on another machine or in another way, or has one of the seeds.
     """
     from thumbnet.backend import environment, prepare
 
@@ -121,6 +130,7 @@ def record_to_add_to(
     try:
         for run in before["runs"]:
             with_fields(run, OF_A_RUN)
+        with_fields({"added": [], "other_versions": []} | before, {"added": list, "other_versions": list})
     except ValueError as error:
         raise UserError(f"{path} is damaged in its runs: {error}") from error
     if differing := different(as_of_the_present_recipe(before), dataset, split, changes):
@@ -129,13 +139,17 @@ def record_to_add_to(
         )
     here = environment(prepare(machine))
     here["processor"] = here["gpu"] or here["processor"]
-    for key in ("processor", "threads", "precision"):
-        if before[key] != here[key]:
+    for key in ("processor", "threads", "precision", "kernels"):
+        if before.get(key) != here[key] and before.get(key) is not None:  # older records lack the kernels
             raise UserError(
                 f"{path} was measured with {key} {before[key]}, and this would be with {here[key]}; give another --out"
             )
-    if twice := [seed for seed in seeds if seed in before["seeds"]]:
-        raise UserError(f"{path} has seed {twice[0]} already; add others by --first-seed {max(before['seeds']) + 1}")
+    if one_process != ("--one-process" in before["command"]):
+        ways = ("without", "with") if one_process else ("with", "without")
+        raise UserError(f"{path} was measured {ways[0]} --one-process, and this would be {ways[1]}; measure both alike")
+    had = [run["seed"] for run in before["runs"]]
+    if twice := [seed for seed in seeds if seed in had]:
+        raise UserError(f"{path} has seed {twice[0]} already; add others by --first-seed {max(had) + 1}")
     return before
 
 

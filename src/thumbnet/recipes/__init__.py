@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from thumbnet.errors import unknown_name
@@ -79,15 +80,20 @@ def title_of(recipe: Recipe) -> str:
     if recipe.name not in RECIPES:
         return recipe.name
     changed = changes_of(recipe)
-    return (
-        name_of_group(recipe) if len(changed) <= MOST_CHANGES else f"{recipe.name} with {len(changed)} fields changed"
-    )
+    if len(changed) <= MOST_CHANGES:
+        return name_of_group(recipe)
+    begun = [change for change in changed if change.startswith("start_from ")]  # of all it says the most
+    others = f"{len(changed) - len(begun)} {'other ' if begun else ''}fields changed"
+    return " with ".join([", ".join([recipe.name, *begun]), others])
 
 
 def changes_of(recipe: Recipe) -> list[str]:
     """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold."""
     changed = differences(recipe, base_of(recipe))
-    return [f"{name} {as_typed(now) or 'none'}" for name, (now, _) in changed.items() if name not in ("seed", "fold")]
+    shown = {name: as_typed(now) or "none" for name, (now, _) in changed.items() if name not in ("seed", "fold")}
+    if "start_from" in shown:
+        shown["start_from"] = "/".join(Path(recipe.start_from).parts[-2:])  # not where on this machine it lies
+    return [f"{name} {value}" for name, value in shown.items()]
 
 
 def as_typed(value: Any) -> str:

@@ -50,8 +50,7 @@ class Recipe:
         high=64,
     )
     start_from: str = setting(
-        "",
-        "a finished run of the same network to begin with the weights of; the dense layer's too where classes are the same",
+        "", "a finished run to begin with the weights of; the command line takes its network, too, where none is given"
     )
     epochs: float = setting(
         20,
@@ -140,6 +139,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        if self.start_from:  # not runs/latest, which will be another, nor a place that is seen from here alone
+            object.__setattr__(self, "start_from", str(Path(self.start_from).resolve()))
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
         check_model(self.model)

@@ -40,6 +40,7 @@ from thumbnet.files import (
     read_json_lines,
     sha256_of,
     sync_folder,
+    with_fields,
     write_arrays,
     write_failed,
     write_json,
@@ -73,6 +74,12 @@ METRICS: Fields = {
     "validation_accuracy": MAYBE, "validation_top5": MAYBE, "training_seconds": NUMBER, "images_per_second": NUMBER,
 }  # fmt: skip
 ENVIRONMENT: Fields = {"device": str, "precision": str, "threads": int}
+# Of the run that a run began with, and in it of the one before.
+BEGAN_WITH: Fields = {
+    "run": str, "recipe": str, "dataset": str, "model_sha256": (str, type(None)), "fingerprint": str, "location": str,
+    "held_out": dict, "began_with": (dict, type(None)),
+}  # fmt: skip
+HELD_OUT: Fields = {"fraction": NUMBER, "seed": int, "folds": int, "fold": int}
 CHANGING_BITS = ("device", "precision", "threads", "kernels", "processor", "gpu", "torch")  # of a process's environment
 
 
@@ -198,6 +205,22 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and settings of the process that began the run."""
         return read_json(self.path / "environment.json", ENVIRONMENT)  # type: ignore[no-any-return]
+
+    @property
+    def lineage(self) -> "list[dict[str, Any]]":
+        """What was kept of the run whose weights this one began with, of the one that began with, and so on; often nothing.
+
+        Raises `UserError` where that is damaged.
+        """
+        found, told = [], self.environment.get("began_with")
+        while told:
+            try:
+                found.append(with_fields(told, BEGAN_WITH))
+                with_fields(told["held_out"], HELD_OUT)
+            except ValueError as error:
+                raise UserError(f"{self.path} has a damaged environment.json: in began_with, {error}") from error
+            told = told["began_with"]
+        return found
 
     @property
     def classes(self) -> tuple[str, ...]:

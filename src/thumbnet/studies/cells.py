@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +139,18 @@ def check_is_judged(recipe: Recipe, dataset: str, data_dir: Path | None = None) 
             f"the recipe trains on all images of {dataset} (validation 0), so that nothing is left to judge it by; "
             "give validation, as in 0.1"
         )
+
+
+def check_start(cells: "Iterable[Cell]", data_dir: Path | None = None) -> None:
+    """Raise `UserError` where a run would begin with an earlier one that does not fit, before the first is trained."""
+    loaded: dict[str, Dataset] = {}
+    for cell in cells:
+        if cell.recipe.start_from:
+            from thumbnet.training.start import earlier_run
+
+            name = cell.variant.dataset
+            data = loaded[name] = loaded[name] if name in loaded else data_at_hand(name, data_dir)
+            earlier_run(cell.recipe, data.with_validation(**cell.recipe.cut))
 
 
 def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":

@@ -29,6 +29,7 @@ from thumbnet.studies.cells import (
     Running,
     Variant,
     check_is_judged,
+    check_start,
     data_at_hand,
     ended,
     leaving_no_process,
@@ -95,6 +96,7 @@ def run_study(
     cells = study.cells()
     for variant in study.variants:
         check_is_judged(vary(variant.recipe, folds=study.folds), variant.dataset, data_dir)
+    check_start(study.unfinished(folder), data_dir)
     make_folder(folder)
     threads = share_of_cores(machine or Machine(), jobs)
     running = Running()

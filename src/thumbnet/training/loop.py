@@ -36,7 +36,7 @@ from thumbnet.training.master_weights import Copies
 from thumbnet.training.optimize import l2_penalty, set_learning_rate
 from thumbnet.training.preparation import check_fits, normalization, sample
 from thumbnet.training.selection import Rounds, hardest
-from thumbnet.training.start import begin_with, earlier_run, origin, told_of
+from thumbnet.training.start import begin_with, check_same_origin, earlier_run, origin, told_of
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
 from thumbnet.training.summary import summarize
 from thumbnet.training.workshop import Workshop
@@ -79,21 +79,23 @@ def train(
     if not isinstance(recipe, Recipe) or not isinstance(data, Dataset):
         given = f"{type(recipe).__name__} and {type(data).__name__}"
         raise UserError(f"train takes a recipe and a data set, or their names; received {given}")
+    reporter = reporter or Reporter()
     data = data.with_validation(**recipe.cut)
-    check_fits(recipe, data)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
     machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
+    if run is not None and run.finished:
+        reporter.say(f"{run.path} is finished already")
+        return run
+    check_fits(recipe, data)
     if run is not None:
         machine = run.machine_to_resume(machine)
     backend = prepare(machine)
-    reporter = reporter or Reporter()
     about, begun = environment(backend) | origin(recipe, data), run is not None
+    if run is not None:
+        check_same_origin(run, about)
     with StopSignals() as stop:
         if run is None:
             run = Run.create(path, recipe, data, about)
-        elif run.finished:
-            reporter.say(f"{run.path} is finished already")
-            return run
         with run.locked():
             if run.finished:  # by another process, between the look above and the lock
                 return run

@@ -1,14 +1,12 @@
 """A run that begins with the weights of an earlier one, with a dense layer of its own where its classes are others."""
 
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
-from thumbnet.files import Fields, with_fields
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NETWORK, Recipe
 from thumbnet.runs.data_record import DataRecord
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from thumbnet.models.preprocessed import Preprocessed
 
 HEAD = "head"  # what every architecture calls its dense layer
-RECORD: Fields = {"run": str, "fingerprint": str, "held_out": dict, "began_with": (dict, type(None))}
 
 
 def earlier_run(recipe: Recipe, data: Dataset) -> Run:
@@ -28,41 +25,39 @@ def earlier_run(recipe: Recipe, data: Dataset) -> Run:
     Raises `UserError` where its images have other channels, or where it, or a run that it began with itself, was trained on
     images that are held out here: what it was told of them would be in the accuracy.
     """
-    run = Run.open(recipe.start_from)
-    run.require_finished()
+    try:
+        run = Run.open(recipe.start_from)
+        run.require_finished()
+    except UserError as error:
+        raise UserError(f"the run to start from: {error}") from error
     if run.data["channels"] != data.channels:
         raise UserError(
             f"{run.path} takes images of {counted(run.data['channels'], 'channel')}, and those of {data.name} have "
             f"{data.channels}; start from another run, or leave out --start-from"
         )
+    if data.validation is None or data.own_validation is not None:
+        return run
     here = DataRecord.of(data)
-    for told in lineage(run):
-        held_out_anew = data.own_validation is None and data.validation is not None and told["held_out"] != recipe.cut
-        if held_out_anew and DataRecord(told).same_training_images(here):
+    for told in (record_of(run), *run.lineage):
+        if DataRecord(told).same_training_images(here) and effective(told["held_out"]) != effective(recipe.cut):
             raise UserError(
                 f"{told['run']} was trained on images of {data.name} that are held out here; {held_out_alike(told['held_out'])}"
             )
     return run
 
 
-def lineage(run: Run) -> Iterator[dict[str, Any]]:
-    """What is kept of a run, of the one that it began with, and so on."""
-    told: dict[str, Any] | None = record_of(run)
-    while told:
-        yield told
-        try:
-            told = told["began_with"] and with_fields(told["began_with"], RECORD)
-        except ValueError as error:
-            raise UserError(f"{run.path} has a damaged environment.json: in began_with, {error}") from error
+def effective(cut: dict[str, Any]) -> dict[str, Any]:
+    """What decides which images a recipe holds out."""
+    return {name: cut[name] for name in (("seed", "folds", "fold") if cut["folds"] else ("seed", "fraction"))}
 
 
 def held_out_alike(cut: dict[str, Any]) -> str:
     """What to type for the images that an earlier run held out to be held out again."""
-    if cut.get("folds"):
-        return f"hold the same ones out by --folds {cut['folds']} --fold {cut.get('fold')} --seed {cut.get('seed')}"
-    if not cut.get("fraction"):
+    if cut["folds"]:
+        return f"hold the same ones out by --folds {cut['folds']} --fold {cut['fold']} --seed {cut['seed']}"
+    if not cut["fraction"]:
         return "it held none out, so train on all too, by --validation 0, or start from another run"
-    return f"hold the same ones out by --validation {cut['fraction']:g} --seed {cut.get('seed')}"
+    return f"hold the same ones out by --validation {cut['fraction']:g} --seed {cut['seed']}"
 
 
 @torch.no_grad()
@@ -76,15 +71,12 @@ def begin_with(model: "Preprocessed", run: Run, classes: tuple[str, ...]) -> Non
         learned = {name: tensor for name, tensor in learned.items() if HEAD not in name.split(".")}
     fits = all(name in own and own[name].shape == tensor.shape for name, tensor in learned.items())
     if not fits or len(learned) < len(own) - sum(HEAD in name.split(".") for name in own):
-        raise UserError(f"{run.path} has another network; give the same by {network_as_typed(run.recipe)}")
+        network = ", ".join(f"{name} {as_typed(getattr(run.recipe, name)) or 'left open'}" for name in NETWORK)
+        raise UserError(
+            f"{run.path} has another network: {network}; give the same, or leave that out of the command line"
+        )
     for name, tensor in learned.items():
         own[name].copy_(tensor)
-
-
-def network_as_typed(recipe: Recipe) -> str:
-    """`--model speednet_slim --widths 32 128 256`."""
-    chosen = {name: as_typed(getattr(recipe, name)) for name in NETWORK if getattr(recipe, name)}
-    return " ".join(f"--{name} {value}" for name, value in chosen.items())
 
 
 def record_of(run: Run) -> dict[str, Any]:
@@ -96,6 +88,7 @@ def record_of(run: Run) -> dict[str, Any]:
         "model_sha256": run.summary.get("model_sha256"),
         "fingerprint": run.data["fingerprint"],
         "fingerprint_of_training": run.data.get("fingerprint_of_training"),
+        "location": run.data["location"],
         "held_out": run.recipe.cut,
         "began_with": run.environment.get("began_with"),
     }
@@ -106,17 +99,25 @@ def origin(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     return {"began_with": record_of(earlier_run(recipe, data))} if recipe.start_from else {}
 
 
+def check_same_origin(run: Run, about: dict[str, Any]) -> None:
+    """Raise `UserError` where the weights that a run began with are others now than when it was begun."""
+    then, now = run.environment.get("began_with"), about.get("began_with")
+    if then and now and then.get("model_sha256") != now["model_sha256"]:
+        raise UserError(
+            f"{now['run']} has other weights than when {run.path} began with them; begin another run, by another --out"
+        )
+
+
 def told_of(run: Run, data: Dataset) -> str:
     """Which weights a run begins with; a warning where they may have seen what is held out here."""
     told = f"begins with the weights of {shlex.quote(str(run.path))}: {run.recipe.name} on {run.data.title}"
     here = DataRecord.of(data)
-    if (
-        run.data["location"] == here["location"]
-        and not run.data.same_training_images(here)
-        and data.own_validation is None
-    ):
-        return (
-            f"{told}; note: {data.name} has changed since, so that images it was trained on may be held out here, and accuracy "
-            "may look too good; a folder of validation images of its own avoids that"
+    others = [past for past in (record_of(run), *run.lineage) if not DataRecord(past).same_training_images(here)]
+    same_place = any(past["location"] == here["location"] for past in others)
+    same_names = not run.data.same_training_images(here) and set(run.classes) & set(data.classes)
+    if data.validation is not None and (same_place or same_names):
+        told += (
+            f"; note: {data.name} may have images that it was trained on (its place or names of classes are the same); "
+            "if such are held out here, accuracy looks too good"
         )
     return told

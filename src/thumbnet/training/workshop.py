@@ -33,7 +33,7 @@ class Workshop:
     ) -> "tuple[Preprocessed, torch.optim.Optimizer]":
         """The network to train, as `model` is now, and its optimiser, which has made no step: those kept, where they fit."""
         shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
-        purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0), shapes, backend)
+        purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0, start_from=""), shapes, backend)
         if self.made_for != purpose or self.model is None or self.optimizer is None:
             self.made_for, self.recordings = purpose, Recordings()
             self.model, self.optimizer = model, build_optimizer(model, recipe, backend.dtype)

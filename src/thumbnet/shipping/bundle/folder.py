@@ -8,6 +8,7 @@ classify.py               a page of Python that needs nothing of thumbnet
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +83,7 @@ def card(run: Run, receipt: Receipt) -> str:
     averaged = f"{receipt.views} views of each image (mirrored and shifted) are averaged inside."
     fitted = "Probabilities are calibrated on held-out images like those it was trained on; elsewhere they may be off."
     return environment.get_template("card.md").render(
-        title=in_a_cell(f"{title_of(run.recipe)} on {run.data.title}"),
+        title=in_a_cell(f"{title_of(replace(run.recipe, start_from=''))} on {run.data.title}"),
         version=version("thumbnet"),
         rows=[(name, in_a_cell(value)) for name, value in facts(run, receipt, measured)],
         classes=[in_a_line(name) for name in run.classes],
@@ -114,7 +115,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         ("recipe", f"{run.recipe.name}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
         ("network", f"{run.recipe.network}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
-    if began := run.environment.get("began_with"):
+    for began in run.lineage[:1]:
         rows.append(("began with", f"the weights of a run of {began['recipe']} on {began['dataset']}"))
     for split, scores in measured.items():
         low, high = scores.interval95
