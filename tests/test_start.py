@@ -14,6 +14,7 @@ from thumbnet.cli.main import run as command_line
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.recipes import name_of_group, recipe, title_of, vary
+from thumbnet.report.sections import environment
 from thumbnet.runs.run import Run
 from thumbnet.training.loop import train
 
@@ -96,6 +97,8 @@ def test_the_folder_of_a_run_says_what_it_began_with_and_so_does_its_first_line(
         "held_out": {"fraction": 0.1, "seed": 0, "folds": 0, "fold": 0}, "location": earlier.data["location"],
         "began_with": None,
     }  # fmt: skip
+    rows = [value for name, value in environment(run) if name == "began with"]
+    assert rows == [f"general on {title}, {earlier.path}, SHA-256 of its weights {earlier.summary['model_sha256']}"]
     assert "began_with" not in earlier.environment and Run.open(run.path).recipe.start_from == str(earlier.path)
 
 
@@ -137,6 +140,16 @@ def test_what_was_trained_on_before_is_not_held_out_afterwards(halves, earlier, 
     said = f"{first.path} was trained on images of {halves[0].name} that are held out here; {advice}"
     assert said in str(caught.value) and not (tmp_path / "run").exists()
     assert train(made, halves[0], tmp_path / "alike", machine=CPU).finished
+
+
+def test_members_of_an_ensemble_begin_with_those_of_the_earlier_one(halves, earlier, tmp_path):
+    both = train(vary(earlier.recipe, members=2, epochs=0.2), halves[0], tmp_path / "both", machine=CPU)
+    begun = train(vary(both.recipe, start_from=str(both.path), **STILL), halves[1], tmp_path / "run", machine=CPU)
+    before, after = numbers(both), numbers(begun)
+    kept = [name for name in before if "head" not in name and "tracked" not in name]
+    assert any("members.1" in name for name in kept) and all(alike(before[name], after[name]) for name in kept)
+    with pytest.raises(UserError, match=r"has another network: .*members 2; give the same"):
+        train(vary(earlier.recipe, start_from=str(both.path)), halves[1], tmp_path / "one", machine=CPU)
 
 
 def test_nor_by_way_of_a_run_in_between(halves, earlier, tmp_path):

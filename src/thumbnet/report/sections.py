@@ -322,7 +322,7 @@ def samples(data: "Dataset") -> list[dict[str, Any]]:
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
-    """Versions, hardware and settings."""
+    """Versions, hardware and settings, and whose weights it began with."""
     kept = (
         "thumbnet",
         "commit",
@@ -338,6 +338,9 @@ def environment(run: Run) -> list[tuple[str, str]]:
     )
     about = run.environment
     rows = [(name, as_typed(about[name])) for name in kept if about.get(name) not in (None, "")]
+    for began in run.lineage:
+        weights = f"SHA-256 of its weights {began['model_sha256']}"
+        rows.append(("began with", f"{began['recipe']} on {began['dataset']}, {began['run']}, {weights}"))
     for changed in about.get("continued_with", []):
         rows.append(("continued with", ", ".join(f"{name} {value}" for name, value in changed.items())))
     return rows
