@@ -70,18 +70,18 @@ def machine_of(record: dict[str, Any]) -> str:
     return f"{record['processor']}, {record['precision']}"
 
 
-def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str, *, above: bool) -> None:
-    """A point with its name above it to the left, or below it in a line for each part."""
+def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str, place: str) -> None:
+    """A point with its name above it, there to the left, or below it in a line for each part: `place`."""
+    offset, side = {"above": ((-10, 6), "center"), "above left": ((4, 7), "right"), "below": ((0, -8), "center")}[place]
     axes.plot(seconds, accuracy, marker, color=color)
-    text, place, side = (name, (4, 7), "right") if above else (name.replace(", ", ",\n"), (0, -8), "center")
     axes.annotate(
-        text,
+        name.replace(", ", ",\n") if place == "below" else name,
         (seconds, accuracy),
-        xytext=place,
+        xytext=offset,
         textcoords="offset points",
         fontsize=8,
         ha=side,
-        va="bottom" if above else "top",
+        va="top" if place == "below" else "bottom",
     )
 
 
@@ -98,12 +98,14 @@ def draw(records: list[dict[str, Any]]) -> Figure:
         seconds, reached = zip(*((row["seconds"], row["accuracy"]) for row in record["points"]), strict=True)
         axes.plot(seconds, reached, "o" + style, color=TRAINING, label=f"time budgets, {machine_of(record)}")
         for peer in record["peers"]:
-            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION, above=False)
+            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION, "below")
         campaigns = [row for row in records if row["kind"] == "campaign" and row["dataset"] == "cifar10"]
+        campaigns = [row for row in campaigns if not row["changes"]]  # of recipes as they are
+        place = "above left" if style == "-" else "above"  # below the first line there is less room
         for row in campaigns:
             if machine_of(row) == machine_of(record) and (row["cold_wall"] or math.inf) < SECONDS[-1]:
                 name = f"{row['recipe']}, n = {row['n']}"
-                name_point(axes, name, row["cold_wall"], row["accuracy"], "D", TRAINING, above=True)
+                name_point(axes, name, row["cold_wall"], row["accuracy"], "D", TRAINING, place)
                 accuracies.append(row["accuracy"])
     axes.set_xscale("log")
     axes.set_yscale("logit")
