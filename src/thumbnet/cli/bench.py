@@ -116,10 +116,11 @@ def check_places(
     from thumbnet.measuring.campaign import effective_changes, planned, record_before, refuse_taken
 
     for name, dataset in plans:
+        changes = effective_changes(name, options["changes"])
         if out:
-            record_before(out, name, dataset, seeds, **options)
+            record_before(out, name, dataset, seeds, **{**options, "changes": changes})
         if runs:
-            recipe, places = planned(name, seeds, options["split"], runs, effective_changes(name, options["changes"]))
+            recipe, places = planned(name, seeds, options["split"], runs, changes)
             refuse_taken(places, recipe)
 
 

@@ -152,7 +152,7 @@ def record_before(
 ) -> dict[str, Any] | None:
     """The record in `out` that a campaign will replace or be added to, or None. Raises `UserError` where it may not."""
     path, split = out / f"{name}.json", options.get("split", "test")
-    changes = effective_changes(name, options.get("changes") or {})
+    changes = options.get("changes") or {}
     if add:
         machine, one_process = options.get("machine") or Machine(), options.get("one_process", False)
         return record_to_add_to(path, dataset, split, seeds, changes, machine, one_process=one_process)
