@@ -4,35 +4,43 @@
 
 Parts, in this order: `machine` (what it can do at best), `step` (what a step of the fast recipe is made of), `determinism` (one
 seed twice in fresh processes: the same bits?), `agreement` (one recipe on CPU and GPU: the same accuracy within noise?), then
-campaigns over many seeds in one process, as `bench --one-process` does, and the report's network at its full length, within
-the 3,072 MiB of its GPU. Each writes OUT/PART.json or OUT/RECIPE.json when it is done, and is not done again; a campaign that is
-cut short keeps its runs in RUNS and goes on. --quick does little of each, to try it out, also without a GPU.
+all experiments of the report at their full length (`study classic`, three at a time, each within the 3,072 MiB of its GPU), then
+campaigns over many seeds in one process, as `bench --one-process` does; or those that --only names, in its order.
+
+Each part writes OUT/PART.json when it is done, and is not done again; a study that is cut short keeps its runs in RUNS and
+goes on. Of a campaign as many seeds as fit are added to OUT/RECIPE.json, and by a later call those that it lacks then, also
+where OUT is all that is left of earlier calls. --quick does little of each, to try it out, also without a GPU.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thumbnet.errors import Interrupted, ThumbnetError
-from thumbnet.files import write_json
+from publish_study import published
+
+from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed
+from thumbnet.files import read_json, write_json
 from thumbnet.judging.statistics import welch
 from thumbnet.machine import Machine
 from thumbnet.measuring.campaign import measured_campaign
 from thumbnet.measuring.operations import convolution_ceiling
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes import vary
+from thumbnet.runs.run import Run
 
 FAST = "cifar10-94-gpu"
 SEEDS = {FAST: 200, "cifar10-96": 20, "cifar100-80": 10}  # as many as the claims about them ask for
 AGREEMENT, AGREEMENT_SEEDS = "cifar10-83", 5  # a minute on a CPU
-CLASSIC, REPORTS_GPU = "cifar10-classic", 3_072  # MiB, the cap that the report sets
-FIRST = 2  # seeds of a campaign whose time says how many fit into a call
+REPORTS_GPU = 3_072  # MiB, the cap that the report sets
+SHORTEST = 1 / 160  # of the report's epochs: one
+ENDING = 5.0  # seconds after the last seed of a campaign, to measure what the machine can do at best, or to write a checkpoint
+LEAST = 20.0  # seconds in which a part may get something done
 STEPS, LONGEST, LETTERS = 20, 50, 110  # that are profiled, kernels that are told, and how much of their names
 
 
@@ -50,35 +58,31 @@ class Call:
         return self.end - time.monotonic()
 
     def campaign(
-        self, name: str, seeds: int, *, machine: Machine | None = None, folder: str = "", **changes: Any
-    ) -> Any:
-        """A recipe over as many of `seeds` as still fit; None where not all did. Runs of earlier calls are kept."""
-        changes |= {"epochs": 0.02} if self.quick else {}
-        options: dict[str, Any] = {
-            "folder": self.runs / (folder or name),
-            "data_dir": self.data,
-            "machine": machine or self.machine,
-            "changes": changes,
-            "resume": True,
-            "one_process": True,
-            "tell": lambda line: print(f"  {line}", flush=True),
-        }
-        dataset = name.split("-")[0]
-        done = sum(path.is_file() for path in options["folder"].glob("*/bench.json"))
-        began = time.monotonic()
-        if done < min(FIRST, seeds):
-            measured_campaign(name, dataset, range(min(FIRST, seeds)), **options)
-            each = (time.monotonic() - began) / (min(FIRST, seeds) - done)  # the few steps that warm up among them
-        else:
-            each = max(
-                json.loads(path.read_text())["row"]["train_clock"] for path in options["folder"].glob("*/bench.json")
+        self, name: str, seeds: int, *, machine: Machine | None = None, out: Path | None = None, **changes: Any
+    ) -> dict[str, Any] | None:
+        """The record of a recipe in `out` after more seeds of it, as many as still fit; None while it has fewer than `seeds`."""
+        out = out or self.out
+        path = out / f"{name}.json"
+        record = read_json(path, {"seeds": list, "n": int}) if path.is_file() else {"seeds": [], "n": 0}
+        missing = seeds - record["n"]
+        if missing > 0:
+            first = max(record["seeds"], default=-1) + 1
+            record = measured_campaign(
+                name,
+                name.split("-")[0],
+                range(first, first + missing),
+                out=out,
+                add=True,
+                folder=self.runs / out.name,
+                data_dir=self.data,
+                machine=machine or self.machine,
+                changes=changes | ({"epochs": 0.02} if self.quick else {}),
+                resume=True,  # of a call that was killed: seeds without a record
+                one_process=True,
+                time_limit=self.left - ENDING,
+                tell=lambda line: print(f"  {line}", flush=True),
             )
-        done = sum(path.is_file() for path in options["folder"].glob("*/bench.json"))
-        fit = min(seeds, done + max(0, int(self.left / (1.2 * each))))
-        if fit == 0:
-            return None
-        record = measured_campaign(name, dataset, range(fit), **options)
-        return record if fit == seeds else None
+        return record if record["n"] >= seeds else None
 
 
 # ---------------------------------------------------------------- parts
@@ -119,9 +123,10 @@ def agreement(call: Call) -> dict[str, Any] | None:
     seeds = 2 if call.quick else AGREEMENT_SEEDS
     records = {}
     for device in ("cpu", call.machine.device):
-        records[device] = call.campaign(AGREEMENT, seeds, machine=Machine(device=device), folder=f"agreement-{device}")
-        if records[device] is None:
+        found = call.campaign(AGREEMENT, seeds, machine=Machine(device=device), out=call.runs / "agreement" / device)
+        if found is None:
             return None
+        records[device] = found
     accuracies = {device: [row["accuracy"] for row in record["runs"]] for device, record in records.items()}
     first, second = records["cpu"], records[call.machine.device]
     found = welch(*([row["accuracy"] for row in record["runs"]] for record in (first, second)))
@@ -208,10 +213,37 @@ def profiled(call: Call, size: int, part: float, *, replayed: bool) -> dict[str,
     }
 
 
-def classic(call: Call) -> dict[str, Any] | None:
-    """The report's network, all its epochs, within the memory of its GPU."""
-    capped = Machine(device=call.machine.device, gpu_memory=REPORTS_GPU if call.machine.device == "cuda" else None)
-    return call.campaign(CLASSIC, 1, machine=capped)  # type: ignore[no-any-return]
+def classic(call: Call, dataset: str) -> dict[str, Any] | None:
+    """The report's experiments on one data set, all their epochs, and what each network then has of the test images, once."""
+    folder = call.runs / f"classic-{dataset}"
+    where = f"--device {call.machine.device}" + (
+        f" --gpu-memory {REPORTS_GPU}" if call.machine.device == "cuda" else ""
+    )
+    words = f"classic --only {dataset} --jobs 3 {where}" + (f" --scale {SHORTEST}" if call.quick else "")
+    data = ["--data-dir", str(call.data)] if call.data else []
+    if not ended(call, ["study", *words.split(), "--out", str(folder), *data]):
+        return None
+    for cell in (path for path in (folder / "cells").iterdir() if path.is_dir()):
+        asked = ["evaluate", str(cell), "--split", "test", *where.split()[:2]]
+        if not Run.open(cell).test_openings and not ended(call, asked):
+            return None
+    return published(folder, words, timed=False)  # three beside each other
+
+
+def ended(call: Call, words: list[str]) -> bool:
+    """Whether a thumbnet command has ended well within the call; it is told to stop otherwise, and keeps what it has."""
+    process = subprocess.Popen([sys.executable, "-m", "thumbnet.cli.main", *words], start_new_session=True)
+    try:
+        code = process.wait(max(1.0, call.left - ENDING))
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if code:
+        raise TrainingFailed(f"thumbnet {words[0]} ended with exit code {code}")
+    return True
 
 
 PARTS: dict[str, Callable[[Call], dict[str, Any] | None]] = {
@@ -219,6 +251,7 @@ PARTS: dict[str, Callable[[Call], dict[str, Any] | None]] = {
     "step": step,
     "determinism": determinism,
     "agreement": agreement,
+    **{f"classic-{dataset}": partial(classic, dataset=dataset) for dataset in ("cifar100", "cifar10")},
 }
 
 
@@ -229,22 +262,21 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, *SEEDS, CLASSIC], default=[*PARTS, *SEEDS, CLASSIC])
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *SEEDS], default=[*PARTS, *SEEDS])
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     call = Call(arguments)
     call.out.mkdir(parents=True, exist_ok=True)
-    campaigns = {name: lambda call, name=name: call.campaign(name, 2 if call.quick else SEEDS[name]) for name in SEEDS}
-    for name, part in (PARTS | campaigns | {CLASSIC: classic}).items():
+    for name in arguments.only:
         path = call.out / f"{name}.json"
-        if name not in arguments.only or path.is_file():
+        if name in PARTS and path.is_file():
             continue
-        if call.left < 20:
+        if call.left < LEAST:
             print(f"{name}: no time left; the same command goes on with it")
             break
         print(f"{name} ({call.left:.0f} s left)", flush=True)
         try:
-            record = part(call)
+            record = PARTS[name](call) if name in PARTS else call.campaign(name, 2 if call.quick else SEEDS[name])
         except Interrupted:
             raise
         except ThumbnetError as error:
@@ -252,7 +284,7 @@ def main() -> None:
             continue
         if record is None:
             print("  not all of it fitted; the same command goes on with it")
-        else:
+        elif name in PARTS:
             write_json(path, record)
 
 

@@ -5,13 +5,15 @@
 
     python benchmarks/publish_study.py --judge-again results/study-NAME.json
 
-Everything is read from the study's folder. --not-timed leaves the times out, for studies on a machine that was not idle. Numbers
+Everything is read from the study's folder; where its networks have been tested since (`thumbnet evaluate RUN --split test`),
+what they had of the test images, too. --not-timed leaves the times out, for studies on a machine that was not idle. Numbers
 that lie in results/ already can be judged again where the statistics have become better: the runs stay as they are, what is
 concluded of them over their seeds is made anew.
 """
 
 import argparse
 import json
+import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from thumbnet.files import read_json, write_json
 from thumbnet.judging import claims
 from thumbnet.judging.groups import Group, Member
 from thumbnet.judging.pairs import Pair, adjusted, paired_by_seed
+from thumbnet.judging.statistics import wilson_interval
 from thumbnet.runs.run import Run
+from thumbnet.words import metric_in_words
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +42,9 @@ def published(folder: Path, words: str, *, timed: bool) -> dict[str, Any]:
                 member |= outcome(run)
                 environments.append(about_machine(run))
                 member["train_seconds"] = member["train_seconds"] if timed else None
+    for found in judged["comparisons"]:
+        rows = judged["beside"].get(found["dataset"], [])
+        judged["beside"][found["dataset"]] = [with_test(row, found) for row in rows]
     machines = [machine for place, machine in enumerate(environments) if machine not in environments[:place]]
     command = ["thumbnet", "study", *words.split()]
     # Cells may be of different versions, where a study was stopped and gone on with later: all are told.
@@ -66,7 +73,31 @@ def outcome(run: Run) -> dict[str, Any]:
         "validation_loss",
         "l2_penalty",
     )
-    return {name: run.summary[name] for name in names} | {"train_top5": run.metrics[-1]["train_top5"]}
+    tests = [row for row in run.evaluations if row["split"] == "test" and row["views"] == 1]
+    tested = {f"test_{name}": tests[0][name] for name in ("accuracy", "top5", "loss", "images")} if tests else {}
+    return {name: run.summary[name] for name in names} | {"train_top5": run.metrics[-1]["train_top5"]} | tested
+
+
+def with_test(row: dict[str, str], found: dict[str, Any]) -> dict[str, str]:
+    """A row of what another report states, with what our networks had of the test images before it, if all were tested.
+
+    The interval is of the images alone, and given where there is one network.
+    """
+    [members] = [group["members"] for group in found["groups"] if group["name"] == row["group"]]
+    if not all("test_loss" in member for member in members):
+        return row
+    metric = found["metric"]
+    mean = statistics.fmean(member[f"test_{metric}"] for member in members)
+    shown = f"{mean:.2%}"
+    if len(members) == 1:
+        images = members[0]["test_images"]
+        low, high = wilson_interval(round(mean * images), images)
+        shown += f" ({low:.2%} to {high:.2%})"
+    loss = statistics.fmean(member["test_loss"] + member["l2_penalty"] for member in members)
+    ours = {f"test {metric_in_words(metric)}": shown, "test loss with penalty": f"{loss:.4f}"}
+    place = list(row).index("reported, test")
+    cells = list(row.items())
+    return dict([*cells[:place], *ours.items(), *cells[place:]])
 
 
 def judged_again(record: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
@@ -129,6 +130,48 @@ def test_seeds_of_a_later_sitting_are_added_to_a_record(fresh, tmp_path):
     again = thumbnet(*words, "--out", "results", "--add", "--runs", "more", cwd=tmp_path)
     assert again.returncode == 2 and "has seed 7 already; add others by --first-seed 8" in again.stderr
     assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(("seconds", "measured"), [(5, 1), (19, 1), (20, 2), (35, 3), (1000, 4)])
+def test_no_seed_is_begun_that_would_end_after_the_time_limit(tmp_path, monkeypatch, seconds, measured):
+    clock, said = [100.0], []
+
+    def ten_seconds(order):
+        clock[0] += 10
+        return row(order["changes"]["seed"], 0.8, 9.0) | {"views": 1}
+
+    monkeypatch.setattr(campaign, "in_fresh_process", ten_seconds)
+    monkeypatch.setattr(campaign, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    made = campaign.run_campaign(
+        "general", "fashion-mini", range(7, 11), folder=tmp_path, time_limit=seconds, tell=said.append
+    )
+    assert made["seeds"] == list(range(7, 7 + measured))
+    assert made["command"][3:7] == ["--seeds", str(measured), "--first-seed", "7"]
+    left = {1: ["no time left for the other 3 seeds, from 8 on"], 2: ["no time left for the other 2 seeds, from 9 on"]}
+    left |= {3: ["no time left for the other 1 seed, from 10 on"], 4: []}
+    assert [line for line in said if "no time left" in line] == left[measured]
+
+
+def test_seeds_that_were_kept_do_not_count_as_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        campaign, "measured_before", lambda order: row(order["changes"]["seed"], 0.8, 9.0) | {"views": 1}
+    )
+    made = campaign.run_campaign("general", "fashion-mini", range(3), folder=tmp_path, time_limit=0, resume=True)
+    assert made["n"] == 3
+
+
+def test_bench_ends_by_its_time_limit_and_shortens_no_record(fresh, tmp_path):
+    folder, _ = fresh
+    words = [*SMALL[1:], "--time-limit", "1s"]
+    refused = thumbnet("bench", *words, "--out", "results", "--runs", "limited", cwd=folder)
+    assert refused.returncode == 2 and not (folder / "limited").exists()
+    assert "--time-limit may leave seeds out that it has; keep it by --add, or give another --out" in refused.stderr
+    result = thumbnet("bench", words[0], "fashion-mnist-94", *words[1:], "--dataset", "fashion-mini", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    assert made["recipe"] == "general" and made["seeds"] == [5]
+    assert "no time left for the other 1 seed, from 6 on" in result.stderr
+    assert "no time left for fashion-mnist-94" in result.stderr
 
 
 def test_a_sitting_without_a_record_before_it_begins_one_and_needs_its_folder(tmp_path):
@@ -326,6 +369,10 @@ def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
         (("cifar10-833",), "unknown recipe 'cifar10-833'; did you mean 'cifar10-83'?"),
         (("general", "--seeds", "0"), "seeds is 0; give 1 or more"),
         (("general", "--seed", "3"), "--first-seed and --seeds in place of --seed"),
+        (
+            ("general", "--time-limit", "soon"),
+            "time-limit is 'soon'; give seconds, minutes or hours, as in 90s, 5m or 1h",
+        ),
     ],
 )
 def test_what_bench_cannot_do_is_said_in_one_line(tmp_path, words, message):

@@ -69,7 +69,7 @@ def test_the_tables_of_the_readme_are_made_from_the_results():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("program", ["publish_run.py", "publish_study.py", "classic_throughput.py"])
+@pytest.mark.parametrize("program", ["publish_run.py", "publish_study.py", "classic_throughput.py", "gpu.py"])
 def test_the_programs_behind_the_results_start(program):
     result = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / program), "--help"],
@@ -79,6 +79,21 @@ def test_the_programs_behind_the_results_start(program):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_published_study_tells_what_its_networks_had_of_the_test_images(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from publish_study import with_test
+
+    row = {"group": "a", "gap": "1.0", "reported, test": "80.04%"}
+    member = {"test_top5": 0.8, "test_loss": 2.0, "test_images": 10_000, "l2_penalty": 0.25}
+    found = {"metric": "top5", "groups": [{"name": "a", "members": [member]}, {"name": "b", "members": [{}]}]}
+    told = with_test(row, found)
+    assert list(told) == ["group", "gap", "test top-5 accuracy", "test loss with penalty", "reported, test"]
+    assert told["test top-5 accuracy"] == "80.00% (79.20% to 80.77%)" and told["test loss with penalty"] == "2.2500"
+    assert with_test({"group": "b", "reported, test": "-"}, found) == {"group": "b", "reported, test": "-"}
+    found["groups"][0]["members"] = [member, member | {"test_top5": 0.82}]
+    assert with_test(row, found)["test top-5 accuracy"] == "81.00%"
 
 
 def test_every_result_says_how_it_was_made():

@@ -1,4 +1,10 @@
-"""Counts and times as a person reads them."""
+"""Counts and times as a person reads and writes them."""
+
+import re
+
+from thumbnet.errors import UserError
+
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}  # seconds
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
@@ -15,6 +21,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def seconds_in(text: str, flag: str) -> float:
+    """Seconds in `90`, `90s`, `2m`, `1.5h`, as given to `flag`. Raises `UserError` for anything else."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?\s*", text)
+    if match is None:
+        raise UserError(f"{flag} is {text!r}; give seconds, minutes or hours, as in 90s, 5m or 1h")
+    return float(match[1]) * UNITS[match[2] or ""]
 
 
 def told_apart(names: list[str], limit: int = 44) -> list[str]:

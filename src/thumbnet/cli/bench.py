@@ -1,5 +1,7 @@
 """Train recipes over seeds and record accuracy and time."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +35,7 @@ def bench(
     data_dir: Path | None = None,
     resume: bool = False,
     one_process: bool = False,
+    time_limit: str | None = None,
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
@@ -63,6 +66,9 @@ def bench(
         go on with a campaign that was stopped: its measured runs are kept, its last run continues
     one_process
         train all seeds in this process, after a run that warms up: for statistics of runs of seconds, and on a GPU
+    time_limit
+        begin no seed that would end after this time, for example 9m or 2h, by how long the last one took; the record is of
+        those that were measured
     """
     changes = given(fields)
     check_recipes(recipes, changes)
@@ -74,22 +80,29 @@ def bench(
     from thumbnet.measuring.campaign import dataset_of, measured_campaign
     from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.words import counted
+    from thumbnet.words import counted, seconds_in
 
     drawn = range(first_seed, first_seed + seeds)
     plans = [(name, dataset or dataset_of(name)) for name in recipes]
     options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine)), "add": add}
     options["one_process"] = one_process
+    limit = seconds_in(time_limit, "time-limit") if time_limit else math.inf
     check_places(plans, drawn, None if resume else runs, out, options)
+    if time_limit and out and not add:
+        check_nothing_is_shortened([out / f"{name}.json" for name, _ in plans])
     published = recorded()  # before --out writes over them
     records: list[dict[str, Any]] = []
+    ends = time.monotonic() + limit
     with reporter_for_terminal() as reporter:
         for name, images in plans:
+            left = ends - time.monotonic()
+            if records and left <= 0:
+                reporter.say(f"no time left for {name}")
+                continue
             reporter.say(f"{name} on {images}, {counted(seeds, 'seed')}")
             places: dict[str, Any] = {"folder": runs, "out": out, "data_dir": data_dir}
-            records.append(
-                measured_campaign(name, images, drawn, resume=resume, tell=reporter.say, **places, **options)
-            )
+            places |= {"resume": resume, "time_limit": left}
+            records.append(measured_campaign(name, images, drawn, tell=reporter.say, **places, **options))
     if json:
         print_json({"campaigns": records})
     else:
@@ -122,6 +135,15 @@ def check_places(
         if runs:
             recipe, places = planned(name, seeds, options["split"], runs, changes)
             refuse_taken(places, recipe)
+
+
+def check_nothing_is_shortened(records: list[Path]) -> None:
+    """Raise `UserError` where a record is in a place whose new one may come to hold fewer seeds."""
+    for path in records:
+        if path.is_file():
+            raise UserError(
+                f"{path} is there, and --time-limit may leave seeds out that it has; keep it by --add, or give another --out"
+            )
 
 
 def lines(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,6 @@
 """A recipe that ends on time: what `train --time-budget` chooses after a few seconds of measuring the machine."""
 
 import math
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.recipes.schedule import steps_per_epoch
 from thumbnet.training.deadline import Deadline, most_steps, seconds_of
+from thumbnet.words import seconds_in
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -21,7 +21,6 @@ SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
 RESERVE = 0.02  # of the budget: what comes after the last step may be slower than expected, too
 FINISH = 1.8  # seconds to write weights, plots and summary on a slow machine
 SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
-UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ LADDER = (
 
 def parse_budget(text: str) -> float:
     """Seconds in `90`, `90s`, `2m`, `1.5h`. Raises `UserError` for anything else and for less than the shortest."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?\s*", text)
-    if match is None:
-        raise UserError(f"time-budget is {text!r}; give seconds, minutes or hours, as in 90s, 5m or 1h")
-    seconds = float(match[1]) * UNITS[match[2] or ""]
+    seconds = seconds_in(text, "time-budget")
     if seconds < SHORTEST:
         raise UserError(f"time-budget is {seconds:g} s; give {SHORTEST:g} s or more")
     return seconds

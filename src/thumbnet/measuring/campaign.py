@@ -1,6 +1,8 @@
 """Campaigns: a recipe trained over seeds in fresh processes and measured inside one clock, as results/ records it."""
 
+import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,7 @@ def run_campaign(
     changes: dict[str, Any] | None = None,
     resume: bool = False,
     one_process: bool = False,
+    time_limit: float = math.inf,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
@@ -42,16 +45,20 @@ def run_campaign(
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
-    campaign in `folder` are kept or continued. Raises `UserError` for bad arguments, `TrainingFailed` where a run fails,
-    `Interrupted` after a signal to stop.
+    campaign in `folder` are kept or continued. After the first, no seed is begun that would end more than `time_limit` seconds
+    after the call, if it takes as long as the last one. Raises `UserError` for bad arguments, `TrainingFailed` where a run
+    fails, `Interrupted` after a signal to stop.
     """
-    changes, machine = changes or {}, machine or Machine()
+    changes, machine, began, took = changes or {}, machine or Machine(), time.monotonic(), 0.0
     recipe, places = planned(name, seeds, split, folder, changes)
     rows: list[dict[str, Any]] = []
     if not resume:
         refuse_taken(places, recipe)
     measure = InThisProcess() if one_process else in_fresh_process
     for seed in seeds:
+        if took and time.monotonic() - began + took > time_limit:
+            tell(f"no time left for the other {counted(len(seeds) - len(rows), 'seed')}, from {seed} on")
+            break
         order = {
             "recipe": name,
             "changes": {**changes, "validation": recipe.validation, "seed": seed},
@@ -63,14 +70,16 @@ def run_campaign(
             "resume": resume,
         }
         before = measured_before(order) if resume else None
+        at = time.monotonic()
         row = before or measure(order)
+        took = took if before else time.monotonic() - at
         rows.append(row)
         single = f", {row['accuracy_1_view']:.2%} with one" if row["views"] > 1 else ""
         cold = "" if row["cold_wall"] is None else f", cold wall {row['cold_wall']:.1f} s"
         reached = f"{split} accuracy {row['accuracy']:.2%} with {counted(row['views'], 'view')}{single}"
         kept = ", as measured before" if before else ""
         tell(f"seed {seed}: {reached}; train clock {seconds_in_words(row['train_clock'])}{cold}{kept}")
-    command = command_of(recipe, dataset, split, seeds, changes, machine, one_process=one_process)
+    command = command_of(recipe, dataset, split, seeds[: len(rows)], changes, machine, one_process=one_process)
     return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}
 
 
