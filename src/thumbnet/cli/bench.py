@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,10 +78,10 @@ def bench(
         raise UserError("--add adds seeds to a record, so it needs the --out that the record is in")
 
     from thumbnet.machine import Machine
-    from thumbnet.measuring.campaign import dataset_of, measured_campaign
+    from thumbnet.measuring.campaign import dataset_of
     from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
-    from thumbnet.words import counted, seconds_in
+    from thumbnet.words import seconds_in
 
     drawn = range(first_seed, first_seed + seeds)
     plans = [(name, dataset or dataset_of(name)) for name in recipes]
@@ -91,22 +92,31 @@ def bench(
     if time_limit and out and not add:
         check_nothing_is_shortened([out / f"{name}.json" for name, _ in plans])
     published = recorded()  # before --out writes over them
-    records: list[dict[str, Any]] = []
-    ends = time.monotonic() + limit
+    places: dict[str, Any] = {"folder": runs, "out": out, "data_dir": data_dir, "resume": resume}
     with reporter_for_terminal() as reporter:
-        for name, images in plans:
-            left = ends - time.monotonic()
-            if records and left <= 0:
-                reporter.say(f"no time left for {name}")
-                continue
-            reporter.say(f"{name} on {images}, {counted(seeds, 'seed')}")
-            places: dict[str, Any] = {"folder": runs, "out": out, "data_dir": data_dir}
-            places |= {"resume": resume, "time_limit": left}
-            records.append(measured_campaign(name, images, drawn, tell=reporter.say, **places, **options))
+        records = measured(plans, drawn, limit, reporter.say, **places, **options)
     if json:
         print_json({"campaigns": records})
     else:
         print("\n".join(lines(records, published)))
+
+
+def measured(
+    plans: list[tuple[str, str]], seeds: range, limit: float, tell: Callable[[str], None], **options: Any
+) -> list[dict[str, Any]]:
+    """The record of each recipe on its data set; but the first one, of none that is not begun within `limit` seconds."""
+    from thumbnet.measuring.campaign import measured_campaign
+    from thumbnet.words import counted
+
+    ends, records = time.monotonic() + limit, list[dict[str, Any]]()
+    for name, images in plans:
+        left = ends - time.monotonic()
+        if records and left <= 0:
+            tell(f"no time left for {name}")
+            continue
+        tell(f"{name} on {images}, {counted(len(seeds), 'seed')}")
+        records.append(measured_campaign(name, images, seeds, time_limit=left, tell=tell, **options))
+    return records
 
 
 def check_recipes(recipes: tuple[str, ...], changes: dict[str, Any]) -> None:
