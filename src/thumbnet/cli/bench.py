@@ -104,7 +104,7 @@ def bench(
 def measured(
     plans: list[tuple[str, str]], seeds: range, limit: float, tell: Callable[[str], None], **options: Any
 ) -> list[dict[str, Any]]:
-    """The record of each recipe on its data set; but the first one, of none that is not begun within `limit` seconds."""
+    """The record of each recipe on its data set; after the first, only of those that are begun within `limit` seconds."""
     from thumbnet.measuring.campaign import measured_campaign
     from thumbnet.words import counted
 
