@@ -8,8 +8,8 @@ all experiments of the report at their full length (`study classic`, three at a 
 campaigns over many seeds in one process, as `bench --one-process` does; or those that --only names, in its order.
 
 Each part writes OUT/PART.json when it is done, and is not done again; a study that is cut short keeps its runs in RUNS and
-goes on. Of a campaign as many seeds as fit are added to OUT/RECIPE.json, and by a later call those that it lacks then, also
-where OUT is all that is left of earlier calls. --quick does little of each, to try it out, also without a GPU.
+goes on. Of a campaign as many seeds as fit, but one at least, are added to OUT/RECIPE.json, and by a later call those that it
+lacks then, also where OUT is all that is left of earlier calls. --quick does little of each, to try it out, also without a GPU.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Call:
         return self.end - time.monotonic()
 
     def campaign(
-        self, name: str, seeds: int, *, machine: Machine | None = None, out: Path | None = None, **changes: Any
+        self, name: str, seeds: int, *, machine: Machine | None = None, out: Path | None = None
     ) -> dict[str, Any] | None:
         """The record of a recipe in `out` after more seeds of it, as many as still fit; None while it has fewer than `seeds`."""
         out = out or self.out
@@ -76,7 +76,7 @@ class Call:
                 folder=self.runs / out.name,
                 data_dir=self.data,
                 machine=machine or self.machine,
-                changes=changes | ({"epochs": 0.02} if self.quick else {}),
+                changes={"epochs": 0.02} if self.quick else {},
                 resume=True,  # of a call that was killed: seeds without a record
                 one_process=True,
                 time_limit=self.left - ENDING,

@@ -44,7 +44,9 @@ def published(folder: Path, words: str, *, timed: bool) -> dict[str, Any]:
                 member["train_seconds"] = member["train_seconds"] if timed else None
     for found in judged["comparisons"]:
         rows = judged["beside"].get(found["dataset"], [])
-        judged["beside"][found["dataset"]] = [with_test(row, found) for row in rows]
+        told = judged["beside"][found["dataset"]] = [with_test(row, found) for row in rows]
+        if told != rows:
+            judged["about"] += f" The networks of {found['dataset']} were tested after the study."
     machines = [machine for place, machine in enumerate(environments) if machine not in environments[:place]]
     command = ["thumbnet", "study", *words.split()]
     # Cells may be of different versions, where a study was stopped and gone on with later: all are told.
