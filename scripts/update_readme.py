@@ -30,9 +30,11 @@ def headline() -> list[str]:
     rows = [["images", "recipe", "test images right", "views", "n", head], ["---"] * 6]
     for record in sorted(own, key=lambda record: (record["dataset"], record["train_clock"])):
         took = duration(record["train_clock"])
-        right = f"{record['accuracy']:.2%}" + (
-            f", top-5 {record['top5']:.2%}" if record["dataset"] == "cifar100" else ""
-        )
+        right = f"{record['accuracy']:.2%}"
+        if record["accuracy_sd"] is not None:
+            right += f" (sd {100 * record['accuracy_sd']:.2f})"
+        if record["dataset"] == "cifar100":
+            right += f", top-5 {record['top5']:.2%}"
         rows.append([record["dataset"], f"`{record['recipe']}`", right, str(record["views"]), str(record["n"]), took])
     return in_columns(rows)
 
