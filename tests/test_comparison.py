@@ -105,6 +105,37 @@ def test_seeds_that_hold_out_the_same_images_are_compared_in_pairs_others_are_no
     assert not compare([*a, *cut]).pairs[0].by_seed
 
 
+def with_images_of_its_own(run: Run) -> Run:
+    """The run as if its seed had held out other images than the other seeds."""
+    predictions = run.predictions("validation")
+    run.save_predictions(dataclasses.replace(predictions, rows=predictions.rows + run.recipe.seed))
+    return run
+
+
+def test_a_claim_that_does_not_reach_beyond_the_images_says_so(runs):
+    a, b = runs.group("a", [0.80] * 10), runs.group("b", [0.81, 0.802] * 5, epochs=2)
+    faint = [*a, *runs.group("c", [0.81, 0.798, 0.803, 0.81, 0.80] * 2, epochs=3)]
+    for run in [*faint, *b]:
+        with_images_of_its_own(run)
+    ratio = a[0].data["validation"] / a[0].data["train"]
+    differences = np.array([run.summary["validation_accuracy"] for run in faint[10:]]) - 0.80
+    t = differences.mean() / (differences.std(ddof=1) * np.sqrt(1 / 10 + ratio))  # Nadeau & Bengio's, as they write it
+    found = compare(faint)
+    [pair] = found.pairs
+    assert pair.claimed and pair.difference.p < 0.05
+    assert pair.other_images.p == pytest.approx(2 * scipy.stats.t.sf(t, 9)) and pair.other_images.p > 0.05
+    assert pair.other_images.low < 0 < pair.difference.low
+    assert any("too few to claim it of others of the kind" in warning for warning in found.warnings)
+    assert "is about these images" in found.warnings[0]
+    clear = compare([*a, *b])
+    assert clear.pairs[0].claimed and clear.pairs[0].other_images and not clear.warnings
+
+
+def test_nothing_is_said_of_other_images_where_seeds_share_theirs(runs):
+    [pair] = compare([*runs.group("a", [0.80, 0.81]), *runs.group("b", [0.84, 0.86], epochs=2)]).pairs
+    assert pair.by_seed and pair.other_images is None
+
+
 def test_no_axis_of_an_accuracy_goes_beyond_what_there_is_whatever_the_intervals_of_few_runs(runs):
     found = compare([*runs.group("a", [0.05, 0.99]), *runs.group("b", [0.97, 0.99], epochs=2)])
     low, high = ends_figure(found).axes[0].get_xlim()

@@ -76,12 +76,14 @@ def warnings(
     groups: Sequence["Group"],
     pairs: Sequence["Pair"],
     opened_often: Sequence[str],
+    only_these: Sequence["Pair"],
     unlike: Mapping[str, Sequence[str]],
     looks: Sequence[int],
 ) -> list[str]:
     """What a reader should know before believing a number.
 
-    `unlike` holds in what the runs' machines and versions differ, `looks` with how many seeds all was judged before.
+    `only_these` are pairs whose claim does not reach beyond the images at hand; `unlike` holds in what the runs' machines and
+    versions differ, `looks` with how many seeds all was judged before.
     """
     found = []
     if opened_often:
@@ -93,6 +95,12 @@ def warnings(
     if tested > 1:
         found.append(
             f"{tested} comparisons were made: their p values are adjusted by Holm's method, their intervals are not"
+        )
+    if only_these:
+        named = ", ".join(f'"{pair.first}" and "{pair.second}"' for pair in only_these)
+        found.append(
+            f"what is claimed of {named} is about these images: seeds that draw from the same ones are too few to claim it of "
+            "others of the kind (Nadeau and Bengio's test)"
         )
     if small := [f'"{group.name}"' for group in groups if 1 < group.n < FEW_SEEDS]:
         found.append(

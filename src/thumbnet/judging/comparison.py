@@ -9,7 +9,7 @@ from typing import Any
 from thumbnet.errors import UserError
 from thumbnet.judging import claims
 from thumbnet.judging.groups import Group, Metric, SplitName, evaluation_of, members_of, runs_by_seed
-from thumbnet.judging.pairs import Pair, adjusted, compare_two
+from thumbnet.judging.pairs import Pair, adjusted, compare_two, not_for_other_images
 from thumbnet.recipes import name_of_group
 from thumbnet.runs.run import Run
 
@@ -97,7 +97,9 @@ def compare_groups(
         metric=metric,
         groups=groups,
         pairs=tuple(pairs),
-        warnings=tuple(claims.warnings(groups, pairs, opened_often, unlike(everyone), looks)),
+        warnings=tuple(
+            claims.warnings(groups, pairs, opened_often, not_for_other_images(pairs), unlike(everyone), looks)
+        ),
     )
 
 

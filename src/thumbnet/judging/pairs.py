@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
 from thumbnet.judging.groups import Group
-from thumbnet.judging.statistics import CLAIM_BELOW, Difference, holm, mcnemar, paired_t, welch
+from thumbnet.judging.statistics import CLAIM_BELOW, Difference, for_other_images, holm, mcnemar, paired_t, welch
 from thumbnet.runs.run import Run
 
 RESAMPLES = 10_000  # of the bootstrap: its ends are then known to a hundredth of their distance
@@ -37,6 +37,7 @@ class Pair:
     second: str
     difference: Difference | None = None
     by_seed: bool = False  # differences were taken seed by seed
+    other_images: Difference | None = None  # by_seed, where each seed held out others: for images beyond these
     images: PairedImages | None = None
     adjusted_p: float | None = None  # Holm's, over all pairs that have a p
     reason: str = ""  # why there is nothing to claim from
@@ -73,9 +74,15 @@ def compare_two(
     difference = (paired_by_seed if by_seed else welch_of)(first, second)
     if difference is None:
         return replace(pair, reason=NO_SPREAD[by_seed])
-    if metric != "loss":  # two seeds' interval would leave what differences of accuracies can be
-        difference = replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
-    return replace(pair, difference=difference, by_seed=by_seed)
+    beyond = beyond_these_images(first, second, runs_first) if by_seed else None
+    if metric != "loss":
+        difference, beyond = within_possible(difference), beyond and within_possible(beyond)
+    return replace(pair, difference=difference, by_seed=by_seed, other_images=beyond)
+
+
+def within_possible(difference: Difference) -> Difference:
+    """The interval cut at what differences of accuracies can be; that of two seeds goes beyond."""
+    return replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
 
 
 def drawn_alike(first: Sequence[Run], second: Sequence[Run]) -> bool:
@@ -87,11 +94,32 @@ def drawn_alike(first: Sequence[Run], second: Sequence[Run]) -> bool:
     return cuts[0] == cuts[1]
 
 
+def values_by_seed(first: Group, second: Group) -> tuple[list[float], list[float]]:
+    """What two groups of the same seeds reached, in the order of the seeds."""
+    values = [{member.seed: member.value for member in group.members} for group in (first, second)]
+    return [values[0][seed] for seed in sorted(values[0])], [values[1][seed] for seed in sorted(values[0])]
+
+
 def paired_by_seed(first: Group, second: Group) -> Difference | None:
     """Student's t of the differences of each seed."""
-    values = [{member.seed: member.value for member in group.members} for group in (first, second)]
-    seeds = sorted(values[0])
-    return paired_t(*([by_seed[seed] for seed in seeds] for by_seed in values))
+    return paired_t(*values_by_seed(first, second))
+
+
+def beyond_these_images(first: Group, second: Group, runs: Sequence[Run]) -> Difference | None:
+    """The same for other images of the kind; None where that is not known: the seeds share images, or held out folds."""
+    ratio = held_out_for_one_trained_on(runs)
+    return None if ratio is None else for_other_images(*values_by_seed(first, second), ratio)
+
+
+def held_out_for_one_trained_on(runs: Sequence[Run]) -> float | None:
+    """Validation images for one training image, where every seed drew its own; None elsewhere."""
+    one, other = runs[0], runs[1]
+    try:
+        if one.recipe.folds or one.predictions("validation").same_images(other.predictions("validation")):
+            return None
+    except UserError:  # written by an earlier version, or damaged: told elsewhere
+        return None
+    return float(one.data["validation"] / one.data["train"])
 
 
 def welch_of(first: Group, second: Group) -> Difference | None:
@@ -149,6 +177,15 @@ def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: in
     differences = (2 * second - drawn) / images
     low, high = torch.quantile(differences, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
+
+
+def not_for_other_images(pairs: Sequence[Pair]) -> list[Pair]:
+    """Claimed pairs that could not be claimed of other images of the kind."""
+    tested = [pair for pair in pairs if pair.p is not None]
+    values = holm([pair.other_images.p if pair.other_images else pair.p or 0.0 for pair in tested])
+    return [
+        pair for pair, p in zip(tested, values, strict=True) if pair.claimed and pair.other_images and p >= CLAIM_BELOW
+    ]
 
 
 def adjusted(pairs: Sequence[Pair]) -> list[Pair]:

@@ -97,6 +97,22 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | No
     return Difference(estimate, *interval, t_two_sided(estimate / error, len(differences) - 1))
 
 
+def for_other_images(first: Sequence[float], second: Sequence[float], ratio: float) -> Difference | None:
+    """`paired_t` for pairs of one cut of the same images each, as it is for images that were never cut at all.
+
+    `ratio` images are held out for one that is trained on. The cuts share images, so n of them tell less of other images than n
+    independent draws would: the variance of the mean is (1 + n ratio) times as large. Nadeau & Bengio 2003,
+    https://doi.org/10.1023/A:1024068626366, section 3.1.
+    """
+    found = paired_t(first, second)
+    if found is None:
+        return None
+    degrees_of_freedom = len(first) - 1
+    half = (found.high - found.low) / 2 * math.sqrt(1 + len(first) * ratio)
+    t = found.estimate / half * t_quantile(0.975, degrees_of_freedom)
+    return Difference(found.estimate, found.estimate - half, found.estimate + half, t_two_sided(t, degrees_of_freedom))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p for two classifiers on the same images, of which one alone was right on so many.
 
