@@ -92,14 +92,15 @@ def test_evaluate_json_has_the_promised_keys(trained):
 
 def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):
     place, _ = trained
-    for count in (1, 2):
-        result = thumbnet("evaluate", "runs/first", "--split", "test", "--threads", "1", cwd=place)
+    for count, more in ((1, ()), (1, ("--confusion", "of-the-same.csv")), (2, ("--views", "2"))):
+        result = thumbnet("evaluate", "runs/first", "--split", "test", "--threads", "1", *more, cwd=place)
         assert result.returncode == 0
         assert (
             f"on 1,000 test images of fashion-mini (test set opened {count} time{'s' * (count > 1)} for this run)"
             in result.stdout
         )
         assert ("opened 1 time before for this run" in result.stderr) == (count == 2)
+        assert ("nothing was opened" in result.stderr) == bool(more) * (count == 1)
     words = ("--robustness", "--images", "2", "--split", "test", "--threads", "1")
     corrupted = thumbnet("evaluate", "runs/first", *words, cwd=place)
     assert "opened 2 times before for this run" in corrupted.stderr

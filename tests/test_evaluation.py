@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,8 +205,27 @@ def test_opening_the_test_split_is_counted_each_time_and_before_measuring(run, t
     assert run.test_openings == before + 1
     monkeypatch.setattr(evaluation, "predict_logits", lambda *words, **more: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception):
-        evaluate(run, split="test", data=tiny, machine=CPU)
+        evaluate(run, split="test", views=6, data=tiny, machine=CPU)
     assert run.test_openings == before + 2
+
+
+def test_answers_kept_of_the_test_images_are_scored_without_opening_them_again(run, tiny, monkeypatch):
+    first = evaluate(run, split="test", data=tiny, machine=CPU)
+    before, rows = run.test_openings, len(run.evaluations)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "predict_logits", lambda *words, **more: pytest.fail("measured"))
+        told: list[str] = []
+        again, said = evaluation.measure(run, split="test", data=tiny, machine=CPU, say=told.append)
+    assert again == first and torch.equal(said.logits, run.predictions("test").logits)
+    assert told == ["the answers kept of an earlier opening of the test set; nothing was opened"]
+    assert (run.test_openings, len(run.evaluations)) == (before, rows)
+    other = replace(tiny, fingerprint="0" * 16)  # test images that were added, say
+    evaluate(run, split="test", data=other, machine=CPU)
+    assert run.test_openings == before + 1
+    run.predictions_path("test", 1).write_bytes(b"damaged")
+    assert evaluate(run, split="test", data=tiny, machine=CPU) == first and run.test_openings == before + 2
+    evaluate(run, split="test", data=tiny, machine=replace(CPU, precision="bf16"))  # other bits, perhaps other answers
+    assert run.test_openings == before + 3
 
 
 def test_what_fails_before_measuring_opens_no_test_image(run, tiny, monkeypatch):
@@ -215,7 +235,7 @@ def test_what_fails_before_measuring_opens_no_test_image(run, tiny, monkeypatch)
             evaluate(run, split="test", data=tiny, **options)
     monkeypatch.setattr(Run, "model", lambda self: (_ for _ in ()).throw(UserError("damaged")))
     with pytest.raises(UserError, match="damaged"):
-        evaluate(run, split="test", data=tiny, machine=CPU)
+        evaluate(run, split="test", views=6, data=tiny, machine=CPU)
     assert run.test_openings == before
 
 

@@ -81,19 +81,21 @@ def evaluate(
     if robustness and (views != 1 or uncertain != 1 or predictions or confusion):
         raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
 
-    from thumbnet.judging.evaluation import measure
+    from thumbnet.judging.evaluation import measure, say_of_earlier_looks
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
 
     opened = Run.open(run)
     on = Machine(**given(machine))
-    if split == "test":
-        warn_of_a_second_look(opened)
     if robustness:
+        if split == "test":
+            say_of_earlier_looks(opened, note)
         told = {"split": split, "images": images or 1_000, "machine": on, "data_dir": data_dir}
         print_robustness(opened, run, told, json=json)
         return
-    scores, said = measure(opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir)
+    scores, said = measure(
+        opened, split=split, views=views, uncertain=uncertain, machine=on, data_dir=data_dir, say=note
+    )
     if predictions:
         write_predictions(said, predictions, opened)
     if confusion:
@@ -108,14 +110,9 @@ def evaluate(
         print("\n".join([*lines(opened, scores, uncertain), *written]))
 
 
-def warn_of_a_second_look(run: "Run") -> None:
-    """Before the test images of a run are looked at again."""
-    if run.test_openings:
-        times = counted(run.test_openings, "time")
-        print(
-            f"note: the test set was opened {times} before for this run; compare claims nothing of it then",
-            file=sys.stderr,
-        )
+def note(told: str) -> None:
+    """What a person should know beside the numbers, where it does not mix with them."""
+    print(f"note: {told}", file=sys.stderr)
 
 
 def print_robustness(run: "Run", path: Path, options: dict[str, Any], *, json: bool) -> None:

@@ -21,6 +21,7 @@ from thumbnet.judging.statistics import wilson_interval
 from thumbnet.machine import Machine
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
+from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -91,6 +92,7 @@ def evaluate(
     `views` averages the logits over the image (1), its mirror image too (2), and both shifted by a pixel too (6); with
     `uncertain` below 1 only that part of the images, the least certain in one view, gets them.
     The predictions are kept in the run folder; probabilities are scaled by the run's temperature where `Scores` says "after".
+    Where those of the same test images, views, device and precision are there already, they are scored and nothing is opened.
     Raises `UserError` where the run is unfinished, the data has changed since, or the split does not exist.
     """
     run = run if isinstance(run, Run) else Run.open(run)
@@ -107,12 +109,18 @@ def measure(
     machine: "Machine | None" = None,
     data: "Dataset | None" = None,
     data_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda told: None,
 ) -> tuple[Scores, Predictions]:
-    """What `evaluate` does, with what the network said of every image."""
+    """What `evaluate` does, with what the network said of every image; `say` is told of earlier looks at the test images."""
     check_views(views, mirrored=run.recipe.flip)
     check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
+    if split == "test":
+        if kept := answers_kept(run, data, machine, views=views, uncertain=uncertain):
+            say("the answers kept of an earlier opening of the test set; nothing was opened")
+            return score_predictions(kept, temperature=run.temperature), kept
+        say_of_earlier_looks(run, say)
     model, chosen, backend = load_for_evaluation(run, data, split, machine)
     if split == "test" and views > 1:  # `compare` goes by one view: it shall not need a second look
         record_scores(run, predictions_of(chosen, predict_logits(model, chosen, backend), data, split=split), backend)
@@ -148,6 +156,27 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
     """Logits N K of the images `chosen`, with what tells which images they were."""
     rows = chosen.rows.cpu()
     return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits)
+
+
+def answers_kept(
+    run: "Run", data: "Dataset", machine: Machine | None, *, views: int, uncertain: float
+) -> Predictions | None:
+    """What the network said of these test images before, computed alike: using it again is no second look at them."""
+    backend = prepare(run.machine_to_measure(machine or Machine()))
+    alike = {"split": "test", "views": views, "uncertain": uncertain, "fingerprint": data.fingerprint}
+    alike |= {"device": str(backend.device), "precision": backend.precision}
+    if uncertain == 1 and any(all(row.get(name) == value for name, value in alike.items()) for row in run.evaluations):
+        with suppress(UserError):  # not there any more, or damaged
+            kept = run.predictions("test", views=views)
+            return kept if kept.fingerprint == data.fingerprint else None
+    return None
+
+
+def say_of_earlier_looks(run: "Run", say: Callable[[str], None]) -> None:
+    """Before the test images of a run are looked at again."""
+    if run.test_openings:
+        times = counted(run.test_openings, "time")
+        say(f"the test set was opened {times} before for this run; compare claims nothing of it then")
 
 
 def load_for_evaluation(
