@@ -83,10 +83,27 @@ def test_an_export_is_checked_with_validation_images_and_leaves_a_receipt(run, t
     assert receipt.accuracy == receipt.accuracy_of_run == run.summary["validation_accuracy"]
     assert receipt.temperature == run.temperature != 1
     assert run.test_openings == 0
+    assert receipt.parameters == sum(weight.numel() for weight in run.model().parameters())
+    assert kept["speed"].keys() == {"milliseconds", "images_per_second", "processor"} and kept["speed"]["processor"]
+    assert min(kept["speed"]["milliseconds"], kept["speed"]["images_per_second"]) > 0
     assert (
         receipt.weights_of_run == sha256_of(run.path / "model.safetensors") and receipt.fingerprint == tiny.fingerprint
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, f"{path.name}.receipt.json"]
+
+
+def test_the_speed_of_a_file_is_the_median_of_one_image_and_of_many_at_once(monkeypatch):
+    clock, sizes = [0.0], []
+    takes = iter([9.0, 9.0, 0.01, 0.02, 0.5, *[9.0, 9.0, 1.0, 4.0, 2.0]])  # of each call; the first two warm up
+
+    def compute(pixels):
+        sizes.append(len(pixels))
+        clock[0] += next(takes)
+
+    monkeypatch.setattr(exporting.time, "perf_counter", lambda: clock[0])
+    found = exporting.speed_of(compute, np.zeros((5, 1, 8, 8), np.uint8))
+    assert sizes == [1] * 5 + [64] * 5
+    assert (found.milliseconds, found.images_per_second) == (20.0, 32.0)
 
 
 def test_a_file_works_without_thumbnet(file, run, tiny):

@@ -60,6 +60,11 @@ def export(
         f"checked  with {counted(receipt.images, f'{kind} image')}: the same class for {same}, "
         f"probabilities differ by {receipt.largest_difference:.1e} at most ({receipt.tolerance:g} allowed)"
     )
+    speed = receipt.speed
+    print(
+        f"speed    {speed.milliseconds:.3g} ms for one image, {speed.images_per_second:,.0f} images/s in batches, on this "
+        f"processor; {receipt.parameters:,} parameters"
+    )
     print(f"receipt  {receipt_path(file)}")
     if receipt.split == "train":
         print("note     the run held no validation images out, so its probabilities are not calibrated")

@@ -7,10 +7,13 @@ Nothing of thumbnet is needed to use it: ONNX for onnxruntime and all that reads
 import importlib
 import json
 import logging
+import statistics
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thumbnet.augment import to_float
+from thumbnet.backend import processor_name
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import replacing, sha256_of, write_json
 from thumbnet.judging.evaluation import average_over_views, check_views
@@ -50,6 +54,8 @@ TOLERANCE = 1e-4  # of a probability; fp32 in another order differs by 1e-7 to 1
 BATCHES = (1, 7)  # sizes tried beside large ones: a graph can be right for that alone which it was made with
 MOST_AT_ONCE = 65_536  # images in a batch of the file
 OPSET = 20  # ONNX of 2023
+MANY = 64  # images in a batch whose speed is told
+TIMED_FOR = 0.3  # seconds of each of the two
 
 
 class Deployed(nn.Module):
@@ -89,7 +95,18 @@ class Receipt:
     same_class: int  # images that both take for the same
     accuracy: float  # of the file on these images
     accuracy_of_run: float
+    parameters: int
+    speed: "Speed"  # of the file where it was checked
     versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a file answers on the CPU of one machine: the median over repetitions, after some that warm up."""
+
+    milliseconds: float  # for one image
+    images_per_second: float  # in batches of `MANY`
+    processor: str
 
 
 def export_file(
@@ -117,8 +134,10 @@ def export_file(
     write, read = WAYS[path.suffix.lower()]
     with replacing(path) as temporary:
         write(deployed, facts, temporary)
-        found = in_batches(read(temporary), images.numpy())
+        compute = read(temporary)
+        found = in_batches(compute, images.numpy())
         check_same(path, found, expected)
+        speed = speed_of(compute, images.numpy())
         size, digest = temporary.stat().st_size, sha256_of(temporary)
         receipt_path(path).unlink(missing_ok=True)  # of the file that is replaced now
     receipt = Receipt(
@@ -129,7 +148,8 @@ def export_file(
         largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,
         same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
         accuracy=float((found.argmax(1) == labels.numpy()).mean()),
-        accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path),
+        accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path), speed=speed,
+        parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
     )  # fmt: skip
     write_json(receipt_path(path), asdict(receipt))
     return receipt
@@ -175,6 +195,26 @@ def in_batches(compute: Compute, pixels: NDArray[np.uint8]) -> NDArray[np.float3
     """Probabilities N K of images N C H W: in batches of `BATCHES` images first, then of many."""
     *small, rest = np.split(pixels, np.cumsum(BATCHES))
     return np.concatenate([compute(part) for part in (*small, *in_parts(rest)) if len(part)])
+
+
+def speed_of(compute: Compute, pixels: NDArray[np.uint8]) -> Speed:
+    """Of a file that takes images N C H W, of which there is one at least."""
+    many = np.resize(pixels, (MANY, *pixels.shape[1:]))  # repeated where there are fewer
+    one = median_seconds(partial(compute, pixels[:1]))
+    return Speed(round(1000 * one, 3), round(MANY / median_seconds(partial(compute, many)), 1), processor_name())
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    """What `work` takes: the median of as many repetitions as fit `TIMED_FOR`, three at least, after two that warm up."""
+    work()
+    work()
+    taken: list[float] = []
+    begun = time.perf_counter()
+    while len(taken) < 3 or time.perf_counter() - begun < TIMED_FOR:
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
 
 
 def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:

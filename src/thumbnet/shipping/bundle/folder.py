@@ -127,10 +127,12 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         error, before = scores.calibration.error_after, scores.calibration.error
         rows.append((f"{split} calibration", f"expected error {error:.2%} ({before:.2%} without the temperature)"))
     checked = f"{receipt.images:,} {receipt.split} images, in fp32: the same class for {receipt.same_class:,}"
+    speed, many = receipt.speed, f"{receipt.speed.images_per_second:,.0f} images/s"
     return [
         *rows,
         ("file", f"{MODEL}, {receipt.bytes / 1e6:.1f} MB, SHA-256 {receipt.sha256}"),
         ("checked with", f"{checked}, probabilities differ by {receipt.largest_difference:.1e} at most"),
+        ("speed", f"{speed.milliseconds:.3g} ms for one image, {many} in batches, on one {speed.processor}"),
     ]
 
 
