@@ -19,6 +19,7 @@ from thumbnet.errors import UserError
 from thumbnet.judging import evaluation
 from thumbnet.judging.evaluation import average_over_views, evaluate, predict_logits, score
 from thumbnet.judging.groups import evaluation_of
+from thumbnet.judging.robustness import evaluate_robustness
 from thumbnet.judging.statistics import wilson_interval
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe, vary
@@ -263,21 +264,45 @@ def test_measuring_the_validation_split_opens_no_test_image(run, tiny):
     assert run.test_openings == before
 
 
-def test_data_that_changed_since_training_are_refused_for_validation(run, tiny):
+@pytest.fixture
+def moved(tiny):
+    """The data after the last ten training images were moved to the test images."""
     pack = read_fashion_mini()
-    arrays = {name: array[: 240 if name.startswith("train") else 100].copy() for name, array in pack.arrays.items()}
-    arrays["train_images"][0, 0, 14, 14] ^= 1
-    changed = assemble("tiny", Pack(arrays, pack.description), {})
+    arrays = {name: array[: 230 if name.startswith("train") else 100] for name, array in pack.arrays.items()}
+    for kind in ("images", "labels"):
+        arrays[f"test_{kind}"] = np.concatenate([arrays[f"test_{kind}"], pack.arrays[f"train_{kind}"][230:240]])
+    return assemble("tiny", Pack(arrays, pack.description), {})
+
+
+def test_data_that_changed_since_training_are_refused_for_validation(run, moved):
     with pytest.raises(UserError, match=r"has changed since the run .* undo what was changed, or train again"):
-        evaluate(run, data=changed, machine=CPU)
+        evaluate(run, data=moved, machine=CPU)
 
 
-def test_test_images_that_were_added_or_changed_do_not_touch_what_was_held_out(run, tiny):
+@pytest.mark.parametrize("measured", [evaluate, evaluate_robustness])
+def test_test_images_are_not_measured_where_training_images_may_be_among_them(run, moved, measured):
+    before = run.test_openings
+    with pytest.raises(
+        UserError, match=r"training images of tiny have changed .* may be among those it was trained on"
+    ):
+        measured(run, split="test", data=moved, machine=CPU)
+    assert run.test_openings == before
+
+
+def test_the_test_images_of_a_run_that_did_not_note_which_it_was_trained_on_are_measured(run, moved, tmp_path):
+    older = Run(shutil.copytree(run.path, tmp_path / "older"), run.recipe, run.data)
+    del older.data["fingerprint_of_training"]
+    assert evaluate(older, split="test", data=moved, machine=CPU).images == 110
+
+
+def test_test_images_that_were_added_or_changed_do_not_touch_what_was_held_out(run, tiny, tmp_path):
     pack = read_fashion_mini()
     arrays = {name: array[: 240 if name.startswith("train") else 50].copy() for name, array in pack.arrays.items()}
     fewer = assemble("tiny", Pack(arrays, pack.description), {})
     assert fewer.fingerprint != tiny.fingerprint
     assert evaluate(run, data=fewer, machine=CPU).accuracy == evaluate(run, data=tiny, machine=CPU).accuracy
+    copied = Run.open(shutil.copytree(run.path, tmp_path / "run"))
+    assert evaluate(copied, split="test", data=fewer, machine=CPU).images == 50
 
 
 def test_other_classes_are_refused(run, tiny):

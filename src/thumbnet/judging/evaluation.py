@@ -115,7 +115,7 @@ def measure(
     check_views(views, mirrored=run.recipe.flip)
     check_part(uncertain)
     run.require_finished()
-    data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
+    data = run.check_data(data or run.load_data(data_dir=data_dir), split=split)
     if split == "test":
         if kept := answers_kept(run, data, machine, views=views, uncertain=uncertain):
             say("the answers kept of an earlier opening of the test set; nothing was opened")

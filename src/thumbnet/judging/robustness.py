@@ -80,7 +80,7 @@ def evaluate_robustness(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_finished()
-    data = run.check_data(data or run.load_data(data_dir=data_dir), strict=split == "validation")
+    data = run.check_data(data or run.load_data(data_dir=data_dir), split=split)
     model, chosen, backend = load_for_evaluation(run, data, split, machine, images)
     found = measure_robustness(model, chosen, backend, split=split, recipe=run.recipe, progress=progress)
     run.save_robustness(found.to_dict())

@@ -114,17 +114,27 @@ class DataRecord(dict[str, Any]):
         except BrokenImage as error:
             raise UserError(f"{error.fault}; when {whose} was trained, it was readable or not there") from error
 
-    def check(self, data: "Dataset", *, whose: Path, strict: bool = True) -> None:
-        """Raise `UserError` for data of other classes or, where `strict`, other training images."""
+    def check(self, data: "Dataset", *, whose: Path, split: str = "validation") -> None:
+        """Raise `UserError` for data of other classes or training images, on whose `split` the run cannot be measured then.
+
+        An older run did not note which images were its training images; its test split is measured whatever was changed.
+        """
         if data.classes != self.classes:
             raise UserError(
                 f"{data.name} has the classes {first_of(data.classes)}, the run {whose} {first_of(self.classes)}"
             )
         key = "fingerprint_of_training" if "fingerprint_of_training" in self else "fingerprint"  # of older runs
-        if strict and getattr(data, key) != self[key]:
+        if (now := getattr(data, key)) == self[key]:
+            return
+        if split != "test":
             raise UserError(
-                f"{data.name} has changed since the run {whose} (fingerprint {getattr(data, key)}, then "
-                f"{self[key]}), so its held-out images are not known; undo what was changed, or train again"
+                f"{data.name} has changed since the run {whose} (fingerprint {now}, then {self[key]}), so its held-out "
+                "images are not known; undo what was changed, or train again"
+            )
+        if key == "fingerprint_of_training":
+            raise UserError(
+                f"the training images of {data.name} have changed since the run {whose} (fingerprint {now}, then "
+                f"{self[key]}), so the test images may be among those it was trained on; undo what was changed, or train again"
             )
 
 

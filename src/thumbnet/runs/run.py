@@ -279,9 +279,9 @@ class Run:
         """
         return self.data.find(data_dir, whose=self.path, **options).with_validation(**self.recipe.cut)
 
-    def check_data(self, data: "Dataset", *, strict: bool = True) -> "Dataset":
-        """`data` cut as this run's recipe says, if its classes (and, where `strict`, all its training images) are the run's."""
-        self.data.check(data, whose=self.path, strict=strict)
+    def check_data(self, data: "Dataset", *, split: str = "validation") -> "Dataset":
+        """`data` cut as this run's recipe says, if its classes and training images are the run's, to be measured on `split`."""
+        self.data.check(data, whose=self.path, split=split)
         return data.with_validation(**self.recipe.cut)
 
     # ---------------------------------------------------------------- writing
