@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import thumbnet.judging.explanation
-from conftest import CPU
+from conftest import CPU, pictures
 from thumbnet.backend import prepare
+from thumbnet.cli.predict import explain_files
 from thumbnet.data.batches import whole
 from thumbnet.data.datasets import assemble
 from thumbnet.data.pack import Pack
@@ -175,3 +176,13 @@ def test_pictures_are_named_after_the_files_and_never_overwrite(learnt, tmp_path
             assert picture.width > 500
     with pytest.raises(UserError, match="is taken; choose another folder"):
         save_explanations(load(run, machine=CPU), data, rows, tmp_path / "why")
+
+
+def test_neighbours_are_not_shown_of_a_folder_that_has_changed_since_the_run(tmp_path):
+    pictures(folder := tmp_path / "flowers", classes=("a", "b", "c"))
+    run = train(recipe("general", widths=(8, 8, 8), epochs=1, batch_size=8), folder, tmp_path / "run", machine=CPU)
+    rows = [Prediction(str(folder / "a" / "0.png"), (("a", 1.0),))]
+    (folder / "b").rename(folder / "d")  # d is the last class now, and c is where b was
+    with pytest.raises(UserError, match="has the classes a, c, d, the run"):
+        explain_files(run, load(run, machine=CPU), rows, tmp_path / "why", None)
+    assert not (tmp_path / "why").exists()

@@ -162,7 +162,8 @@ def explain_files(
     from thumbnet.shipping.prediction import NetworkClassifier
 
     assert isinstance(classifier, NetworkClassifier)  # a run's
-    written = save_explanations(classifier, run.load_data(data_dir=data_dir), predictions, folder)
+    data = run.check_data(run.load_data(data_dir=data_dir))
+    written = save_explanations(classifier, data, predictions, folder)
     print(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
 
 
