@@ -9,9 +9,13 @@ from dataclasses import replace
 import pytest
 
 from conftest import thumbnet
+from thumbnet.cli import train as cli
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
+from thumbnet.machine import Machine
 from thumbnet.measuring.budget import FINISH, LADDER, RESERVE, expected_accuracy, parse_budget, plan_within
+from thumbnet.measuring.operations import training_flops
+from thumbnet.progress import Reporter
 from thumbnet.recipes import recipe, vary
 from thumbnet.recipes.schedule import resolution, total_steps
 from thumbnet.training import timing
@@ -197,6 +201,17 @@ def test_the_expected_accuracy_lies_between_those_of_cheaper_and_dearer_records(
     assert expected_accuracy(1e13, "cifar10") == pytest.approx(0.85)
     assert expected_accuracy(1e15, "cifar10") is None
     assert expected_accuracy(1e13, "cifar100") is None
+
+
+def test_the_expected_accuracy_is_that_of_the_work_on_the_images_left_to_train_on(monkeypatch):
+    whole, chosen, asked = load_dataset("fashion-mini", validation=0), recipe("general", epochs=2), []
+    monkeypatch.setattr(cli, "plan_within", lambda *words, **options: (chosen, None))
+    monkeypatch.setattr(cli, "expected_accuracy", lambda flops, name: asked.append((flops, name)))
+    cli.recipe_in_time(60, whole, None, {}, Machine(), Reporter())
+    held_out = whole.with_validation(**chosen.cut)
+    assert (
+        asked == [(training_flops(chosen, held_out), "fashion-mini")] != [(training_flops(chosen, whole), whole.name)]
+    )
 
 
 def test_a_run_under_a_budget_ends_with_a_rate_near_zero_and_records_what_was_chosen(tmp_path):
