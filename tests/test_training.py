@@ -13,6 +13,7 @@ from conftest import CPU, Heard, assert_identical, identity
 from thumbnet.backend import prepare
 from thumbnet.data.batches import LockedSplit
 from thumbnet.errors import TrainingFailed, UserError
+from thumbnet.judging.evaluation import predict_logits
 from thumbnet.machine import Machine
 from thumbnet.progress import Lines, epoch_line
 from thumbnet.recipes import recipe, recipe_file, vary
@@ -311,6 +312,13 @@ def test_the_fast_recipe_trains_and_ends_at_its_last_resolution_in_either_precis
     assert losses[1] < losses[0]
     assert run.model().resize.part == 1.0
     assert run.environment["precision"] == precision
+
+
+def test_a_run_of_fewer_steps_than_resolutions_is_validated_as_its_network_is_used(tiny, tmp_path):
+    made = recipe("general", widths=(16, 16, 32), epochs=2, batch_size=200, resolution=(0.5, 0.75, 1.0))  # two steps
+    run = train(made, tiny, tmp_path / "run", machine=CPU, plots=False)
+    used = predict_logits(run.model(), tiny.with_validation(**made.cut).validation, prepare(CPU))
+    torch.testing.assert_close(run.predictions("validation").logits, used)
 
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_normalised_among_them(tiny):

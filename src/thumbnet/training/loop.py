@@ -195,6 +195,8 @@ def fit(
             position.end_training()
             if data.validation is not None:
                 model.resize.part = resolution(recipe, epoch, position.step - 1, steps)
+                if epoch * steps + position.step >= total:  # as it is used; a run of few steps made none there
+                    model.resize.part = recipe.resolution[-1]
                 logits_of_validation = predict_logits(model, data.validation, backend, poll=stop.check)
                 labels = data.validation.labels[data.validation.rows]
                 scores = score(logits_of_validation, labels, data.classes, split="validation")
