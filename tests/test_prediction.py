@@ -97,6 +97,11 @@ def test_no_image_gives_no_row(classifier):
     [
         (np.zeros((2, 28, 28), np.float32), "images are float32 .*; give uint8 N H W 3"),
         (np.zeros((2, 28, 28, 4), np.uint8), r"images are uint8 \(2, 28, 28, 4\)"),
+        (
+            np.zeros((28, 28, 3), np.uint8),
+            r"uint8 \(28, 28, 3\), which looks like one image H W 3; give an array of images",
+        ),
+        (np.zeros((28, 28, 1), np.uint8), r"one image H W 1; .*, for one image an array of one: image\[None\]"),
         ("photo.png", "give a sequence of images"),
         (None, "give a sequence of images, for one image a list of one"),
         ([np.zeros((28, 28), np.uint8)], "a list holds arrays; give one array of all images, uint8 N H W 3"),

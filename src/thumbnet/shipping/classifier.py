@@ -120,6 +120,11 @@ class Classifier(ABC):
             pixels = images[..., None] if images.ndim == 3 else images  # N H W C
             if pixels.shape[1:] == (*self.image_size, self.channels):
                 return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+            if images.ndim == 3 and images.shape[2] in (1, 3):  # read as N H W, its rows would be images
+                raise UserError(
+                    f"images are uint8 {images.shape}, which looks like one image H W {images.shape[2]}; give an array of "
+                    "images, for one image an array of one: image[None]"
+                )
             images = [Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image) for image in images]
         elif isinstance(images, str | Path | Image.Image) or not isinstance(images, Sequence):
             raise UserError("give a sequence of images, for one image a list of one")
