@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+from test_cifar import write_cifar10
+from thumbnet.cli.data import describe, lines
 from thumbnet.data import datasets, idx, sources
 from thumbnet.data.balance import few_images
+from thumbnet.data.cifar import read_cifar10
 from thumbnet.data.datasets import cache_folder, is_path, load_dataset
 from thumbnet.data.embedded import FILE
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
 from thumbnet.errors import UserError
+from thumbnet.recipes import recipe
+from thumbnet.runs.run import Run
 
 
 @pytest.fixture
@@ -191,7 +197,6 @@ def test_real_cifar_has_its_counts_classes_and_statistics(cifar_folder, name):
     kinds = len(data.classes)
     assert torch.bincount(data.development.labels).tolist() == [50_000 // kinds] * kinds
     assert torch.bincount(data.validation.labels[data.validation.rows]).tolist() == [10_000 // kinds] * kinds
-    from thumbnet.recipes import recipe
     from thumbnet.training.preparation import normalization
 
     found = normalization(recipe("general"), data.development)
@@ -214,11 +219,76 @@ def test_a_converted_set_is_mapped_and_found_again_without_its_files(cifar_folde
     start = time.perf_counter()
     data = load_dataset("cifar10", offline=True, validation=0)
     print(f"mapped in {time.perf_counter() - start:.3f} s")
-    assert data.facts["location"] == "the cache"
+    assert data.facts["location"] == f"the cache, converted from {(cifar_folder / 'cifar-10-batches-py').resolve()}"
     assert len(data.train) == 50_000
     pack = read_pack(Path(data.facts["pack"]))
     assert json.dumps(pack.description["classes"])
     assert datasets.fingerprint(pack.description["sha256"]) == data.fingerprint
+
+
+@pytest.fixture
+def small_cifar(tmp_path, cache, monkeypatch):
+    """Two sets in the layout of CIFAR-10, of 20 and 4 images as if it were published so: (the one, the other)."""
+    monkeypatch.setitem(datasets.SPECS, "cifar10", replace(datasets.SPECS["cifar10"], train=20, test=4))
+    monkeypatch.delenv("THUMBNET_DATA", raising=False)
+    one, other = (write_cifar10(tmp_path / name) for name in ("CIFAR-10", "ciFAIR-10"))
+    (other / "test_batch").write_bytes((other / "data_batch_1").read_bytes())
+    return one, other
+
+
+def test_a_folder_named_once_does_not_stand_in_where_another_pack_is_known(small_cifar, monkeypatch):
+    one, other = small_cifar
+    monkeypatch.setenv("THUMBNET_DATA", str(one))
+    published = load_dataset("cifar10")
+    monkeypatch.delenv("THUMBNET_DATA")
+    named = load_dataset("cifar10", data_dir=other)  # the newest pack
+    assert named.fingerprint != published.fingerprint and named.facts["location"] == str(other)
+    found = load_dataset("cifar10", offline=True)
+    assert found.fingerprint == published.fingerprint
+    assert found.facts["location"] == f"the cache, converted from {one}"
+
+
+def test_a_set_from_the_cache_says_what_it_was_converted_from(small_cifar, tmp_path):
+    _, other = small_cifar
+    named = load_dataset("cifar10", data_dir=other)
+    assert not any("the cache" in note for note in named.notes)
+    found = load_dataset("cifar10", offline=True)
+    assert found.fingerprint == named.fingerprint
+    assert found.facts["location"] == f"the cache, converted from {other}"
+    assert f"location     {found.facts['location']}" in lines(describe(found))
+    told = f"no files of cifar10 were named or found; it is taken from the cache, converted from {other}"
+    assert found.notes[0] == told
+    run = Run.create(tmp_path / "run", recipe("general"), found, {})
+    assert run.data["location"] == found.facts["location"]
+
+
+def test_a_run_on_a_set_from_the_cache_finds_it_where_it_was_converted_from(small_cifar, tmp_path, monkeypatch):
+    one, other = small_cifar
+    load_dataset("cifar10", data_dir=other)
+    found = load_dataset("cifar10", offline=True)
+    run = Run.create(tmp_path / "run", recipe("general"), found, {})
+    monkeypatch.setenv("THUMBNET_DATA", str(one))
+    assert run.load_data().fingerprint == found.fingerprint != load_dataset("cifar10").fingerprint
+
+
+def test_a_downloaded_set_is_taken_from_the_cache_without_a_note(small_cifar, cache):
+    one, other = small_cifar
+    (cache / "downloads").mkdir(parents=True)
+    downloaded = load_dataset("cifar10", data_dir=one.rename(cache / "downloads" / one.name))
+    load_dataset("cifar10", data_dir=other)
+    found = load_dataset("cifar10", offline=True)
+    assert found.fingerprint == downloaded.fingerprint
+    assert not any("the cache" in note for note in found.notes)
+
+
+def test_a_pack_of_an_older_version_is_taken_from_the_cache_as_before(small_cifar, cache):
+    one, other = small_cifar
+    older = read_cifar10(one)  # without a word of where it was
+    write_pack(cache / "packs" / "cifar10-v1-0123456789abcdef.safetensors", older)
+    load_dataset("cifar10", data_dir=other)
+    found = load_dataset("cifar10", offline=True)
+    assert (found.facts["location"], len(found.test)) == ("the cache", 4)
+    assert (found.development.images.numpy() == older.arrays["train_images"]).all()
 
 
 def test_classes_with_few_images_are_named_and_no_others():

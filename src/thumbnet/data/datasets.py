@@ -118,12 +118,20 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should hear before training: files that were left out of a folder, classes with very few images."""
+        """What a person should hear before training: whose files stand in for a published set, what was left out of a folder,
+        classes with very few images.
+        """
         from thumbnet.data.balance import counts_by_class, few_images
         from thumbnet.data.folder import left_out
 
         few = few_images(counts_by_class(self.development.labels.cpu().numpy(), self.classes), "train")
-        return [*left_out(self.facts).values(), *([f"{few}; what is learnt of them is little"] if few else [])]
+        origin = self.facts.get("converted_from")
+        cached = f"no files of {self.name} were named or found; it is taken from the cache, converted from {origin}"
+        return [
+            *([cached] if origin and not is_download(origin) else []),
+            *left_out(self.facts).values(),
+            *([f"{few}; what is learnt of them is little"] if few else []),
+        ]
 
     def in_memory(self) -> "Dataset":
         """The same set with its training and validation images read from disk now; else they are mapped."""
@@ -252,7 +260,8 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
     sums = pack.description.get("sha256") or {key: array_sha256(array) for key, array in pack.arrays.items()}
     spec = SPECS.get(name)
     about = {"licence": spec.licence, "homepage": spec.homepage} if spec else {"licence": "not known here"}
-    described = {key: value for key, value in pack.description.items() if key not in ("classes", "sha256", "files")}
+    kept_apart = ("classes", "sha256", "files", "converted_from", "named")
+    described = {key: value for key, value in pack.description.items() if key not in kept_apart}
     has_test = "test_images" in pack.arrays
     return Dataset(
         name=name,
@@ -274,7 +283,8 @@ def load_published(
 ) -> tuple[Pack, dict[str, Any]]:
     """The pack of a published set and where it was found.
 
-    Where no files are named or found, a set converted earlier is taken from the cache; only then is it downloaded.
+    Where no files are named or found, a set converted earlier is taken from the cache; only then is it downloaded. A pack
+    remembers what it was converted from, and whether that was a folder of the user's, named for that one command.
     """
     from thumbnet.data import sources
 
@@ -284,20 +294,40 @@ def load_published(
         return found
     source = source or sources.fetch(name, cache_folder() / "downloads", offline, progress)
     path = packs / f"{name}-v{CONVERTER}-{signature(source.files)}.safetensors"
-    pack = cached_pack(path, lambda: report(progress, f"converting {source.location}", source.read), progress)
-    return pack, {"location": str(source.location)} | kept(path)
+    location = source.location.resolve()
+    origin = {"converted_from": str(location), "named": data_dir is not None and not is_download(location)}
+
+    def convert() -> Pack:
+        pack = report(progress, f"converting {source.location}", source.read)
+        return replace(pack, description=pack.description | origin)
+
+    return cached_pack(path, convert, progress), {"location": str(source.location)} | kept(path)
 
 
 def converted_before(name: str, packs: Path) -> tuple[Pack, dict[str, Any]] | None:
-    """The newest pack of a published set that is complete; a user's own set in the same layout does not pass for it."""
-    spec = SPECS[name]
+    """The newest pack of a published set that is complete; one of a folder named by --data-dir only where there is no other.
+
+    Such a folder may hold another set in the same layout. A pack of an older version does not say what it was converted from.
+    """
+    spec, named = SPECS[name], None
     found = packs.glob(f"{name}-v{CONVERTER}-*.safetensors")
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         pack = read_pack(path)
         counts = [len(pack.arrays[f"{split}_labels"]) for split in ("train", "test")]
-        if (counts, len(pack.description["classes"])) == ([spec.train, spec.test], spec.classes):
-            return pack, {"location": "the cache", "pack": str(path)}
-    return None
+        if (counts, len(pack.description["classes"])) != ([spec.train, spec.test], spec.classes):
+            continue
+        facts = {"location": "the cache", "pack": str(path)}
+        if origin := pack.description.get("converted_from"):
+            facts |= {"location": f"the cache, converted from {origin}", "converted_from": origin}
+        if not pack.description.get("named"):
+            return pack, facts
+        named = named or (pack, facts)
+    return named
+
+
+def is_download(location: str | Path) -> bool:
+    """Whether files lie in the cache, where only downloads do."""
+    return Path(location).is_relative_to(cache_folder().resolve())
 
 
 def load_folder(

@@ -97,7 +97,7 @@ class DataRecord(dict[str, Any]):
 
         `options` are those of `load_dataset`; where they are not given, image size and the like are as they were.
         """
-        name, before = self["name"], Path(self["location"])
+        name, before = self["name"], Path(str(self.get("converted_from", self["location"])))
         if not self.on_published_set:
             if data_dir is None and not before.exists():
                 raise UserError(
