@@ -300,6 +300,23 @@ def test_labels_of_a_set_with_validation_images_of_its_own_are_checked_too(tiny,
     assert checked.images == 240
 
 
+def test_labels_are_checked_again_after_one_was_corrected_and_with_other_folds(tiny, tmp_path):
+    made = recipe("general", widths=(8, 16, 16), epochs=0.5, batch_size=30)
+    options = {"machine": CPU, "plots": False}
+    first = check_labels(tiny, made, tmp_path, folds=2, **options)
+    images, labels = tiny.development.images.numpy(), tiny.development.labels.numpy().copy()
+    labels[0] = (labels[0] + 1) % 10
+    facts = {"classes": tiny.classes}
+    corrected = assemble("tiny", Pack({"train_images": images, "train_labels": labels}, facts), {"location": "memory"})
+    check_labels(corrected, made, tmp_path, folds=2, **options)
+    check_labels(tiny, made, tmp_path, folds=3, **options)
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/fold-*/summary.json"))
+    assert len(written) == 2 + 2 + 3 and len({path.parts[0] for path in written}) == 3
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert check_labels(tiny, made, tmp_path, folds=2, **options) == first  # as it was: nothing is trained
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == again
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -347,6 +364,5 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
     assert copied["first"]["file"] == f"trouser/{rows[0]}.png" and copied["second"]["file"] == "trouser/copy.png"
     assert found["labels"]["conclusive"] is True
     assert "fold 2 of 2: a network trained on" in errors and "epoch" not in errors.split("fold 1 of 2")[1]
-    assert (tmp_path / "runs" / ".doctor" / "clothes" / "fold-1").is_dir() and not (
-        tmp_path / "runs" / "latest"
-    ).exists()
+    [first] = (tmp_path / "runs" / ".doctor" / "clothes").iterdir()
+    assert (first / "fold-1").is_dir() and not (tmp_path / "runs" / "latest").exists()

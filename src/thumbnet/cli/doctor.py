@@ -56,7 +56,7 @@ def doctor(
     output
         the gallery, doctor-NAME.html by default
     runs
-        folder of the runs: runs/.doctor/NAME, where --labels called again goes on; for --resuming a temporary one
+        folder of the runs: runs/.doctor/NAME, where a stopped --labels goes on; for --resuming a temporary one
     """
     asked = {"labels": labels or None, "resuming": resuming or None, "folds": folds, "recipe": recipe, "output": output}
     typed = {name: value for name, value in {**asked, "runs": runs}.items() if value is not None} | given(options)

@@ -1,5 +1,7 @@
 """Suspect labels: images that networks which never saw them take for another class, and surely."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from thumbnet.doctor.duplicates import Place
 from thumbnet.judging.calibration import fit_temperature
 from thumbnet.judging.statistics import wilson_interval
 from thumbnet.recipes.recipe import Recipe, vary
+from thumbnet.recipes.recipe_file import recipe_table
 from thumbnet.training.loop import train
 from thumbnet.words import counted
 
@@ -57,11 +60,12 @@ def check_labels(
 ) -> CheckedLabels:
     """The training images whose label confident learning doubts.
 
-    `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie in `folder`,
-    where a stopped call goes on. `tell` gets a line for each; `options` are those of `train`.
+    `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie below
+    `folder`, where a stopped call goes on; with other images, labels, recipe or folds others are begun. `tell` gets a line
+    for each; `options` are those of `train`.
     """
     data = replace(data, own_validation=None)  # the training images alone are cut
-    parts = []
+    folder, parts = folder / name_of_check(data, recipe, folds), []
     for fold in range(folds):
         run = train(vary(recipe, folds=folds, fold=fold), data, folder / f"fold-{fold}", **options)
         parts.append(run.predictions("validation"))
@@ -87,6 +91,12 @@ def check_labels(
             )
         )
     return CheckedLabels(images, hits / images, interval, commonest, conclusive, tuple(found))
+
+
+def name_of_check(data: "Dataset", recipe: Recipe, folds: int) -> str:
+    """A short hash of what decides the networks: the training images with their labels, the recipe and the folds."""
+    decisive = [data.fingerprint_of_training, recipe_table(recipe), folds]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
 
 
 def doubted(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int]]:
