@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import CPU, ONE_THREAD, thumbnet
+from conftest import CPU, ONE_THREAD, pictures, thumbnet
 from thumbnet.cli.main import run as command_line
 from thumbnet.data.datasets import assemble, load_dataset
 from thumbnet.data.embedded import read_fashion_mini
@@ -366,3 +366,13 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
     assert "fold 2 of 2: a network trained on" in errors and "epoch" not in errors.split("fold 1 of 2")[1]
     [first] = (tmp_path / "runs" / ".doctor" / "clothes").iterdir()
     assert (first / "fold-1").is_dir() and not (tmp_path / "runs" / "latest").exists()
+
+
+def test_resuming_is_tried_on_a_folder_of_few_pictures(here, capsys):
+    pictures(here / "few", count=30)
+    assert command_line(["doctor", "few", "--resuming", "--threads", "1", "--runs", "tried"]) == 0
+    output, errors = capsys.readouterr()
+    assert "54 training images, few for general" in errors and "resumed, ends with the same bits" in output
+    assert command_line(["doctor", "few", "--resuming", "--recipe", "plain", "--runs", "refused"]) == 2
+    assert "batch_size 64 is larger than the 54 training images of few" in capsys.readouterr().err
+    assert not (here / "refused").exists()

@@ -154,9 +154,13 @@ def report_resuming(
     from thumbnet.doctor import check_resuming
     from thumbnet.errors import TrainingFailed
     from thumbnet.recipes import recipe as named_recipe
+    from thumbnet.training.preparation import check_fits
 
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)
+    if recipe is None:
+        chosen = recipe_for(chosen, len(cut.train), len(data.classes), {}, reporter)
+    check_fits(chosen, cut)
     words = [word for name, value in flags.items() for word in as_words(name, value)]
     folder = runs or Path(tempfile.mkdtemp(prefix="thumbnet-resuming-"))
     found = check_resuming(dataset, len(cut.train), chosen, folder, words, reporter.say)
