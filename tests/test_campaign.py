@@ -252,8 +252,10 @@ def test_the_run_that_warms_up_is_short_whatever_the_recipe(tmp_path):
         "data_dir": None,
         "out": "x",
     }
-    short = warming_up(order | {"split": "test", "resume": True}, str(tmp_path))
-    assert short["split"] == "validation" and short["resume"] is False and short["changes"]["seed"] != 3
+    for held_out in ({}, {"folds": 5, "fold": 1, "validation": 0.1}):
+        asked = order | {"changes": order["changes"] | held_out}
+        short = warming_up(asked | {"split": "test", "resume": True}, str(tmp_path))
+        assert short["split"] == "validation" and short["resume"] is False and short["changes"]["seed"] != 3
     assert short["changes"]["epochs"] * (5_400 // 64) == pytest.approx(WARM_UP_STEPS)
 
 
@@ -360,6 +362,21 @@ def test_bench_on_validation_leaves_the_test_set_closed(tmp_path):
     [made] = json.loads(result.stdout)["campaigns"]
     assert made["runs"][0]["test_openings"] == 0 and made["runs"][0]["images"] == 1_200
     assert not (tmp_path / "runs" / "bench" / "general-s0" / "test-openings.jsonl").exists()
+
+
+def test_bench_on_validation_measures_on_the_fold_that_is_held_out_and_goes_on(tmp_path):
+    words = (
+        "bench", "general", "--seeds", "1", "--epochs", "0.2", "--widths", "8", "16", "16", "--threads", "1",
+        "--split", "validation", "--folds", "4", "--fold", "1", "--json",
+    )  # fmt: skip
+    result = thumbnet(*words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [made] = json.loads(result.stdout)["campaigns"]
+    run = Run.open(tmp_path / "runs" / "bench" / "general-s0")
+    assert made["runs"][0]["images"] == 1_500 and (run.recipe.folds, run.recipe.fold) == (4, 1)
+    assert made["runs"][0]["accuracy_1_view"] == run.summary["validation_accuracy"]
+    again = thumbnet(*words, "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and "as measured before" in again.stderr
 
 
 @pytest.mark.parametrize(

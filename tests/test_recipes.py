@@ -148,6 +148,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
             },
             "stem_until has no effect without model speednet",
         ),
+        ({"folds": 5, "fold": 1, "validation": 0.1}, "validation has no effect without folds 0"),
         ({"drop_after": (0.5,)}, "drop_after has 1 places and drop_factors 0"),
     ],
 )

@@ -137,8 +137,8 @@ def measured_campaign(
         before = record_before(out, name, dataset, seeds, add=add, **options)
         record = joined(before, record) if before else record
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
-    data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=recipe.validation, seed=recipe.seed)
-    flops = training_flops(recipe, data)
+    data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=0)
+    flops = training_flops(recipe, data.with_validation(**recipe.cut))
     ceiling = convolution_ceiling(options.get("machine") or Machine())
     training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
     record |= {

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
-from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import FEWEST_EPOCHS
+from thumbnet.recipes import named, vary
+from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.runs.run import Run
 from thumbnet.signals import StopSignals
 
@@ -30,6 +30,11 @@ WARM_UP_STEPS = 100  # of a run that is thrown away: some at every resolution, a
 MACHINE = ("processor", "gpu", "threads", "precision", "kernels")  # what the runs of a campaign must share
 
 
+def recipe_of(order: dict[str, Any]) -> Recipe:
+    """The recipe that is ordered. What has an effect was asked when somebody typed the changes; an order may have more."""
+    return vary(named(order["recipe"]), **order["changes"])
+
+
 def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[str, Any]:
     """Train and measure one seed. The train clock runs from images in memory to the last accuracy.
 
@@ -41,11 +46,9 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     from thumbnet.judging.evaluation import load_for_evaluation, predict_logits, predictions_of, record_scores, score
     from thumbnet.training.loop import train
 
-    recipe = named_recipe(order["recipe"], **order["changes"])
-    machine = Machine(**order["machine"])
-    data = load_dataset(
-        order["dataset"], data_dir=order["data_dir"], validation=recipe.validation, seed=recipe.seed
-    ).in_memory()
+    recipe, machine = recipe_of(order), Machine(**order["machine"])
+    data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0)
+    data = data.with_validation(**recipe.cut).in_memory()
     began = time.perf_counter()
     options: dict[str, Any] = {"machine": machine, "resume": order["resume"], "workshop": workshop}
     run = train(recipe, data, order["out"], plots=False, latest=False, **options)
@@ -157,8 +160,9 @@ def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:
     from thumbnet.data.datasets import load_dataset
     from thumbnet.recipes.schedule import steps_per_epoch
 
-    changes = {**order["changes"], "start_from": "", "seed": order["changes"]["seed"] + WARM_UP_SEED, "validation": 0.1}
-    recipe = named_recipe(order["recipe"], **changes)
+    held_out = {"validation": 0.1, "folds": 0, "fold": 0}
+    changes = {**order["changes"], "start_from": "", "seed": order["changes"]["seed"] + WARM_UP_SEED, **held_out}
+    recipe = recipe_of(order | {"changes": changes})
     data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0.1)
     enough = WARM_UP_STEPS / steps_per_epoch(recipe, len(data.train))
     changes["epochs"] = min(recipe.epochs, max(enough, FEWEST_EPOCHS))
@@ -182,7 +186,7 @@ def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
         return None
     kept, same = read_json(path, {"order": dict, "row": dict}), json.loads(json.dumps(order))
     differing = [key for key in ("changes", "dataset", "split", "machine") if kept["order"].get(key) != same[key]]
-    if Run.open(order["out"]).recipe != named_recipe(order["recipe"], **order["changes"]):
+    if Run.open(order["out"]).recipe != recipe_of(order):
         differing.append("fields of the recipe")
     if differing:
         raise UserError(f"{order['out']} was measured with other {differing[0]}; give another --runs")
