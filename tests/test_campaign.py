@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from scipy import stats
 
-from conftest import thumbnet
+from conftest import pictures, thumbnet
 from test_record import record, row
 from thumbnet.cli.main import run as command_line
 from thumbnet.errors import Interrupted, UserError
@@ -329,6 +329,14 @@ def test_a_folder_that_is_taken_is_told_before_the_first_of_several_recipes_is_t
     result = thumbnet("bench", "general", "mnist-99", "--seeds", "1", cwd=tmp_path)
     assert result.returncode == 2 and "mnist-99-s0 is there already, and no run of this recipe" in result.stderr
     assert not (tmp_path / "runs" / "bench" / "general-s0").exists()
+
+
+def test_a_folder_without_test_images_is_told_before_anything_is_trained(here, capsys):
+    pictures(here / "photos", count=20)
+    words = ["bench", "general", "--dataset", "photos", "--epochs", "1", "--batch-size", "10", "--seeds", "1"]
+    assert command_line(words) == 2
+    said = "put its images into photos/test/<class>/, or measure on held-out images by --split validation"
+    assert f"photos has no test split; {said}" in capsys.readouterr().err and not (here / "runs").exists()
 
 
 def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):

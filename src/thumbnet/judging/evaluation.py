@@ -196,8 +196,7 @@ def open_split(run: "Run", data: "Dataset", split: str, images: int | None = Non
     """The images to measure on, all or so many of them, evenly spread; opening the test split leaves a line in the run first."""
     if split == "test":
         if data.test is None:
-            missing = f"its images into {data.name}/test/<class>/" if run.data.on_pictures else f"one into {data.name}"
-            raise UserError(f"{data.name} has no test split; put {missing}")
+            raise UserError(no_test_split(data.name, on_pictures=run.data.on_pictures))
         run.count_test_opening(data, images)
         return some_of(data.test.unlock(), images)
     if split != "validation":
@@ -207,6 +206,12 @@ def open_split(run: "Run", data: "Dataset", split: str, images: int | None = Non
             f"{run.path} was trained on all its images (validation 0), so there is no validation split; take --split test"
         )
     return some_of(data.validation, images)
+
+
+def no_test_split(name: str, *, on_pictures: bool) -> str:
+    """What to say of a data set without test images."""
+    missing = f"its images into {name}/test/<class>/" if on_pictures else f"one into {name}"
+    return f"{name} has no test split; put {missing}"
 
 
 def some_of(split: Split, images: int | None) -> Split:

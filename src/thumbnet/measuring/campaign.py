@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from thumbnet.data.datasets import SPECS, is_folder_of_pictures, load_dataset
 from thumbnet.errors import UserError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
@@ -54,6 +55,8 @@ def run_campaign(
     rows: list[dict[str, Any]] = []
     if not resume:
         refuse_taken(places, recipe)
+    if split == "test" and dataset not in SPECS:
+        check_has_test_images(dataset)
     measure = InThisProcess() if one_process else in_fresh_process
     for seed in seeds:
         if took and time.monotonic() - began + took > time_limit:
@@ -97,6 +100,15 @@ def planned(
     return recipe, {seed: folder / f"{name}-s{seed}" for seed in seeds}
 
 
+def check_has_test_images(dataset: str) -> None:
+    """Raise `UserError`, before anything is trained, where a path has no test images to measure on."""
+    from thumbnet.judging.evaluation import no_test_split
+
+    if load_dataset(dataset, validation=0).test is None:
+        missing = no_test_split(dataset, on_pictures=is_folder_of_pictures(dataset))
+        raise UserError(f"{missing}, or measure on held-out images by --split validation")
+
+
 def refuse_taken(places: Mapping[int, Path], recipe: Recipe) -> None:
     """Raise `UserError` where something is in a seed's place; `--resume` is named where it is a run of this very recipe."""
     for seed, path in places.items():
@@ -127,7 +139,6 @@ def measured_campaign(
     With `add` the seeds of the record that is there are kept, and these are added to them. Raises `UserError` before anything
     is trained where the record there is of another campaign.
     """
-    from thumbnet.data.datasets import load_dataset
     from thumbnet.measuring.operations import convolution_ceiling, training_flops
 
     options["changes"] = effective_changes(name, options.get("changes") or {})
@@ -212,6 +223,4 @@ def command_of(
 
 def dataset_of(name: str) -> str:
     """The data set a recipe is named after: `cifar10` for cifar10-94; fashion-mini where it is named after none."""
-    from thumbnet.data.datasets import SPECS
-
     return next((dataset for dataset in SPECS if name.startswith(f"{dataset}-")), "fashion-mini")
