@@ -18,7 +18,7 @@ from thumbnet.judging.claims import p_in_words
 from thumbnet.judging.comparison import compare, compare_groups
 from thumbnet.judging.pairs import paired_bootstrap
 from thumbnet.plots.groups import ends_figure
-from thumbnet.recipes import name_of_group, recipe, title_of, vary
+from thumbnet.recipes import name_of_group, names_of_groups, recipe, title_of, vary
 from thumbnet.runs.paths import find_runs
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
@@ -368,6 +368,27 @@ def test_a_group_is_named_by_its_recipe_and_changes():
     much = vary(changed, crop=3, jitter=0.0)
     assert name_of_group(vary(changed, epochs=1.7142857142857142)) == "cifar10-94, epochs 1.71429, flip no"
     assert title_of(much) == "cifar10-94 with 4 fields changed" and name_of_group(much).endswith("crop 3, jitter 0.0")
+
+
+def test_recipes_that_begin_with_different_weights_are_groups_of_their_own(runs):
+    first = vary(BASE, start_from="/x/first/s0", folds=2)
+    names = names_of_groups([first, vary(first, seed=1, fold=1), vary(first, start_from="/y/first/s0"), BASE])
+    assert names[0] == names[1] and "start_from /x/first/s0" in names[0]
+    assert "start_from /y/first/s0" in names[2] and names[3] == name_of_group(BASE)
+    made = [runs.made(f"{place}-{seed}", seed, 0.8 + seed / 100) for place in "xy" for seed in (0, 1)]
+    for run in made:
+        run.recipe = vary(run.recipe, start_from=f"/{run.path.name[0]}/first/s0")
+    groups = compare(made).groups
+    assert [[member.path for member in group.members] for group in groups] == [
+        [str(run.path) for run in made[:2]], [str(run.path) for run in made[2:]],
+    ]  # fmt: skip
+
+
+def test_numbers_that_look_alike_are_shown_with_every_digit_where_they_tell_groups_apart():
+    epochs = (1.7142857142857142, 1.7142857142857144)
+    assert [name.split("epochs ")[1] for name in names_of_groups([vary(BASE, epochs=one) for one in epochs])] == [
+        f"{one}, batch_size 32" for one in epochs
+    ]
 
 
 def test_names_of_a_legend_keep_what_tells_them_apart():

@@ -10,7 +10,7 @@ from thumbnet.errors import UserError
 from thumbnet.judging import claims
 from thumbnet.judging.groups import Group, Metric, SplitName, evaluation_of, members_of, runs_by_seed
 from thumbnet.judging.pairs import Pair, adjusted, compare_two, not_for_other_images
-from thumbnet.recipes import name_of_group
+from thumbnet.recipes import names_of_groups
 from thumbnet.runs.run import Run
 
 ALIKE = ("device", "precision", "torch", "thumbnet")  # of a run's environment; what else differs is told as a warning
@@ -53,7 +53,7 @@ def compare(
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     check_comparable(opened)
-    named = [(name_of_group(run.recipe), run) for run in opened]
+    named = list(zip(names_of_groups([run.recipe for run in opened]), opened, strict=True))
     return compare_groups(named, split=split, metric=metric)
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,17 @@ def base_of(recipe: Recipe) -> Recipe:
 MOST_CHANGES = 3  # that a title names
 
 
-def name_of_group(recipe: Recipe) -> str:
+def name_of_group(recipe: Recipe, *, exact: bool = False) -> str:
     """The recipe's name and what was changed in it but the seed: `general, epochs 4`."""
-    return ", ".join([recipe.name, *changes_of(recipe)])
+    return ", ".join([recipe.name, *changes_of(recipe, exact=exact)])
+
+
+def names_of_groups(recipes: Sequence[Recipe]) -> list[str]:
+    """The name of each one's group: the same for those that differ in seed and fold alone, different for all others."""
+    groups = [vary(recipe, seed=0, fold=0) for recipe in recipes]
+    names = {group: name_of_group(group) for group in groups}
+    shared = Counter(names.values())
+    return [name_of_group(group, exact=shared[names[group]] > 1) for group in groups]
 
 
 def title_of(recipe: Recipe) -> str:
@@ -87,22 +96,30 @@ def title_of(recipe: Recipe) -> str:
     return " with ".join([", ".join([recipe.name, *begun]), others])
 
 
-def changes_of(recipe: Recipe) -> list[str]:
-    """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold."""
-    changed = differences(recipe, base_of(recipe))
-    shown = {name: as_typed(now) or "none" for name, (now, _) in changed.items() if name not in ("seed", "fold")}
-    if "start_from" in shown:
+def changes_of(recipe: Recipe, *, exact: bool = False) -> list[str]:
+    """`epochs 4` for every field that differs from the named recipe's, but for the seed and the fold.
+
+    `exact`: with every digit and whole paths.
+    """
+    changed = {name: now for name, (now, _) in differences(recipe, base_of(recipe)).items()}
+    digits = EXACT if exact else DIGITS
+    shown = {name: as_typed(now, digits) or "none" for name, now in changed.items() if name not in ("seed", "fold")}
+    if "start_from" in shown and not exact:
         shown["start_from"] = "/".join(Path(recipe.start_from).parts[-2:])  # not where on this machine it lies
     return [f"{name} {value}" for name, value in shown.items()]
 
 
-def as_typed(value: Any) -> str:
+DIGITS = 6  # of a number that is shown; epochs fitted to a time budget have sixteen
+EXACT = 17  # tell every two numbers apart
+
+
+def as_typed(value: Any, digits: int = DIGITS) -> str:
     """A field's value as it is typed: `0.75 1`, `yes`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return str(float(f"{value:.6g}"))  # epochs fitted to a time budget have sixteen digits
-    return " ".join(map(as_typed, value)) if isinstance(value, tuple | list) else f"{value}"
+        return str(float(f"{value:.{digits}g}"))
+    return " ".join(as_typed(item, digits) for item in value) if isinstance(value, tuple | list) else f"{value}"
 
 
 # For few images; docs/findings.md has what was tried.
