@@ -168,6 +168,15 @@ def test_what_was_asked_for_is_kept(data, machine_of):
     assert (chosen.batch_size, chosen.seed, chosen.crop, chosen.label_smoothing) == (50, 3, 4, 0.3)
 
 
+def test_another_model_is_planned_with_widths_of_its_own(data, machine_of):
+    machine_of(1e-4)
+    typed = {"model": "resnet18", "optimizer": "sgd", "learning_rate": 0.1}
+    chosen, _ = plan_within(data, 30, changes=typed)
+    assert (chosen.model, chosen.widths, chosen.optimizer) == ("resnet18", (), "sgd")
+    with pytest.raises(UserError, match="model 'resnet18' has widths and depth of its own"):
+        plan_within(data, 30, changes=typed | {"widths": (8, 16, 32)})
+
+
 def test_many_classes_get_a_dense_layer_that_learns_faster(data, machine_of):
     machine_of(1e-4)
     many = replace(data, classes=tuple(f"class {number}" for number in range(100)))

@@ -25,9 +25,9 @@ from thumbnet.machine import Machine
 from thumbnet.measuring import campaign, measured_run
 from thumbnet.measuring.campaign import command_of, dataset_of, effective_changes
 from thumbnet.measuring.measured_run import WARM_UP_STEPS, warming_up
-from thumbnet.measuring.record import record_to_add_to
-from thumbnet.measuring.results import campaign_table
-from thumbnet.recipes import recipe
+from thumbnet.measuring.record import OF_A_CAMPAIGN, record_to_add_to
+from thumbnet.measuring.results import as_of_the_present_recipe, campaign_table
+from thumbnet.recipes import recipe, vary
 from thumbnet.report import write_run_report
 from thumbnet.runs.run import Run
 
@@ -214,6 +214,19 @@ def test_what_is_of_another_campaign_or_machine_is_not_added_to(fresh, tmp_path,
 def test_a_flag_that_changes_nothing_makes_no_other_campaign():
     own = recipe("general")
     assert effective_changes("general", {"batch_size": own.batch_size, "crop": own.crop + 1}) == {"crop": own.crop + 1}
+
+
+def test_with_another_model_its_own_widths_belong_to_the_changes_and_to_the_command_that_repeats_them():
+    typed = {"model": "resnet18", "optimizer": "sgd", "learning_rate": 0.05}
+    changes = effective_changes("general", typed)
+    assert changes == {**typed, "widths": ()} and effective_changes("general", changes) == changes
+    chosen = vary(recipe("general"), **changes)
+    fields = {name: value for name, value in vars(chosen).items() if name not in OF_A_CAMPAIGN}
+    kept = {"kind": "campaign", "recipe": "general", "epochs": chosen.epochs, "changes": changes, "fields": fields}
+    again = as_of_the_present_recipe(json.loads(json.dumps(kept)))["changes"]
+    assert again == json.loads(json.dumps(changes))  # so that seeds can be added
+    words = command_of(chosen, "fashion-mini", "test", [0], changes, Machine(), one_process=False)
+    assert " ".join(words[9:]) == "--model resnet18 --optimizer sgd --learning-rate 0.05"
 
 
 def test_measured_runs_can_be_compared_and_reported_without_another_look_at_the_test_set(fresh):

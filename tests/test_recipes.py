@@ -159,6 +159,22 @@ def test_what_does_not_fit_is_refused_with_what_was_received_and_what_to_do(chan
     assert "\n" not in str(refused.value)
 
 
+def test_another_model_has_widths_depth_and_dropout_of_its_own_where_they_were_not_typed_with_it():
+    made = recipe("general", model="resnet18", optimizer="sgd", learning_rate=0.1)
+    assert (made.widths, made.depth, made.label_smoothing) == ((), 0, recipe("general").label_smoothing)
+    assert recipe("cifar10-96", model="small_resnet", optimizer="adam", learning_rate=0.1).depth == 0
+    assert recipe("cifar100-classic", model="resnet18").dropout == ()
+    assert recipe("cifar100-classic", model="resnet50_classic").dropout == recipe("cifar100-classic").dropout
+    assert recipe("general", model="speednet").widths == recipe("general").widths  # which it takes
+    typed = {"optimizer": "sgd", "learning_rate": 0.1}
+    with pytest.raises(UserError, match="model 'resnet18' has widths and depth of its own; leave them out"):
+        recipe("general", model="resnet18", widths=(8, 16, 32), **typed)
+    with pytest.raises(UserError, match="dropout has 1 rates for model 'resnet50_classic', which takes 3"):
+        recipe("general", model="resnet50_classic", dropout=(0.1,), **typed)
+    with pytest.raises(UserError, match="give a value of type str"):
+        recipe("general", model=["resnet18"])
+
+
 def test_a_recipe_of_ones_own_or_of_another_version_is_shown_by_what_it_sets():
     mine = Recipe(name="mine", epochs=4, seed=3)
     assert title_of(mine) == "mine" and name_of_group(mine) == "mine, epochs 4"

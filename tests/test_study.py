@@ -76,6 +76,12 @@ def test_a_grid_is_the_product_of_its_values():
     assert (study.variants[4].recipe.flip, study.variants[4].recipe.epochs) == (False, 2)
 
 
+def test_a_row_of_another_model_leaves_the_recipes_widths_out():
+    row = {"model": "resnet18", "optimizer": "sgd", "learning_rate": 0.1}
+    study = study_of({"recipe": "general", "variant": [{"name": "as it is"}, row]}, default_name="models")
+    assert [variant.recipe.widths for variant in study.variants] == [recipe("general").widths, ()]
+
+
 def test_seeds_are_counted_or_named():
     rows = {"variant": [{"name": "a"}]}
     assert study_of(rows | {"seeds": 2, "first_seed": 5}, default_name="s").seeds == (5, 6)

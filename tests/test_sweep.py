@@ -21,12 +21,14 @@ from thumbnet.recipes.recipe_file import write_recipe
 from thumbnet.runs.run import Run
 from thumbnet.studies import sweep as sweeping
 from thumbnet.studies.sweep import (
+    Found,
     Range,
     Trial,
     Trials,
     at_work,
     changed_fields,
     found_in,
+    in_words,
     run_sweep,
     values_by_field,
     write_sweep,
@@ -154,6 +156,16 @@ def test_lists_of_values_are_tried_as_the_field_has_them(by_rule, tmp_path):
         False,
     }
     assert found.best.value == 0.9 and found.recipe.widths == (16, 32, 32) and found.recipe.flip is False
+
+
+def test_models_are_searched_each_with_widths_it_takes(tmp_path):
+    fields = {"optimizer": "sgd", "learning_rate": 0.1}
+    table = {"recipe": "general", "fields": fields, "search": {"model": ["speednet_slim", "resnet18"]}}
+    sweep = sweep_of(table, default_name="models")
+    other = Trials(sweep, tmp_path).recipe_with({"model": "resnet18"})
+    found = Found((), Trial(1, {"model": "resnet18"}, 0.5), other)
+    assert other.widths == () and in_words(changed_fields(sweep, found)) == "model resnet18, widths none"
+    assert Trials(sweep, tmp_path).recipe_with({"model": "speednet_slim"}) == sweep.recipe
 
 
 def test_a_loss_is_made_small(finished, tmp_path):

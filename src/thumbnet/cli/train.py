@@ -252,14 +252,14 @@ def recipe_in_time(
     sides = ", ".join(
         "x".join(f"{part * side:.0f}" for side in dict.fromkeys(data.image_size)) for part in chosen.resolution
     )
-    widths = "/".join(map(str, chosen.widths))
+    network = " ".join(filter(None, [chosen.network, "/".join(map(str, chosen.widths))]))
     cut = data.with_validation(**chosen.cut)  # as training will cut them
     expected = None if recipe or changes else expected_accuracy(training_flops(chosen, cut), data.name)
     told = f"; runs of this size reached about {expected:.1%} of the test images, with six views" if expected else ""
     classes = len(data.classes)
     many = "" if recipe or classes <= FEW_CLASSES else f", head_rate {chosen.head_rate:g} for {classes} classes"
     steps = f"batch {chosen.batch_size}, rate {chosen.learning_rate:g}"
-    reporter.say(f"{chosen.network} {widths}, {chosen.epochs:.2f} epochs at {sides} pixels, {steps}{many}{told}")
+    reporter.say(f"{network}, {chosen.epochs:.2f} epochs at {sides} pixels, {steps}{many}{told}")
     return chosen, deadline
 
 

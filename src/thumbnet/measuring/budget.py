@@ -101,7 +101,7 @@ def plan_within(
 
 def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) -> Recipe:
     """The recipe of a rung for these data: resolutions that leave the network enough pixels, batches that leave it steps."""
-    chosen = vary(base, **{**place.fields, **changes})
+    chosen = vary(vary(base, **place.fields), **changes)
     if not place.fields:  # a recipe that was named stays as it is
         return chosen
     if "head_rate" not in changes:

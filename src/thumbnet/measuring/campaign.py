@@ -180,9 +180,10 @@ def record_before(
 
 
 def effective_changes(name: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Those that are not as the named recipe has them anyway."""
-    recipe = named_recipe(name, **changes)
-    return {field: changes[field] for field in changes if field in differences(recipe, named_recipe(name))}
+    """Those that are not as the named recipe has them anyway, and what follows from them, as another model's own widths."""
+    differing = differences(named_recipe(name, **changes), named_recipe(name))
+    typed = {field: changes[field] for field in changes if field in differing}
+    return typed | {field: now for field, (now, _) in differing.items() if field not in typed}
 
 
 def command_of(
@@ -216,7 +217,7 @@ def command_of(
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
+        elif value != ():  # which follows from the model
             words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
 

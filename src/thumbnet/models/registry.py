@@ -33,13 +33,18 @@ def list_models() -> list[str]:
 OPEN_MODELS = ("speednet", "speednet_slim")
 
 
+def dropout_places(name: str) -> int:
+    """How many dropout rates a model takes."""
+    return DROPOUT_PLACES.get(name, 1)
+
+
 def check_model(name: str, dropout: Sequence[float] = (), widths: Sequence[int] = (), depth: int = 0) -> None:
     """Raise `UserError` where `name` is no model, naming the nearest, or does not take such rates, widths or depth."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     if (widths or depth) and name not in OPEN_MODELS:
         raise UserError(f"model {name!r} has widths and depth of its own; leave them out, or use {OPEN_MODELS[0]}")
-    places = DROPOUT_PLACES.get(name, 1)
+    places = dropout_places(name)
     if dropout and len(dropout) != places:
         raise UserError(f"dropout has {len(dropout)} rates for model {name!r}, which takes {places}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.models.registry import OPEN_MODELS, check_model
+from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
 
@@ -224,12 +224,23 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
-    """A copy with some fields changed. Raises `UserError` on an unknown field, naming the nearest, and on a bad value."""
+    """A copy with some fields changed; with another model, what it cannot take of the network before is left out.
+
+    Raises `UserError` on an unknown field, naming the nearest, and on a bad value.
+    """
     known = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
     for name in changes:
         if name not in known:
             raise unknown_name("recipe field", name, known)
-    return dataclasses.replace(recipe, **changes)
+    return dataclasses.replace(recipe, **(not_for(recipe, changes.get("model")) | changes))
+
+
+def not_for(recipe: Recipe, model: Any) -> dict[str, Any]:
+    """The fields of a recipe's network that another model does not take, with values that leave them to the model."""
+    if model == recipe.model or model not in list(MODELS):  # of which it is told when the recipe is made
+        return {}
+    left = {} if model in OPEN_MODELS else {"widths": (), "depth": 0}
+    return left if len(recipe.dropout) == dropout_places(model) else {**left, "dropout": ()}
 
 
 def has_effect(recipe: Recipe, name: str) -> bool:

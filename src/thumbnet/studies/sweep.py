@@ -379,7 +379,7 @@ def changed_fields(sweep: Sweep, found: Found) -> dict[str, Any]:
 
 def in_words(changes: Mapping[str, Any]) -> str:
     """`learning_rate 0.24, crop 2`."""
-    return ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
+    return ", ".join(f"{name} {as_typed(value) or 'none'}" for name, value in changes.items())
 
 
 def shown(value: float, metric: Metric) -> str:
