@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CPU, thumbnet
+from conftest import CPU, pictures, thumbnet
+from thumbnet.cli.main import run as command_line
+from thumbnet.cli.study import study_named
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
 from thumbnet.studies.cells import start_up_seconds
@@ -258,6 +260,38 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
     cells = tmp_path / "studies" / "s" / "cells"
     assert "the loss is" in (cells / "wild-s0.log").read_text()
     assert (cells / "tame-s0" / "summary.json").is_file()  # it was begun after the other had failed
+
+
+def test_a_study_decodes_pictures_as_its_file_or_the_command_says(here, capsys):
+    pictures(here / "photos", count=20)
+    (here / "photos" / "a" / "torn.png").write_bytes(b"\x89PNG torn")
+    rows = "[fields]\nepochs = 1\nwidths = [8, 16, 16]\nbatch_size = 10\n[[variant]]\nname = 'one'\n"
+    (here / "s.toml").write_text(f"dataset = 'photos'\nseeds = 1\nimage_size = 40\nskip_broken = true\n{rows}")
+    assert command_line(["study", "s.toml", "--image-size", "24", "--threads", "1"]) == 0
+    data = json.loads((here / "studies" / "s" / "cells" / "one-s0" / "data.json").read_text())
+    assert (data["image_size"], data["broken"]) == ([24, 24], ["a/torn.png"])
+    plan = json.loads((here / "studies" / "s" / "plan.json").read_text())
+    assert plan["cells"]["one-s0"]["image_size"] == 24 and plan["cells"]["one-s0"]["skip_broken"] is True
+    assert command_line(["study", "s.toml"]) == 2
+    assert "image_size of one-s0 was 24, now 40; give another --out" in capsys.readouterr().err
+    assert command_line(["study", "s.toml", "--image-size", "32"]) == 2  # as it is where nothing is said
+    assert "image_size of one-s0 was 24, now None; give another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"image_size": 24}, "image_size is for folders of images, and none is trained on here; leave it out"),
+        ({"image_size": "large"}, "image_size is 'large'; give a whole number of pixels from 1 to 4096"),
+        ({"image_size": 0}, "image_size is 0; give a whole number of pixels from 1 to 4096"),
+        ({"skip_broken": 1}, "skip_broken is 1; give true or false"),
+    ],
+)
+def test_pictures_cannot_be_decoded_like_this(table, message):
+    with pytest.raises(UserError, match=message):
+        study_of({"variant": [{"name": "a"}], **table}, default_name="s")
+    with pytest.raises(UserError, match="skip_broken is for folders of images, and none is trained on here"):
+        study_named("classic", None, None, None, {"skip_broken": True})
 
 
 def test_jobs_train_side_by_side_and_folds_count_as_one_seed(tmp_path):

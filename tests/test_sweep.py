@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from conftest import CPU, ONE_THREAD
+from conftest import CPU, ONE_THREAD, pictures
 from conftest import thumbnet as thumbnet_command
 from thumbnet.cli.main import run as command_line
+from thumbnet.cli.sweep import places
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.recipes import recipe, vary
@@ -196,6 +199,23 @@ def test_another_plan_in_the_folder_is_refused(by_rule, tmp_path):
         at_work(tmp_path / "out"),
     ):
         pass
+
+
+def test_a_sweep_decodes_pictures_as_its_file_or_the_command_says(by_rule, tmp_path):
+    pictures(tmp_path / "photos")
+    table = FILE | {"dataset": str(tmp_path / "photos"), "image_size": 24, "skip_broken": True, "trials": 2}
+    sweep = sweep_of(table, default_name="s")
+    assert sweep.decoding == {"image_size": 24, "skip_broken": True}
+    by_rule(near_a_third)
+    found = run_sweep(sweep, tmp_path / "out")
+    fresh = sweep.on_fresh_seeds(found.best, found.recipe, 2)
+    assert all(variant.decoding == sweep.decoding for variant in fresh.variants)
+    judged = SimpleNamespace(pairs=[SimpleNamespace(difference=None)])
+    assert "--config out/best.toml --image-size 24 --skip-broken" in " ".join(places(Path("out"), sweep, found, judged))
+    with pytest.raises(UserError, match="image_size was 24, now None; give another --out"):
+        run_sweep(sweep_of(table | {"image_size": 32}, default_name="s"), tmp_path / "out")
+    with pytest.raises(UserError, match="image_size is for folders of images, and none is trained on here"):
+        sweep_of(FILE | {"image_size": 24}, default_name="s")
 
 
 def test_a_signal_stops_between_trials(by_rule, tmp_path):

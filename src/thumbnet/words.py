@@ -1,6 +1,7 @@
 """Counts and times as a person reads and writes them."""
 
 import re
+from typing import Any
 
 from thumbnet.errors import UserError
 
@@ -48,3 +49,9 @@ def shortened(name: str, limit: int = 40) -> str:
 def metric_in_words(metric: str) -> str:
     """`top-5 accuracy` for top5."""
     return {"top5": "top-5 accuracy"}.get(metric, metric)
+
+
+def as_words(name: str, value: Any) -> list[str]:
+    """A flag as it is typed."""
+    flag = f"--{name.replace('_', '-')}"
+    return ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]

@@ -155,6 +155,7 @@ def report_resuming(
     from thumbnet.errors import TrainingFailed
     from thumbnet.recipes import recipe as named_recipe
     from thumbnet.training.preparation import check_fits
+    from thumbnet.words import as_words
 
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)
@@ -178,12 +179,6 @@ def report_resuming(
         print(
             f"ok     {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits"
         )
-
-
-def as_words(name: str, value: Any) -> list[str]:
-    """A flag as it is typed."""
-    flag = f"--{name.replace('_', '-')}"
-    return ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
 
 
 def report_computer(machine: dict[str, Any], *, as_json: bool) -> None:

@@ -72,11 +72,13 @@ class DataOptions:
 
 
 DataFlags = flags_of(DataOptions, Group("Data", sort_key=4))
+DecodingFlags = flags_of(DataOptions, Group("Data", sort_key=4), leave_out=("data_dir", "offline"))
 
 Recipes = Annotated[RecipeFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Machines = Annotated[MachineFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Measuring = Annotated[MeasuringFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Data = Annotated[DataFlags, Parameter(name="*")]  # type: ignore[valid-type]
+Decoding = Annotated[DecodingFlags, Parameter(name="*")]  # type: ignore[valid-type]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="print one JSON object on stdout and nothing else there")
 ]

@@ -4,7 +4,18 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, described, given, print_json
+from thumbnet.cli.options import (
+    Decoding,
+    DecodingFlags,
+    Json,
+    MachineFlags,
+    Machines,
+    Whole,
+    check_positive,
+    described,
+    given,
+    print_json,
+)
 from thumbnet.errors import UserError
 from thumbnet.words import counted, duration
 
@@ -25,6 +36,7 @@ def study(
     seeds: Whole | None = None,
     only: Literal["cifar10", "cifar100"] | None = None,
     data_dir: Path | None = None,
+    decoding: Decoding = DecodingFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -50,7 +62,7 @@ def study(
         folder with the published files; else THUMBNET_DATA, else downloaded
     """
     check_positive(jobs=jobs, seeds=seeds)
-    chosen = study_named(study, scale, seeds, only)
+    chosen = study_named(study, scale, seeds, only, given(decoding))
     folder = out or Path("studies") / chosen.name
     if plan:
         seconds = estimated(chosen, data_dir, given(machine))
@@ -78,13 +90,17 @@ def study(
         print("\n".join([*outcome(comparisons), f"folder  {folder}", f"page    {page}"]))
 
 
-def study_named(name: str, scale: float | None, seeds: int | None, only: str | None) -> "Study":
+def study_named(
+    name: str, scale: float | None, seeds: int | None, only: str | None, decoding: dict[str, Any]
+) -> "Study":
     """The study of a file, or the report's."""
+    from thumbnet.data.datasets import decoding_of
     from thumbnet.studies.classic import classic_study
     from thumbnet.studies.study_file import read_study
 
     options = {"--scale": scale, "--only": only}
     if name == "classic":
+        decoding_of(decoding, [])  # of published sets
         return classic_study(scale=1 if scale is None else scale, seeds=1 if seeds is None else seeds, only=only)
     if wrong := [option for option, value in options.items() if value is not None]:
         raise UserError(f"{wrong[0]} is for thumbnet study classic; a study file sets this itself")
@@ -93,7 +109,7 @@ def study_named(name: str, scale: float | None, seeds: int | None, only: str | N
         raise UserError(
             f"there is no study file {name}; {meant}give a TOML file, or classic for the report's experiments"
         )
-    return read_study(Path(name), seeds=seeds)
+    return read_study(Path(name), seeds=seeds, **decoding)
 
 
 def plan_lines(study: "Study", seconds: dict[str, float | str]) -> list[str]:

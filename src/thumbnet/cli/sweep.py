@@ -4,9 +4,20 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.options import Json, MachineFlags, Machines, Whole, check_positive, described, given, print_json
+from thumbnet.cli.options import (
+    Decoding,
+    DecodingFlags,
+    Json,
+    MachineFlags,
+    Machines,
+    Whole,
+    check_positive,
+    described,
+    given,
+    print_json,
+)
 from thumbnet.errors import UserError
-from thumbnet.words import counted, duration
+from thumbnet.words import as_words, counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.judging.comparison import Comparison
@@ -25,6 +36,7 @@ def sweep(
     seeds: Whole | None = None,
     plan: bool = False,
     data_dir: Path | None = None,
+    decoding: Decoding = DecodingFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -55,7 +67,7 @@ def sweep(
 
     if not file.is_file():
         raise UserError(f"there is no sweep file {file}; give a TOML file with a table [search]")
-    chosen, on = read_sweep(file, trials=trials, seeds=seeds), Machine(**given(machine))
+    chosen, on = read_sweep(file, trials=trials, seeds=seeds, **given(decoding)), Machine(**given(machine))
     folder = out or Path("sweeps") / chosen.name
     with reporter_for_terminal() as reporter:
         if plan:
@@ -76,11 +88,10 @@ def sweep(
 
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:
     """How many runs, and their seconds by the recipe as it is; the reason where they cannot be told."""
-    from thumbnet.studies.cells import Variant
     from thumbnet.studies.study import Study, estimated_seconds
 
     runs = sweep.trials + 2 * sweep.seeds
-    study = Study(sweep.name, (Variant("baseline", sweep.dataset, sweep.recipe),), seeds=(0,))
+    study = Study(sweep.name, (sweep.variant("baseline", sweep.recipe),), seeds=(0,))
     each = estimated_seconds(study, machine=machine, data_dir=data_dir)["baseline"]
     return runs, each if isinstance(each, str) else runs * each
 
@@ -158,7 +169,8 @@ def places(folder: Path, sweep: "Sweep", found: "Found", comparison: "Comparison
     from thumbnet.studies.sweep import looked_at_before, place_of
 
     shown = "" if comparison and is_better(comparison) else ", not shown to be better"
-    command = f"thumbnet train {shlex.quote(sweep.dataset)} --config {shlex.quote(str(folder / 'best.toml'))}"
+    decoding = [word for name, value in sweep.decoding.items() for word in as_words(name, value)]
+    command = shlex.join(["thumbnet", "train", sweep.dataset, "--config", str(folder / "best.toml"), *decoding])
     page = [f"page    {place_of(folder, found) / 'study.html'}"] if comparison else []
     if earlier := looked_at_before(folder, found):
         page.append(f"note    looked at before: {', '.join(earlier)}; each look is one more chance to be wrong")

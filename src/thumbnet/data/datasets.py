@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.arrays import array_files, holds_arrays, is_npz, read_arrays
-from thumbnet.data.pack import Pack, fingerprint, read_pack, write_pack
+from thumbnet.data.pack import LARGEST_SIDE, Pack, fingerprint, read_pack, write_pack
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import cache_folder, drop_leftovers
 from thumbnet.locks import locked
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from thumbnet.data.batches import LockedSplit, Split
     from thumbnet.progress import Progress
 
+# How folders of pictures are decoded where nothing else is said.
+DECODING: dict[str, Any] = {"image_size": 32, "skip_broken": False}
 CONVERTER = 1  # raise it when a reader changes what it returns, so that older packs are made anew
 
 
@@ -179,6 +181,23 @@ def exists(name: str) -> bool:
 def is_folder_of_pictures(name: str) -> bool:
     """Whether the files of this set are pictures, which are decoded and resized, rather than arrays."""
     return name not in SPECS and not holds_arrays(Path(name))
+
+
+def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """How the folders of pictures among the named sets are to be decoded, without what is so anyway.
+
+    Raises `UserError` for values that cannot be, and where none of the sets is such a folder.
+    """
+    chosen = {key: given.get(key, own) for key, own in DECODING.items()}
+    size, skip_broken = chosen["image_size"], chosen["skip_broken"]
+    if type(size) is not int or not 1 <= size <= LARGEST_SIDE:
+        raise UserError(f"image_size is {size!r}; give a whole number of pixels from 1 to {LARGEST_SIDE}")
+    if not isinstance(skip_broken, bool):
+        raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
+    found = {key: value for key, value in chosen.items() if value != DECODING[key]}
+    if found and not any(map(is_folder_of_pictures, names)):
+        raise UserError(f"{next(iter(found))} is for folders of images, and none is trained on here; leave it out")
+    return found
 
 
 def short_name(name: str | Path) -> str:

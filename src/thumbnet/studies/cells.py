@@ -16,6 +16,7 @@ from thumbnet.files import write_text
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
+from thumbnet.words import as_words
 
 if TYPE_CHECKING:
     from thumbnet.backend import Backend
@@ -31,6 +32,7 @@ class Variant:
     recipe: Recipe
     note: str = ""
     stated: Mapping[str, str] = field(default_factory=dict)  # what another report says of it, by column
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # of a folder of pictures: image_size, skip_broken
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def start(
         "device": machine.device,
         "precision": machine.precision,
         "threads": threads,
-        "data-dir": data_dir,
+        "data_dir": data_dir,
     }
-    flags |= {"gpu-memory": machine.gpu_memory, "checkpoint-seconds": machine.checkpoint_seconds}
-    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    flags |= {"gpu_memory": machine.gpu_memory, "checkpoint_seconds": machine.checkpoint_seconds}
+    flags |= cell.variant.decoding
+    words = [word for name, value in flags.items() if value is not None for word in as_words(name, value)]
     begun = ["--resume"] if (out / "recipe.toml").is_file() else []
     command = ["--config", str(out.with_suffix(".toml")), "train", cell.variant.dataset, "--out", str(out), *begun]
     with open(cell.log(folder), "ab") as log:
@@ -130,13 +133,13 @@ def share_of_cores(machine: Machine, jobs: int) -> int | None:
     return machine.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
 
 
-def check_is_judged(recipe: Recipe, dataset: str, data_dir: Path | None = None) -> None:
+def check_is_judged(variant: Variant, data_dir: Path | None = None) -> None:
     """Raise `UserError` for a recipe that holds no images out, on data that bring no validation images either."""
-    if recipe.validation or recipe.folds or dataset in SPECS:  # of these it was asked when the file was read
+    if variant.recipe.validation or variant.recipe.folds or variant.dataset in SPECS:  # asked when the file was read
         return
-    if data_at_hand(dataset, data_dir).own_validation is None:
+    if data_at_hand(variant, data_dir).own_validation is None:
         raise UserError(
-            f"the recipe trains on all images of {dataset} (validation 0), so that nothing is left to judge it by; "
+            f"the recipe trains on all images of {variant.dataset} (validation 0), so that nothing is left to judge it by; "
             "give validation, as in 0.1"
         )
 
@@ -149,17 +152,17 @@ def check_start(cells: "Iterable[Cell]", data_dir: Path | None = None) -> None:
             from thumbnet.training.start import earlier_run
 
             name = cell.variant.dataset
-            data = loaded[name] = loaded[name] if name in loaded else data_at_hand(name, data_dir)
+            data = loaded[name] = loaded[name] if name in loaded else data_at_hand(cell.variant, data_dir)
             earlier_run(cell.recipe, data.with_validation(**cell.recipe.cut))
 
 
-def data_at_hand(name: str, data_dir: Path | None) -> "Dataset":
-    """The data set, whole; never downloaded."""
+def data_at_hand(variant: Variant, data_dir: Path | None) -> "Dataset":
+    """The data set of a row, whole; never downloaded."""
     from thumbnet.data.datasets import load_dataset
 
-    if name in SPECS:
-        return load_dataset(name, validation=0, data_dir=data_dir, offline=True)
-    return load_dataset(name, validation=0)
+    if variant.dataset in SPECS:
+        return load_dataset(variant.dataset, validation=0, data_dir=data_dir, offline=True)
+    return load_dataset(variant.dataset, validation=0, **variant.decoding)
 
 
 def start_up_seconds() -> float:

@@ -10,7 +10,7 @@ study.html   the page
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ class Study:
             "study": self.name,
             "metrics": dict(self.metrics),
             "cells": {
-                cell.name: {"dataset": cell.variant.dataset, **recipe_table(cell.recipe)} for cell in self.cells()
+                cell.name: {"dataset": cell.variant.dataset, **cell.variant.decoding, **recipe_table(cell.recipe)}
+                for cell in self.cells()
             },
             "order": [variant.name for variant in self.variants],
         }
@@ -95,7 +96,7 @@ def run_study(
     refuse_taken(folder)
     cells = study.cells()
     for variant in study.variants:
-        check_is_judged(vary(variant.recipe, folds=study.folds), variant.dataset, data_dir)
+        check_is_judged(replace(variant, recipe=vary(variant.recipe, folds=study.folds)), data_dir)
     check_start(study.unfinished(folder), data_dir)
     make_folder(folder)
     threads = share_of_cores(machine or Machine(), jobs)
@@ -136,7 +137,7 @@ def estimated_seconds(
     for variant in study.variants:
         try:
             if variant.dataset not in loaded:
-                loaded[variant.dataset] = data_at_hand(variant.dataset, data_dir)
+                loaded[variant.dataset] = data_at_hand(variant, data_dir)
             recipe = vary(variant.recipe, folds=study.folds)
             seconds[variant.name] = before + seconds_of_run(recipe, loaded[variant.dataset], backend)
         except UserError as error:
@@ -192,9 +193,9 @@ def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     if added := [name for name in new if name not in old]:
         return f"it lacks {added[0]}" + (f" (and {len(added) - 1} more)" if len(added) > 1 else "")
     for name in new:
-        for field_, value in new[name].items():
-            if old[name].get(field_) != value:
-                return f"{field_} of {name} was {old[name].get(field_)!r}, now {value!r}"
+        for field_ in {**new[name], **old[name]}:
+            if old[name].get(field_) != new[name].get(field_):
+                return f"{field_} of {name} was {old[name].get(field_)!r}, now {new[name].get(field_)!r}"
     return f"its variants came in the order {', '.join(before['order'])}, now {', '.join(now['order'])}"
 
 

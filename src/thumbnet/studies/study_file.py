@@ -2,10 +2,11 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.datasets import SPECS, check_dataset_name
+from thumbnet.data.datasets import SPECS, check_dataset_name, decoding_of, is_folder_of_pictures
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
@@ -15,12 +16,15 @@ from thumbnet.recipes.recipe import check_effects
 from thumbnet.studies.cells import Variant
 from thumbnet.studies.study import Study
 
-KEYS = ("name", "about", "dataset", "recipe", "seeds", "first_seed", "folds", "metric", "fields", "grid", "variant")
+KEYS = (
+    "name", "about", "dataset", "image_size", "skip_broken", "recipe", "seeds", "first_seed", "folds", "metric", "fields",
+    "grid", "variant",
+)  # fmt: skip
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
 
 
-def read_study(path: Path, *, seeds: int | None = None) -> Study:
-    """The study in a TOML file, with another number of `seeds` where it is given.
+def read_study(path: Path, *, seeds: int | None = None, **decoding: Any) -> Study:
+    """The study in a TOML file, with another number of `seeds` or another of `DECODING` where they are given.
 
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
@@ -31,6 +35,7 @@ def read_study(path: Path, *, seeds: int | None = None) -> Study:
         )
     if seeds is not None:
         table["seeds"] = seeds
+    table |= decoding
     if "search" in table:
         raise UserError(f"{path} is a sweep file, with a table [search]; type thumbnet sweep {path}")
     for key in table:
@@ -55,6 +60,11 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
     if not isinstance(shared, dict):
         raise UserError("fields is not a table; begin it with [fields]")
     variants = tuple(variant_of(row, table, shared) for row in rows)
+    decoding = decoding_of(table, [variant.dataset for variant in variants])
+    variants = tuple(
+        replace(variant, decoding=decoding) if is_folder_of_pictures(variant.dataset) else variant
+        for variant in variants
+    )
     names = [variant.name for variant in variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are named {twice!r}")

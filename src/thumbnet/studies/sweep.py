@@ -73,18 +73,23 @@ class Sweep:
     trials: int
     seeds: int  # fresh ones, for the recipe as it is and for the best
     metric: Metric = "accuracy"
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # of a folder of pictures: image_size, skip_broken
+
+    def variant(self, name: str, recipe: Recipe) -> Variant:
+        """A recipe on the sweep's data."""
+        return Variant(name, self.dataset, recipe, decoding=self.decoding)
 
     def plan(self) -> dict[str, Any]:
         """What may not change between calls."""
         space = {
             name: vars(it) if isinstance(it, Range) else list(map(as_typed, it)) for name, it in self.space.items()
         }
-        return {"sweep": self.name, "dataset": self.dataset, "metric": self.metric, "search": space,
+        return {"sweep": self.name, "dataset": self.dataset, **self.decoding, "metric": self.metric, "search": space,
                 "recipe": {name: as_typed(value) for name, value in recipe_table(self.recipe).items()}}  # fmt: skip
 
     def on_fresh_seeds(self, best: "Trial", recipe: Recipe, trials: int, earlier: Sequence[str] = ()) -> Study:
         """The study that tells whether the best is better. `earlier`: bests that were looked at before, by name."""
-        variants = (Variant("baseline", self.dataset, self.recipe), Variant("best trial", self.dataset, recipe))
+        variants = (self.variant("baseline", self.recipe), self.variant("best trial", recipe))
         seeds = tuple(range(SEED + 1, SEED + 1 + self.seeds))
         about = (
             f'"best trial" is trial {best.number} of {trials}, chosen by the images that seed {SEED} holds out. Here both are '
@@ -202,7 +207,7 @@ class Trials:
 
     def cell(self, number: int) -> Cell:
         """The run of a trial. Raises `UserError` where the values do not go together."""
-        variant = Variant(f"trial {number}", self.sweep.dataset, self.recipe_with(self.proposed()[number]))
+        variant = self.sweep.variant(f"trial {number}", self.recipe_with(self.proposed()[number]))
         return Cell(variant, variant.recipe)
 
     def recipe_with(self, changes: Mapping[str, Any]) -> Recipe:
@@ -270,7 +275,7 @@ def run_sweep(
     trained for reasons that are not its values', or every one failed, `Interrupted` after a signal to stop. The same call
     goes on, also inside a trial.
     """
-    check_is_judged(sweep.recipe, sweep.dataset, data_dir)
+    check_is_judged(sweep.variant("baseline", sweep.recipe), data_dir)
     machine, running = machine or Machine(), Running()
     with StopSignals() as stop, leaving_no_process(running):
         write_plan(sweep, folder)
@@ -344,11 +349,11 @@ def write_plan(sweep: Sweep, folder: Path) -> None:
     """Write plan.json, or raise `UserError` where there is another plan."""
     path = folder / "plan.json"
     if path.is_file():
-        before = read_json(path, {})
-        for key, value in sweep.plan().items():
-            if before.get(key) != value:
+        before, now = read_json(path, {}), sweep.plan()
+        for key in {**now, **before}:
+            if before.get(key) != now.get(key):
                 raise UserError(
-                    f"{folder} holds another plan: {key} was {before.get(key)}, now {value}; give another --out"
+                    f"{folder} holds another plan: {key} was {before.get(key)}, now {now.get(key)}; give another --out"
                 )
     write_json(path, sweep.plan())
 

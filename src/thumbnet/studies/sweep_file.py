@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.datasets import SPECS, check_dataset_name
+from thumbnet.data.datasets import SPECS, check_dataset_name, decoding_of
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
@@ -12,22 +12,22 @@ from thumbnet.recipes.recipe import NEEDS, check_effects, checked
 from thumbnet.studies.study_file import check_folder_name, metric_of
 from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
 
-KEYS = ("name", "dataset", "recipe", "trials", "seeds", "metric", "fields", "search")
+KEYS = ("name", "dataset", "image_size", "skip_broken", "recipe", "trials", "seeds", "metric", "fields", "search")
 # Fields that the sweep itself sets, that change what is measured, or that trials do not use.
 OWN = ("name", "seed", "folds", "fold", "validation", "views", "uncertain")
 LARGEST = 10_000  # trials; more is a slip of the pen
 LARGEST_NUMBER = 1e9  # that is searched
 
 
-def read_sweep(path: Path, *, trials: int | None = None, seeds: int | None = None) -> Sweep:
-    """The sweep in a TOML file, with other numbers of `trials` and `seeds` where they are given.
+def read_sweep(path: Path, **instead: Any) -> Sweep:
+    """The sweep in a TOML file; `instead` of what it says numbers of `trials` and `seeds` and what is in `DECODING`, if not None.
 
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the sweep file")
     if "search" not in table and ("variant" in table or "grid" in table):
         raise UserError(f"{path} is a study file; type thumbnet study {path}")
-    table |= {name: count for name, count in (("trials", trials), ("seeds", seeds)) if count is not None}
+    table |= {name: value for name, value in instead.items() if value is not None}
     try:
         return sweep_of(table, default_name=path.stem)
     except UserError as error:
@@ -57,7 +57,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     for field_ in space:
         if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
             check_effects(recipe, [field_])
-    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table))
+    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table), decoding_of(table, [dataset]))
 
 
 def count_of(table: dict[str, Any], key: str, default: int) -> int:
