@@ -263,6 +263,7 @@ def test_the_run_that_warms_up_is_short_whatever_the_recipe(tmp_path):
         "changes": {"seed": 3},
         "dataset": "fashion-mini",
         "data_dir": None,
+        "decoding": {},
         "out": "x",
     }
     for held_out in ({}, {"folds": 5, "fold": 1, "validation": 0.1}):
@@ -350,6 +351,29 @@ def test_a_folder_without_test_images_is_told_before_anything_is_trained(here, c
     assert command_line(words) == 2
     said = "put its images into photos/test/<class>/, or measure on held-out images by --split validation"
     assert f"photos has no test split; {said}" in capsys.readouterr().err and not (here / "runs").exists()
+
+
+def test_bench_decodes_pictures_as_it_is_told_and_keeps_that_in_the_record(here, capsys):
+    for split in ("train", "test"):
+        pictures(here / "photos" / split, count=20)
+    (here / "photos" / "train" / "a" / "torn.png").write_bytes(b"\x89PNG torn")
+    words = (
+        "bench general --dataset photos --epochs 1 --batch-size 10 --widths 8 16 16 --seeds 1 --threads 1 --out records"
+    )
+    decoding = ["--image-size", "24", "--skip-broken"]
+    assert command_line([*words.split(), *decoding]) == 0
+    run, made = Run.open("runs/bench/general-s0"), json.loads((here / "records" / "general.json").read_text())
+    assert (run.data["image_size"], run.data["broken"]) == ([24, 24], ["train/a/torn.png"])
+    assert (made["image_size"], made["skip_broken"], made["n"]) == (24, True, 1)
+    assert "--dataset photos --image-size 24 --skip-broken" in " ".join(made["command"])
+    assert command_line([*words.split(), *decoding, "--resume"]) == 0
+    capsys.readouterr()
+    assert command_line([*words.split(), "--skip-broken", "--runs", "others"]) == 2
+    assert "holds a campaign with other image_size, which would be lost" in capsys.readouterr().err
+    assert command_line([*words.split()[:-2], "--skip-broken", "--resume"]) == 2
+    assert "was measured with other image_size; give another --runs" in capsys.readouterr().err
+    assert command_line(["bench", "general", "--image-size", "24"]) == 2
+    assert "image_size is for folders of images, and none is trained on here" in capsys.readouterr().err
 
 
 def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):

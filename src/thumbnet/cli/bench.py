@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thumbnet.cli.options import (
+    Decoding,
+    DecodingFlags,
     Json,
     MachineFlags,
     Machines,
@@ -38,6 +40,7 @@ def bench(
     one_process: bool = False,
     time_limit: str | None = None,
     fields: Recipes = RecipeFlags(),  # noqa: B008
+    decoding: Decoding = DecodingFlags(),  # noqa: B008
     machine: Machines = MachineFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -77,6 +80,7 @@ def bench(
     if add and not out:
         raise UserError("--add adds seeds to a record, so it needs the --out that the record is in")
 
+    from thumbnet.data.datasets import decoding_of
     from thumbnet.machine import Machine
     from thumbnet.measuring.campaign import dataset_of
     from thumbnet.measuring.results import recorded
@@ -86,7 +90,7 @@ def bench(
     drawn = range(first_seed, first_seed + seeds)
     plans = [(name, dataset or dataset_of(name)) for name in recipes]
     options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine)), "add": add}
-    options["one_process"] = one_process
+    options |= {"one_process": one_process, "decoding": decoding_of(given(decoding), [images for _, images in plans])}
     limit = seconds_in(time_limit, "time-limit") if time_limit else math.inf
     check_places(plans, drawn, None if resume else runs, out, options)
     if time_limit and out and not add:

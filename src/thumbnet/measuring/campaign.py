@@ -19,7 +19,7 @@ from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import Recipe, differences, vary
 from thumbnet.runs.paths import is_free
 from thumbnet.runs.run import Run
-from thumbnet.words import counted
+from thumbnet.words import as_words, counted
 
 HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
 
@@ -32,6 +32,7 @@ def run_campaign(
     split: str = "test",
     folder: Path,
     data_dir: Path | None = None,
+    decoding: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
     changes: dict[str, Any] | None = None,
     resume: bool = False,
@@ -42,7 +43,7 @@ def run_campaign(
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
     With `one_process` all are trained in this one, after a short one that warms up and is thrown away: on a GPU it records
-    what the others replay. There is no cold wall then.
+    what the others replay. There is no cold wall then. `decoding` has `image_size` and `skip_broken` of a folder of pictures.
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
@@ -50,13 +51,14 @@ def run_campaign(
     after the call, if it takes as long as the last one. Raises `UserError` for bad arguments, `TrainingFailed` where a run
     fails, `Interrupted` after a signal to stop.
     """
-    changes, machine, began, took = changes or {}, machine or Machine(), time.monotonic(), 0.0
+    changes, decoding, machine = changes or {}, decoding or {}, machine or Machine()
+    began, took = time.monotonic(), 0.0
     recipe, places = planned(name, seeds, split, folder, changes)
     rows: list[dict[str, Any]] = []
     if not resume:
         refuse_taken(places, recipe)
     if split == "test" and dataset not in SPECS:
-        check_has_test_images(dataset)
+        check_has_test_images(dataset, decoding)
     measure = InThisProcess() if one_process else in_fresh_process
     for seed in seeds:
         if took and time.monotonic() - began + took > time_limit:
@@ -67,6 +69,7 @@ def run_campaign(
             "changes": {**changes, "validation": recipe.validation, "seed": seed},
             "dataset": dataset,
             "data_dir": str(data_dir) if data_dir else None,
+            "decoding": dict(decoding),
             "split": split,
             "out": str(places[seed]),
             "machine": vars(machine),
@@ -82,8 +85,10 @@ def run_campaign(
         reached = f"{split} accuracy {row['accuracy']:.2%} with {counted(row['views'], 'view')}{single}"
         kept = ", as measured before" if before else ""
         tell(f"seed {seed}: {reached}; train clock {seconds_in_words(row['train_clock'])}{cold}{kept}")
-    command = command_of(recipe, dataset, split, seeds[: len(rows)], changes, machine, one_process=one_process)
-    return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes)}
+    command = command_of(
+        recipe, dataset, split, seeds[: len(rows)], changes, machine, decoding, one_process=one_process
+    )
+    return {"command": command, **summary_of_campaign(recipe, dataset, split, rows, changes), **decoding}
 
 
 def planned(
@@ -100,11 +105,11 @@ def planned(
     return recipe, {seed: folder / f"{name}-s{seed}" for seed in seeds}
 
 
-def check_has_test_images(dataset: str) -> None:
+def check_has_test_images(dataset: str, decoding: Mapping[str, Any]) -> None:
     """Raise `UserError`, before anything is trained, where a path has no test images to measure on."""
     from thumbnet.judging.evaluation import no_test_split
 
-    if load_dataset(dataset, validation=0).test is None:
+    if load_dataset(dataset, validation=0, **decoding).test is None:
         missing = no_test_split(dataset, on_pictures=is_folder_of_pictures(dataset))
         raise UserError(f"{missing}, or measure on held-out images by --split validation")
 
@@ -148,7 +153,7 @@ def measured_campaign(
         before = record_before(out, name, dataset, seeds, add=add, **options)
         record = joined(before, record) if before else record
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
-    data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=0)
+    data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=0, **(options.get("decoding") or {}))
     flops = training_flops(recipe, data.with_validation(**recipe.cut))
     ceiling = convolution_ceiling(options.get("machine") or Machine())
     training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
@@ -172,11 +177,11 @@ def record_before(
 ) -> dict[str, Any] | None:
     """The record in `out` that a campaign will replace or be added to, or None. Raises `UserError` where it may not."""
     path, split = out / f"{name}.json", options.get("split", "test")
-    changes = options.get("changes") or {}
+    changes, decoding = options.get("changes") or {}, options.get("decoding") or {}
     if add:
         machine, one_process = options.get("machine") or Machine(), options.get("one_process", False)
-        return record_to_add_to(path, dataset, split, seeds, changes, machine, one_process=one_process)
-    return record_to_replace(path, dataset, split, seeds, changes)
+        return record_to_add_to(path, dataset, split, seeds, changes, machine, decoding, one_process=one_process)
+    return record_to_replace(path, dataset, split, seeds, changes, decoding)
 
 
 def effective_changes(name: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +198,7 @@ def command_of(
     seeds: Sequence[int],
     changes: dict[str, Any],
     machine: Machine,
+    decoding: Mapping[str, Any] | None = None,
     *,
     one_process: bool,
 ) -> list[str]:
@@ -210,6 +216,7 @@ def command_of(
     ]
     if dataset != dataset_of(recipe.name):
         words += ["--dataset", dataset]
+    words += [word for name, value in (decoding or {}).items() for word in as_words(name, value)]
     if one_process:
         words.append("--one-process")
     asked = {name: value for name, value in vars(machine).items() if value != getattr(Machine(), name)}

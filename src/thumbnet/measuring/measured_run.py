@@ -21,6 +21,7 @@ from thumbnet.runs.run import Run
 from thumbnet.signals import StopSignals
 
 if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
     from thumbnet.training.workshop import Workshop
 
 ROW = "bench.json"  # in the folder of a measured run: what `--resume` keeps
@@ -35,6 +36,13 @@ def recipe_of(order: dict[str, Any]) -> Recipe:
     return vary(named(order["recipe"]), **order["changes"])
 
 
+def ordered_data(order: dict[str, Any]) -> "Dataset":
+    """The data set that is ordered, whole."""
+    from thumbnet.data.datasets import load_dataset
+
+    return load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0, **order["decoding"])
+
+
 def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[str, Any]:
     """Train and measure one seed. The train clock runs from images in memory to the last accuracy.
 
@@ -42,13 +50,11 @@ def one_run(order: dict[str, Any], workshop: "Workshop | None" = None) -> dict[s
     the run folder as `evaluate` keeps it: the test set is open once.
     """
     from thumbnet.backend import peak_gpu_memory_mb, peak_memory_mb
-    from thumbnet.data.datasets import load_dataset
     from thumbnet.judging.evaluation import load_for_evaluation, predict_logits, predictions_of, record_scores, score
     from thumbnet.training.loop import train
 
     recipe, machine = recipe_of(order), Machine(**order["machine"])
-    data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0)
-    data = data.with_validation(**recipe.cut).in_memory()
+    data = ordered_data(order).with_validation(**recipe.cut).in_memory()
     began = time.perf_counter()
     options: dict[str, Any] = {"machine": machine, "resume": order["resume"], "workshop": workshop}
     run = train(recipe, data, order["out"], plots=False, latest=False, **options)
@@ -157,13 +163,12 @@ class InThisProcess:
 
 def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:
     """The same with another seed and few steps, measured on images held out from training."""
-    from thumbnet.data.datasets import load_dataset
     from thumbnet.recipes.schedule import steps_per_epoch
 
     held_out = {"validation": 0.1, "folds": 0, "fold": 0}
     changes = {**order["changes"], "start_from": "", "seed": order["changes"]["seed"] + WARM_UP_SEED, **held_out}
     recipe = recipe_of(order | {"changes": changes})
-    data = load_dataset(order["dataset"], data_dir=order["data_dir"], validation=0.1)
+    data = ordered_data(order).with_validation(**recipe.cut)
     enough = WARM_UP_STEPS / steps_per_epoch(recipe, len(data.train))
     changes["epochs"] = min(recipe.epochs, max(enough, FEWEST_EPOCHS))
     return {**order, "changes": changes, "split": "validation", "out": str(Path(folder) / "run"), "resume": False}
@@ -186,6 +191,8 @@ def measured_before(order: dict[str, Any]) -> dict[str, Any] | None:
         return None
     kept, same = read_json(path, {"order": dict, "row": dict}), json.loads(json.dumps(order))
     differing = [key for key in ("changes", "dataset", "split", "machine") if kept["order"].get(key) != same[key]]
+    had = kept["order"].get("decoding", {})  # older ones lack it
+    differing += [key for key in {**had, **order["decoding"]} if had.get(key) != order["decoding"].get(key)]
     if Run.open(order["out"]).recipe != recipe_of(order):
         differing.append("fields of the recipe")
     if differing:

@@ -2,10 +2,11 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thumbnet.data.datasets import DECODING
 from thumbnet.errors import UserError
 from thumbnet.files import NUMBER, Fields, read_json, with_fields
 from thumbnet.judging.statistics import accuracy_interval
@@ -89,7 +90,7 @@ def in_order(versions: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def record_to_replace(
-    path: Path, dataset: str, split: str, seeds: Sequence[int], changes: dict[str, Any]
+    path: Path, dataset: str, split: str, seeds: Sequence[int], changes: dict[str, Any], decoding: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The record at `path` that a campaign will replace, or None where there is none.
 
@@ -98,9 +99,9 @@ def record_to_replace(
     if not path.is_file():
         return None
     before = read_json(path, TO_COMPARE)
-    if differing := different(before, dataset, split, changes):
+    if differing := different(before, dataset, split, changes, decoding):
         raise UserError(f"{path} holds a campaign with other {differing}, which would be lost; give another --out")
-    same_recipe = not different(as_of_the_present_recipe(before), dataset, split, changes)
+    same_recipe = not different(as_of_the_present_recipe(before), dataset, split, changes, decoding)
     if same_recipe and (lost := [seed for seed in before["seeds"] if seed not in seeds]):
         raise UserError(
             f"{path} has seed {lost[0]}, which would be lost; keep it by --add, give another --out, or measure that seed too"
@@ -115,6 +116,7 @@ def record_to_add_to(
     seeds: Sequence[int],
     changes: dict[str, Any],
     machine: Machine,
+    decoding: Mapping[str, Any] | None = None,
     *,
     one_process: bool = False,
 ) -> dict[str, Any] | None:
@@ -133,7 +135,7 @@ def record_to_add_to(
         with_fields({"added": [], "other_versions": []} | before, {"added": list, "other_versions": list})
     except ValueError as error:
         raise UserError(f"{path} is damaged in its runs: {error}") from error
-    if differing := different(as_of_the_present_recipe(before), dataset, split, changes):
+    if differing := different(as_of_the_present_recipe(before), dataset, split, changes, decoding or {}):
         raise UserError(
             f"{path} holds a campaign with other {differing}, to which nothing can be added; give another --out"
         )
@@ -153,10 +155,13 @@ def record_to_add_to(
     return before
 
 
-def different(before: dict[str, Any], dataset: str, split: str, changes: dict[str, Any]) -> str | None:
+def different(
+    before: dict[str, Any], dataset: str, split: str, changes: dict[str, Any], decoding: Mapping[str, Any]
+) -> str | None:
     """The first thing in which a recorded campaign differs from the one asked for, by name."""
-    had = {"dataset": before["dataset"], "split": before["split"], **before["changes"]}
-    asked = {"dataset": dataset, "split": split, **json.loads(json.dumps(changes))}
+    decoded = {key: before[key] for key in DECODING if key in before}
+    had = {"dataset": before["dataset"], "split": before["split"], **decoded, **before["changes"]}
+    asked = {"dataset": dataset, "split": split, **decoding, **json.loads(json.dumps(changes))}
     return next((name for name in {**had, **asked} if had.get(name) != asked.get(name)), None)
 
 
