@@ -336,6 +336,72 @@ def test_letters_that_the_terminal_lacks_do_not_end_a_command(here):
     assert (done.returncode, "\\u732b" in done.stdout) == (0, True), done.stderr
 
 
+# ------------------------------------------------------------------------------------- where output goes
+
+
+@pytest.fixture
+def picture(trained, here):
+    """A file to classify, in the folder that one is in."""
+    Image.fromarray(np.full((28, 28), 90, np.uint8)).save(here / "a.png")
+    return trained[0] / "runs" / "first", "a.png"
+
+
+def test_a_pipe_gets_what_is_written_and_stays_a_pipe(picture, here):
+    run, file = picture
+    commands = {
+        "said.csv": ["predict", run, file, "--output"],
+        "confusion.png": ["evaluate", run, "--confusion"],
+        "model.onnx": ["export", run],
+    }
+    starts = {"said.csv": b"file,class,probability\n", "confusion.png": b"\x89PNG", "model.onnx": b"\x08"}
+    for name, words in commands.items():
+        os.mkfifo(here / name)
+        with subprocess.Popen(["cat", name], stdout=subprocess.PIPE) as reader:
+            try:
+                assert command_line([str(word) for word in [*words, name]]) == 0
+                assert (here / name).is_fifo()
+                assert reader.communicate(timeout=10)[0].startswith(starts[name])
+            finally:
+                reader.kill()
+
+
+def test_where_stdout_goes_is_written_into_behind_what_stands_there(picture, here):
+    run, file = picture
+    (here / "printed").symlink_to("/proc/self/fd/1")  # as /dev/stdout is, which no test may put at risk
+    (here / "all").write_text("before\n")
+    with open(here / "all", "a") as output:
+        words = ["predict", run, file, "--output", "printed", "--format", "csv"]
+        done = subprocess.run([sys.executable, "-m", "thumbnet.cli.main", *words], stdout=output, timeout=60)
+    assert (done.returncode, (here / "printed").is_symlink()) == (0, True)
+    assert (here / "all").read_text().startswith("before\nfile,class,probability\na.png,")
+
+
+def test_a_terminal_behind_a_link_is_written_into_and_a_link_to_a_file_gives_way(picture, here):
+    run, file = picture
+    (here / "kept").write_text("kept")
+    (here / "said.csv").symlink_to("kept")
+    assert command_line(["predict", str(run), file, "--output", "said.csv"]) == 0
+    assert not (here / "said.csv").is_symlink() and (here / "kept").read_text() == "kept"
+    ours, theirs = os.openpty()
+    (here / "terminal").symlink_to(os.ttyname(theirs))
+    assert command_line(["predict", str(run), file, "--output", "terminal", "--format", "csv"]) == 0
+    assert (here / "terminal").is_symlink()
+    assert os.read(ours, 100).startswith(b"file,class,probability")
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+
+
+def test_a_pipe_without_permission_and_a_whole_disk_are_refused_before_work_is_done(here, capsys, monkeypatch):
+    os.mkfifo(here / "said.csv")
+    words = ["predict", "run", "a.png", "--output", "said.csv"]
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert command_line(words) == 2
+    assert "cannot write said.csv: you lack the permission; choose another place" in capsys.readouterr().err
+    monkeypatch.setattr("thumbnet.files.stat.S_ISBLK", lambda mode: True)
+    assert command_line(words) == 2
+    assert "cannot write said.csv: it is a whole disk; give the name of a file" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------- small folders, files left out
 
 

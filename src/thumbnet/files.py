@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, synced, then renamed."""
+"""Files that are either whole or absent: written beside their place, synced, then renamed. Pipes and devices are written into."""
 
 import errno
 import fcntl
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
@@ -28,6 +29,19 @@ LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of i
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes `path` in one step, on failure nothing is left behind.
 
+    A link gives way to the file, and what it pointed at stays as it was. A pipe or a device is never replaced, the bytes go into it.
+    """
+    try:
+        with (feeding if is_written_into(path) else renaming)(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise write_failed(path, error) from error
+
+
+@contextmanager
+def renaming(path: Path) -> Iterator[Path]:
+    """A temporary path that is renamed to `path`.
+
     The temporary file lies in the same folder, since a rename is atomic only within one file system. File and folder
     are synced, so that after a power cut the old or the new content is there, never a part.
     """
@@ -40,11 +54,46 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise write_failed(path, error) from error
     finally:
         with suppress(OSError):  # nothing was written, or it was renamed
             temporary.unlink()
+
+
+@contextmanager
+def feeding(path: Path) -> Iterator[Path]:
+    """A temporary path, elsewhere, whose bytes go into `path`: in a pipe, writers of archives and pictures could not go back."""
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder, "content")
+        create_anew(temporary)
+        yield temporary
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)  # append: where stdout goes, something may stand already
+        with open(descriptor, "wb") as target, open(temporary, "rb") as source:
+            shutil.copyfileobj(source, target)
+
+
+def is_written_into(path: Path) -> bool:
+    """Whether there is a pipe, a device, or the very file that this process prints to (/dev/stdout), maybe behind a link.
+
+    Raises `UserError` for a disk as a whole.
+    """
+    try:
+        found = path.stat()
+    except OSError:  # nothing there; whatever else is wrong is told when it is written
+        return False
+    if stat.S_ISBLK(found.st_mode):
+        raise UserError(f"cannot write {path}: it is a whole disk; give the name of a file")
+    if stat.S_ISREG(found.st_mode):
+        return is_printed_to(found)
+    return not stat.S_ISDIR(found.st_mode)
+
+
+def is_printed_to(found: os.stat_result) -> bool:
+    """Whether a file is the one that stdout or stderr was redirected to."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
 
 
 def create_anew(path: Path) -> None:

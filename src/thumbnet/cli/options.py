@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -125,11 +126,17 @@ def check_ending(option: str, path: Path | None, *endings: str) -> None:
 
 def check_writable(*paths: Path | None) -> None:
     """Raise `UserError` for a file that cannot be written, before work is done, or a test set opened, for it."""
+    from thumbnet.files import is_written_into  # here: it imports numpy
+
     for path in paths:
         if path is None:
             continue
         if path.is_dir():
             raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+        if is_written_into(path):  # a pipe cannot be tried without a reader
+            if not os.access(path, os.W_OK):
+                raise UserError(f"cannot write {path}: you lack the permission; choose another place")
+            continue
         above = next(folder for folder in path.absolute().parents if folder.exists())
         try:
             with TemporaryFile(dir=above):  # who may write where is more than modes and owners say
