@@ -402,6 +402,36 @@ def test_a_pipe_without_permission_and_a_whole_disk_are_refused_before_work_is_d
     assert "cannot write said.csv: it is a whole disk; give the name of a file" in capsys.readouterr().err
 
 
+def test_names_that_are_not_unicode_go_through_training_and_into_all_that_is_written(here):
+    pictures(here / "pics", count=4)
+    pics = os.fsencode(here / "pics")
+    os.rename(pics + b"/b", pics + b"/\xffb")
+    os.rename(pics + b"/a/0.png", pics + b"/a/\xfe.png")
+    (here / os.fsdecode(b"pics/a/\xfd.txt")).touch()
+    os.rename(pics, here / os.fsdecode(b"\xfcpics"))
+    name = os.fsdecode(b"\xfcpics")
+    short = ["--epochs", "1", "--threads", "1", "--widths", "8", "16", "16", "--batch-size", "4", "--out", "run"]
+    for words in (
+        ["data", name],
+        ["train", name, *short],
+        ["evaluate", "run", "--predictions", "all.csv", "--confusion", "confusion.png"],
+        ["evaluate", "run", "--confusion", "confusion.csv"],
+        ["predict", "run", name],
+        ["predict", "run", name, "--output", "said.csv"],
+        ["predict", "run", name, "--output", "said.json"],
+        ["predict", "run", os.path.join(name, "a"), "--explain", "why"],
+        ["doctor", name, "--output", "doctor.html"],
+        ["report", "run"],
+        ["export", "run", "exported"],
+    ):
+        assert command_line(words) == 0, words
+    assert Run.open(here / "run").classes == ("a", "\\udcffb")
+    said = (here / "said.csv").read_text(encoding="utf-8")
+    assert "\\udcfcpics/a/\\udcfe.png," in said and "\\udcfcpics/\\udcffb/0.png," in said
+    files = [row["file"] for row in json.loads((here / "said.json").read_text())["images"]]
+    assert all(Path(file).is_file() for file in files) and len(files) == 8
+
+
 # ------------------------------------------------------------------------------------- small folders, files left out
 
 

@@ -29,7 +29,7 @@ LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of i
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes `path` in one step, on failure nothing is left behind.
 
-    A link gives way to the file, and what it pointed at stays as it was. A pipe or a device is never replaced, the bytes go into it.
+    A link gives way to the file, and what it pointed at stays as it was. A pipe or a device stays, and the bytes go into it.
     """
     try:
         with (feeding if is_written_into(path) else renaming)(path) as temporary:
@@ -132,9 +132,9 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file's whole content."""
+    """Replace the file's whole content. Names in it that are no text are written as `words.printable` does."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -46,6 +46,11 @@ def shortened(name: str, limit: int = 40) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"
 
 
+def printable(name: str) -> str:
+    """A name that is text throughout, as files and fonts need it: of a file's name, bytes that are no UTF-8 become `\\udcff`."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def metric_in_words(metric: str) -> str:
     """`top-5 accuracy` for top5."""
     return {"top5": "top-5 accuracy"}.get(metric, metric)

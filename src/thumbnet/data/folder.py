@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, entries, is_folder, is_image_name, quiet_pillow, walk
 from thumbnet.data.pack import LARGEST_SIDE, SPLIT_OF_NAME, Pack
 from thumbnet.errors import BrokenImage, UserError, unknown_name
-from thumbnet.words import counted
+from thumbnet.words import counted, printable
 
 SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
 EXPECTED = "expected FOLDER/<class>/<images> or FOLDER/train/<class>/<images>"
@@ -184,7 +184,7 @@ def find_classes(
     for entry in inside:
         if is_folder(entry):
             below = list(walk(entry.path))
-            found[entry.name] = [image for image, is_image in below if is_image]
+            found[printable(entry.name)] = [image for image, is_image in below if is_image]
             passed_over += [other for other, is_image in below if not is_image]
     if found:
         return found, passed_over

@@ -48,7 +48,7 @@ def write_pack(path: Path, pack: Pack) -> None:
     """Write the pack and read it back. Raises `UserError` where it cannot be written or does not come back as it was."""
     sums = {name: array_sha256(array) for name, array in pack.arrays.items()}
     description = pack.description | {"sha256": sums}
-    metadata = {"format": FORMAT, "description": json.dumps(description, ensure_ascii=False)}
+    metadata = {"format": FORMAT, "description": json.dumps(description)}
     write_arrays(path, pack.arrays, metadata)
     try:
         verify_pack(path)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
+from thumbnet.words import printable
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
 
@@ -141,6 +142,8 @@ class Recipe:
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
         if self.start_from:  # not runs/latest, which will be another, nor a place that is seen from here alone
             object.__setattr__(self, "start_from", str(Path(self.start_from).resolve()))
+            if printable(self.start_from) != self.start_from:  # TOML could not hold it
+                raise UserError(f"start_from {self.start_from!r} has bytes that are no UTF-8; rename the folder first")
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
         check_model(self.model)

@@ -188,6 +188,6 @@ def render(template: str, **values: Any) -> str:
 
 
 def written(path: Path, page: str) -> Path:
-    """The file, replaced in one step. Names that are no text are shown with a mark in their place."""
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    """The file, replaced in one step."""
+    write_text(path, page)
     return path

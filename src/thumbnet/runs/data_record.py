@@ -7,6 +7,7 @@ from thumbnet.data.datasets import SPECS, load_dataset
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
 from thumbnet.errors import BrokenImage, UserError
 from thumbnet.files import Fields, read_json
+from thumbnet.words import printable
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -75,7 +76,7 @@ class DataRecord(dict[str, Any]):
     def title(self) -> str:
         """What they are called where a file goes to others: of a path the last part, not the folders it lies in."""
         name = Path(self["name"]).name
-        return Path(self["location"]).name if name in ("", "..") else name
+        return printable(Path(self["location"]).name if name in ("", "..") else name)
 
     def is_of(self, dataset: str) -> bool:
         """Whether this is the data set that a person names, by its published name or a path, however that is written."""
