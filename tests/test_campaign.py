@@ -290,6 +290,18 @@ def test_a_signal_while_a_seed_is_measured_in_this_process_keeps_it_and_ends_the
     assert measured == ["validation", "test"] and (tmp_path / "general-s0" / "bench.json").is_file()
 
 
+def test_a_signal_in_the_run_that_warms_up_names_no_folder_that_is_gone(tmp_path, monkeypatch):
+    def stopped(order, workshop):
+        raise Interrupted(
+            f"stopped by SIGINT; continue with: thumbnet train fashion-mini --out {order['out']} --resume"
+        )
+
+    monkeypatch.setattr(measured_run, "one_run", stopped)
+    told = "stopped in the run that warms up, which is not kept; the same command with --resume begins with it again"
+    with pytest.raises(Interrupted, match=f"^{told}$"):
+        campaign.run_campaign("general", "fashion-mini", [0], folder=tmp_path, one_process=True)
+
+
 def test_a_stopped_campaign_goes_on_inside_its_run_and_counts_the_seconds_of_both_processes(tmp_path):
     words = (
         "bench", "general", "--seeds", "1", "--epochs", "5", "--widths", "8", "16", "16", "--threads", "1",

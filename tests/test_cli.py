@@ -167,6 +167,21 @@ def test_a_fault_of_ours_has_a_traceback_and_an_exit_code_of_its_own(monkeypatch
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_out_of_memory_advises_flags_that_the_command_has(command, capsys, monkeypatch):
+    command_line([command, "--help"])
+    text = capsys.readouterr().out
+    flags = [flag for flag in ("--batch-size", "--image-size") if f"{flag} " in text]
+
+    def fail():
+        raise RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("thumbnet.cli.main.make_app", fail)
+    assert command_line([command, "x"]) == 1
+    told = f"try a smaller {' or '.join(flags)}" if flags else "end what else needs much of it, and run again"
+    assert capsys.readouterr().err == f"thumbnet: out of memory; {told}\n"
+
+
 @pytest.mark.parametrize("what", ["recipes", "models", "datasets", "augmentations"])
 def test_list_shows_every_name(what, capsys):
     from thumbnet import list_datasets, list_models, list_recipes

@@ -123,6 +123,21 @@ def test_data_that_are_gone_leave_out_the_images_with_the_reason(tiny, tmp_path)
     assert "The images cannot be shown" in text and "Calibration" in text
 
 
+def test_data_that_were_moved_are_shown_from_where_data_dir_says(run, folder, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(run.path, moved)
+    told = json.loads((moved / "data.json").read_text())
+    (moved / "data.json").write_text(json.dumps(told | {"location": str(tmp_path / "gone")}))
+    assert command_line(["report", str(moved)]) == 0
+    assert "say where they are now with --data-dir" in (moved / "report.html").read_text()
+    assert command_line(["report", str(moved), "--data-dir", str(folder)]) == 0
+    assert "Worst mistakes" in (page := (moved / "report.html").read_text()) and "cannot be shown" not in page
+    assert command_line(["report", str(moved), "--data-dir", str(tmp_path / "nowhere")]) == 2  # as evaluate has it
+    assert "there is no folder" in capsys.readouterr().err
+    assert command_line(["report", str(moved), str(run.path), "--data-dir", str(folder)]) == 2
+    assert "is for the page of one run; a comparison shows no images, leave it out" in capsys.readouterr().err
+
+
 def test_test_images_that_are_gone_or_others_are_not_shown_as_those_that_were_measured(tmp_path):
     random = np.random.default_rng(0)
     for place in ("a", "b", "test/a", "test/b"):

@@ -22,6 +22,14 @@ from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 RUN_FAILED, USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 1, 2, 70, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
 NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
+# What to make smaller, of the commands that have it.
+SMALLER = {
+    "train": "--batch-size or --image-size",
+    "preview": "--batch-size or --image-size",
+    "bench": "--batch-size",
+    "data": "--image-size",
+    "doctor": "--image-size",
+}
 
 # Of each command, what follows its name in the usage line, and its help: the first paragraph stands in the list of commands.
 COMMANDS = {
@@ -228,7 +236,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
         if no_memory or isinstance(error, MemoryError):
-            return complain("out of memory; try a smaller --batch-size or --image-size", RUN_FAILED)
+            smaller = next((SMALLER[word] for word in arguments if word in SMALLER), None)
+            advice = f"try a smaller {smaller}" if smaller else "end what else needs much of it, and run again"
+            return complain(f"out of memory; {advice}", RUN_FAILED)
         import traceback
 
         traceback.print_exc()

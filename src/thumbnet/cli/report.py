@@ -15,6 +15,7 @@ def report(
     *runs: Path,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     split: Literal["validation", "test"] = "validation",
+    data_dir: Path | None = None,
     json: Json = False,
 ) -> None:
     """Write one HTML file: of one run everything that was measured, of several their comparison.
@@ -27,6 +28,8 @@ def report(
         the file; by default report.html in the run folder, comparison.html here for several
     split
         for several runs: which images' results are compared. One run is judged by its test images if it was measured on them
+    data_dir
+        for one run: where the data are now, if they have moved since training
     """
     if not runs:
         raise UserError("name a run folder, for instance runs/latest")
@@ -39,7 +42,9 @@ def report(
 
     opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
     if len(opened) == 1:
-        path = write_run_report(opened[0], output)
+        path = write_run_report(opened[0], output, data_dir=data_dir)
+    elif data_dir is not None:
+        raise UserError(f"--data-dir {data_dir} is for the page of one run; a comparison shows no images, leave it out")
     else:
         path = write_comparison_report(compare(opened, split=split), opened, output or Path("comparison.html"))
     if json:

@@ -149,9 +149,7 @@ class InThisProcess:
     def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
         with StopSignals() as stop:
             if not self.warm:
-                with tempfile.TemporaryDirectory() as folder:
-                    one_run(warming_up(order, folder), self.workshop)
-                self.warm = True
+                self.warm_up(order)
             if stop.received:  # while images were loaded or the warm run was measured
                 raise stopped(stop)
             row = one_run(order, self.workshop) | {"cold_wall": None}
@@ -159,6 +157,17 @@ class InThisProcess:
         if stop.received:  # while it was measured, which is ended: the test set is open
             raise stopped(stop)
         return row
+
+    def warm_up(self, order: dict[str, Any]) -> None:
+        """Train and measure once what nobody counts."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                one_run(warming_up(order, folder), self.workshop)
+            except Interrupted:  # it tells how to go on in the folder that is removed now
+                raise Interrupted(
+                    "stopped in the run that warms up, which is not kept; the same command with --resume begins with it again"
+                ) from None
+        self.warm = True
 
 
 def warming_up(order: dict[str, Any], folder: str) -> dict[str, Any]:

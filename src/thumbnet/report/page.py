@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from thumbnet.studies.study import Study
 
 
-def write_run_report(run: Run, path: Path | None = None) -> Path:
+def write_run_report(run: Run, path: Path | None = None, *, data_dir: Path | None = None) -> Path:
     """The page of one finished run, at `path` or in its folder; gives where it lies.
 
-    What was not measured, or cannot be shown since the data are gone, is left out with the reason.
+    What was not measured, or cannot be shown since the data are gone, is left out with the reason. `data_dir` says where they
+    are now; `UserError` where they are not there.
     """
     run.require_finished()
     found = sections.judged(run)
-    data, reason = sections.data_or_reason(run)
+    data, reason = sections.data_or_reason(run, data_dir)
     shown = None
     if found is not None and data is not None:
         split = sections.split_of(found, data)

@@ -4,6 +4,7 @@
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -370,11 +371,13 @@ def split_of(found: Judged, data: "Dataset") -> Split | None:
     return data.validation
 
 
-def data_or_reason(run: Run) -> "tuple[Dataset | None, str]":
-    """The run's data, or None and why they cannot be shown."""
+def data_or_reason(run: Run, data_dir: Path | None = None) -> "tuple[Dataset | None, str]":
+    """The run's data, or None and why they cannot be shown. Raises `UserError` where a given `data_dir` does not hold them."""
     try:
-        return run.check_data(run.load_data()), ""
+        return run.check_data(run.load_data(data_dir=data_dir)), ""
     except UserError as error:
+        if data_dir is not None:
+            raise
         return None, first_line(error)
 
 
