@@ -243,6 +243,17 @@ def test_the_recipe_file_of_a_run_repeats_it(trained, monkeypatch):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def test_a_complete_recipe_may_hold_out_a_part_where_the_data_bring_a_validation_split(here):
+    pictures(here / "own" / "train", count=6)
+    pictures(here / "own" / "val", count=2)
+    assert (
+        command_line(["train", "own", "--epochs", "1", "--batch-size", "4", "--widths", "8", "16", "16", "--out", "a"])
+        == 0
+    )
+    assert command_line(["train", "own", "--config", "a/recipe.toml", "--out", "b"]) == 0
+    assert Run.open(here / "b").summary["validation_images"] == 4
+
+
 def test_broken_pictures_are_counted_and_listed_when_asked_for(here, capsys):
     pictures(here / "pics")
     (here / "pics" / "b" / "bad.png").write_bytes(b"not a picture")

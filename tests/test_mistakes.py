@@ -82,6 +82,9 @@ SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
         ("list recipe", ['"recipe"', '"recipes"']),
         ("data cifar10 --data-dir absent", ["the data folder absent does not exist"]),
         ("data cifar10 --data-dir taken", ["taken holds no cifar10"]),
+        ("data fashion-mini --data-dir taken", ["is for sets that come as files; fashion-mini lies inside the package"]),
+        ("train own --validation 0.2", ["validation 0.2 has no effect: own brings its own validation images; leave it out"]),
+        ("preview own --validation 0.2", ["validation 0.2 has no effect"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(words, parts, here, capsys):
@@ -93,6 +96,8 @@ def test_a_mistake_is_answered_in_one_line_with_exit_code_2_and_nothing_is_made(
     for picture in (here / "hollow" / "b").iterdir():
         picture.unlink()
     pictures(here / "small")
+    pictures(here / "own" / "train")
+    pictures(here / "own" / "val")
     pictures(here / "spoilt")
     (here / "spoilt" / "b" / "bad.png").write_bytes(b"not a picture")
     (here / "broken.toml").write_text("epochs = = 3\n")

@@ -138,6 +138,10 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"mix_until": 0.5}, "mix_until has no effect without cutmix or mixup"),
         ({"penalize": "stages"}, "penalize has no effect without l2 or weight_decay"),
         (
+            {"penalize": "stages", "optimizer": "sgd", "l2": 1e-3},
+            "penalize stages reaches no kernel of model 'speednet_slim', which has none; give penalize kernels",
+        ),
+        (
             {
                 "flip": False,
                 "stem_until": 0.5,

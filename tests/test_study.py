@@ -17,7 +17,7 @@ from thumbnet.cli.main import run as command_line
 from thumbnet.cli.study import study_named
 from thumbnet.errors import UserError
 from thumbnet.recipes import recipe
-from thumbnet.studies.cells import start_up_seconds
+from thumbnet.studies.cells import Running, start, start_up_seconds
 from thumbnet.studies.classic import CHANGES, REPORTED, classic_study
 from thumbnet.studies.study import estimated_seconds, judge_study, looks_before, run_study, write_plan
 from thumbnet.studies.study_file import read_study, study_of
@@ -220,6 +220,27 @@ def test_a_study_whose_runs_hold_nothing_out_is_refused_before_it_trains():
     ):
         study_of(table, default_name="s")
     assert study_of(table | {"folds": 3}, default_name="s").folds == 3
+
+
+def test_a_data_dir_is_passed_on_to_published_sets_only_and_refused_where_there_are_none(tmp_path, monkeypatch):
+    pictures(tmp_path / "pics")
+    sets = ("cifar10", str(tmp_path / "pics"), "fashion-mini")
+    rows = [{"name": f"row {number}", "dataset": name} for number, name in enumerate(sets)]
+    study, passed = study_of({"seeds": 1, "variant": rows}, default_name="mixed"), []
+    monkeypatch.setattr("thumbnet.studies.cells.subprocess.Popen", lambda words, **options: passed.append(words))
+    (tmp_path / "cells").mkdir()
+    for cell in study.cells():
+        start(cell, tmp_path, Running(), CPU, 1, tmp_path)
+    assert ["--data-dir" in words for words in passed] == [True, False, False]
+    local = study_of({"seeds": 1, "variant": rows[1:]}, default_name="local")
+    for call in (
+        lambda: run_study(local, tmp_path / "out", data_dir=tmp_path),
+        lambda: estimated_seconds(local, data_dir=tmp_path),
+    ):
+        with pytest.raises(
+            UserError, match=r"is for the files of published sets, not for .*pics, fashion-mini; leave it out"
+        ):
+            call()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from thumbnet.data.datasets import Dataset
+from thumbnet.errors import UserError
 from thumbnet.progress import Reporter
-from thumbnet.recipes import default_for, fitted_to, for_classes, vary, without_mirrors
+from thumbnet.recipes import default_for, fitted_to, for_classes, is_whole, vary, without_mirrors
 from thumbnet.recipes.recipe import NETWORK, Recipe, differences
 from thumbnet.words import counted
 
@@ -23,6 +25,14 @@ def first_choice(
         typed = {field: getattr(earlier, field) for field in NETWORK} | typed
     start = name or ("general" if budget else default_for(dataset, typed.get("model")))
     return start, typed if name else without_mirrors(dataset, typed)
+
+
+def check_validation(data: Dataset, typed: dict[str, Any]) -> None:
+    """Raise `UserError` for a part to hold out that was `typed` where the data bring a split of their own; a whole recipe may."""
+    if "validation" in typed and data.own_validation is not None and not is_whole(typed):
+        raise UserError(
+            f"validation {typed['validation']:g} has no effect: {data.name} brings its own validation images; leave it out"
+        )
 
 
 def recipe_for(recipe: Recipe, images: int, classes: int, typed: dict[str, Any], reporter: Reporter) -> Recipe:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thumbnet.cli.fitting import first_choice, recipe_for
+from thumbnet.cli.fitting import check_validation, first_choice, recipe_for
 from thumbnet.cli.options import (
     Data,
     DataFlags,
@@ -64,6 +64,7 @@ def preview(
         loaded = load_dataset(dataset, validation=0, progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
+        check_validation(loaded, typed)
         if recipe is None:
             images = len(loaded.with_validation(**chosen.cut).train)
             chosen = recipe_for(named_recipe(start), images, len(loaded.classes), typed, reporter)

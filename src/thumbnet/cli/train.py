@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.fitting import first_choice, recipe_for
+from thumbnet.cli.fitting import check_validation, first_choice, recipe_for
 from thumbnet.cli.main import STARTED
 from thumbnet.cli.options import (
     Data,
@@ -103,6 +103,7 @@ def train(
         loaded = load(progress=reporter.loading, **given(data))
         for note in loaded.notes:
             reporter.say(f"note: {note}")
+        check_validation(loaded, typed)
         say_who_computes_too(began, asked, reporter)
         deadline = None
         if seconds:

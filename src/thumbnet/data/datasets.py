@@ -41,6 +41,7 @@ class DatasetSpec:
     mirrored: bool = True  # whether a mirror image shows the same class
 
 
+EMBEDDED = "fashion-mini"  # the one set that needs no files
 FASHION_LICENCE = "MIT, Zalando SE"
 FASHION_HOME = "https://github.com/zalandoresearch/fashion-mnist"
 MNIST_LICENCE = "CC BY-SA 3.0, Yann LeCun and Corinna Cortes"
@@ -51,7 +52,7 @@ SPECS = {
     spec.name: spec
     for spec in (
         DatasetSpec(
-            "fashion-mini",
+            EMBEDDED,
             "7,000 images of Fashion-MNIST, embedded",
             (1, 28, 28),
             10,
@@ -178,6 +179,11 @@ def exists(name: str) -> bool:
         return False
 
 
+def comes_as_files(name: str) -> bool:
+    """Whether this is a published set whose files lie in a `data_dir`."""
+    return name in SPECS and name != EMBEDDED
+
+
 def is_folder_of_pictures(name: str) -> bool:
     """Whether the files of this set are pictures, which are decoded and resized, rather than arrays."""
     return name not in SPECS and not holds_arrays(Path(name))
@@ -247,13 +253,17 @@ def load_dataset(
     check_dataset_name(name)
     if name not in SPECS and data_dir is not None:
         raise UserError(f"data_dir {data_dir} is for published sets; {name} is a path, which is read where it is")
+    if name == EMBEDDED and data_dir is not None:
+        raise UserError(
+            f"data_dir {data_dir} is for sets that come as files; {name} lies inside the package, leave it out"
+        )
     are_pictures = is_folder_of_pictures(name)
     if not are_pictures and (image_size != 32 or skip_broken):
         given = "skip_broken is" if image_size == 32 else "image_size is"
         raise UserError(
             f"{given} for folders of images; {name} comes as it was {'published' if name in SPECS else 'stored'}"
         )
-    if name == "fashion-mini":
+    if name == EMBEDDED:
         from thumbnet.data.embedded import read_fashion_mini
 
         pack, facts = read_fashion_mini(), {"location": "inside the package"}

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,16 @@ def recipe(name: str, **changes: Any) -> Recipe:
     Raises `UserError` on an unknown name or field, naming the nearest, on a value of the wrong type or range, and, unless every
     field is given, on one that has no effect.
     """
-    if changes.keys() >= FIELDS - NEWER_FIELDS.keys():
+    if is_whole(changes):
         return vary(Recipe(name=name), **(NEWER_FIELDS | changes))
     made = vary(named(name), **changes)
     check_effects(made, changes)
     return made
+
+
+def is_whole(changes: Mapping[str, Any]) -> bool:
+    """Whether every field is given, so that nobody chose them one by one."""
+    return changes.keys() >= FIELDS - NEWER_FIELDS.keys()
 
 
 def named(name: str) -> Recipe:

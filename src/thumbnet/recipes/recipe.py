@@ -169,6 +169,10 @@ class Recipe:
             )
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise UserError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
+        if (self.l2 or self.weight_decay) and self.penalize == "stages" and self.model in OPEN_MODELS:
+            raise UserError(
+                f"penalize stages reaches no kernel of model {self.model!r}, which has none; give penalize kernels"
+            )
         if self.weight_decay and self.optimizer != "adamw":
             same = f"set l2 {self.weight_decay / 2:g}, which torch.optim calls weight_decay {self.weight_decay:g}"
             hint = "muon keeps every norm fixed" if self.optimizer == "muon" else f"with {self.optimizer} {same}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.data.datasets import SPECS
+from thumbnet.data.datasets import SPECS, comes_as_files
 from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.machine import Machine
@@ -83,7 +83,7 @@ def start(
         "device": machine.device,
         "precision": machine.precision,
         "threads": threads,
-        "data_dir": data_dir,
+        "data_dir": data_dir if comes_as_files(cell.variant.dataset) else None,
     }
     flags |= {"gpu_memory": machine.gpu_memory, "checkpoint_seconds": machine.checkpoint_seconds}
     flags |= cell.variant.decoding
@@ -133,6 +133,15 @@ def share_of_cores(machine: Machine, jobs: int) -> int | None:
     return machine.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
 
 
+def check_data_dir(datasets: Iterable[str], data_dir: Path | None) -> None:
+    """Raise `UserError` for a `data_dir` that no data set is looked for in."""
+    names = sorted(set(datasets))
+    if data_dir is not None and not any(map(comes_as_files, names)):
+        raise UserError(
+            f"data_dir {data_dir} is for the files of published sets, not for {', '.join(names)}; leave it out"
+        )
+
+
 def check_is_judged(variant: Variant, data_dir: Path | None = None) -> None:
     """Raise `UserError` for a recipe that holds no images out, on data that bring no validation images either."""
     if variant.recipe.validation or variant.recipe.folds or variant.dataset in SPECS:  # asked when the file was read
@@ -160,7 +169,7 @@ def data_at_hand(variant: Variant, data_dir: Path | None) -> "Dataset":
     """The data set of a row, whole; never downloaded."""
     from thumbnet.data.datasets import load_dataset
 
-    if variant.dataset in SPECS:
+    if comes_as_files(variant.dataset):
         return load_dataset(variant.dataset, validation=0, data_dir=data_dir, offline=True)
     return load_dataset(variant.dataset, validation=0, **variant.decoding)
 

@@ -28,6 +28,7 @@ from thumbnet.studies.cells import (
     Cell,
     Running,
     Variant,
+    check_data_dir,
     check_is_judged,
     check_start,
     data_at_hand,
@@ -94,6 +95,7 @@ def run_study(
     some cells failed, `Interrupted` after a signal to stop: the same call goes on, also inside a cell.
     """
     refuse_taken(folder)
+    check_data_dir((variant.dataset for variant in study.variants), data_dir)
     cells = study.cells()
     for variant in study.variants:
         check_is_judged(replace(variant, recipe=vary(variant.recipe, folds=study.folds)), data_dir)
@@ -132,6 +134,7 @@ def estimated_seconds(
     """
     from thumbnet.backend import prepare
 
+    check_data_dir((variant.dataset for variant in study.variants), data_dir)
     backend, loaded, before = prepare(machine or Machine()), dict[str, Any](), start_up_seconds()
     seconds: dict[str, float | str] = {}
     for variant in study.variants:

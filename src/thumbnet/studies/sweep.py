@@ -33,6 +33,7 @@ from thumbnet.studies.cells import (
     Cell,
     Running,
     Variant,
+    check_data_dir,
     check_is_judged,
     ended,
     leaving_no_process,
@@ -275,6 +276,7 @@ def run_sweep(
     trained for reasons that are not its values', or every one failed, `Interrupted` after a signal to stop. The same call
     goes on, also inside a trial.
     """
+    check_data_dir([sweep.dataset], data_dir)
     check_is_judged(sweep.variant("baseline", sweep.recipe), data_dir)
     machine, running = machine or Machine(), Running()
     with StopSignals() as stop, leaving_no_process(running):
