@@ -1,8 +1,9 @@
 """Which images a step trains on: the next of a random order, or the hardest of a longer stretch of it.
 
 Hardness is an image's loss when it was last trained on: nothing is computed for it alone. After Loshchilov & Hutter 2015,
-https://arxiv.org/abs/1511.06343, and the stale losses of Jiang et al. 2019, https://arxiv.org/abs/1910.00762. Here no image is
-passed over in two rounds in turn, which long runs need (docs/findings.md).
+https://arxiv.org/abs/1511.06343, and the stale losses of Jiang et al. 2019, https://arxiv.org/abs/1910.00762. Here an image that
+was not among the hardest of its stretch comes before all others the next time, which long runs need (docs/findings.md).
+Those that chance passes over, before `hardest_after` and at the ragged end of a round, keep the loss they had.
 """
 # Shapes: N training images, S stretch, B batch, K classes.
 
@@ -48,7 +49,8 @@ def hardest(stretch: Tensor, losses: Tensor, recipe: Recipe, progress: float) ->
     """int64 B: the batch to train on of a stretch (int64 S), where the part `progress` of the run lies behind.
 
     Those with the largest of the `losses` (N), in the order of the stretch; before `hardest_after`, the first ones. The losses
-    of those passed over are forgotten, so that the next round takes them: a loss that is old does not tell what was unlearnt.
+    of those that are then passed over are forgotten, so that they come first the next time: a loss that is old does not tell
+    what was unlearnt.
     """
     size = recipe.batch_size
     if len(stretch) == size or progress < recipe.hardest_after:
