@@ -1,19 +1,23 @@
 """Evaluation: exact counts for any batch size, scores against brute force, and the lock on the test images."""
 
+import csv
+import io
 import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import CPU, thumbnet
+from conftest import CPU, pictures, thumbnet
 from thumbnet.backend import prepare
 from thumbnet.data.batches import whole
-from thumbnet.data.datasets import assemble
+from thumbnet.data.datasets import assemble, load_dataset
 from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.data.images import decode_image
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 from thumbnet.judging import evaluation
@@ -395,3 +399,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(words, message,
 def test_the_locked_split_says_how_it_is_opened(tiny):
     with pytest.raises(AttributeError, match=r"locked and has no 'images': thumbnet.evaluate\(run, split='test'\)"):
         _ = tiny.test.images
+
+
+@pytest.mark.parametrize("own", ["", "val"])  # validation images cut from the training images; a split of their own
+def test_the_predictions_of_pictures_name_their_files(own, tmp_path):
+    for split in filter(None, ("train", "test", own)):
+        pictures(tmp_path / "pics" / split, count=6)
+    data = load_dataset(tmp_path / "pics", validation=0)
+    made = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=4, validation=0.3)
+    run = train(made, data, tmp_path / "run", machine=CPU, plots=False)
+    for split, folder in (("validation", own or "train"), ("test", "test")):
+        evaluate(run, split=split, machine=CPU)
+        said = run.predictions(split)
+        rows = list(csv.DictReader(io.StringIO(said.as_csv())))
+        assert [Path(row["file"]).parent.as_posix() for row in rows] == [f"{folder}/{row['class']}" for row in rows]
+        shown = [decode_image(tmp_path / "pics" / file, channels=3, size=(32, 32)) for file in said.files]
+        chosen = data.test.unlock() if split == "test" else run.check_data(data).validation
+        assert np.array_equal(chosen.images[said.rows].numpy(), np.stack(shown))

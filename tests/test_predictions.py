@@ -1,6 +1,7 @@
 """Saved predictions: the same again after reading, damaged files refused, every score computable from them."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -32,6 +33,19 @@ def test_what_is_saved_is_read_again(some, tmp_path):
     assert (again.split, again.views, again.classes) == ("test", 1, some.classes)
 
 
+def test_names_of_files_come_back_and_stand_in_the_csv(some, tmp_path):
+    names = (*(f"cat/{number}, a.png" for number in range(6)), "cat/\udcff.png")
+    named = dataclasses.replace(some, files=names)
+    named.save(tmp_path / "a.npz")
+    assert load_predictions(tmp_path / "a.npz").files == names
+    named.save_csv(tmp_path / "a.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))
+    assert [row["file"] for row in rows] == [*names[:-1], "cat/\\udcff.png"]
+    dataclasses.replace(some, files=names[:3]).save(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="its arrays do not fit together"):
+        load_predictions(tmp_path / "a.npz")
+
+
 def test_the_archive_is_plain_numpy(some, tmp_path):
     some.save(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
@@ -39,8 +53,6 @@ def test_the_archive_is_plain_numpy(some, tmp_path):
 
 
 def test_other_images_are_not_taken_for_the_same(some):
-    import dataclasses
-
     added = dataclasses.replace(some, split="validation")
     assert added.same_images(dataclasses.replace(added, fingerprint="f" * 16))  # test images were added in between
     for change in ({"rows": some.rows + 1}, {"fingerprint": "f" * 16}, {"labels": some.labels.flip(0)}):
@@ -62,8 +74,6 @@ def test_an_archive_with_objects_is_refused(tmp_path):
 
 
 def test_arrays_that_do_not_fit_together_are_refused(some, tmp_path):
-    import dataclasses
-
     dataclasses.replace(some, logits=some.logits[:5]).save(tmp_path / "a.npz")
     with pytest.raises(UserError, match="do not fit together"):
         load_predictions(tmp_path / "a.npz")

@@ -75,6 +75,15 @@ def test_names_that_are_markup_show_as_text(page):
     assert "<img src=x" not in page.read_text()
 
 
+def test_each_mistake_has_the_name_of_its_file(page, run):
+    said = run.predictions("validation")
+    wrong = {file for file, hit in zip(said.files, said.hits().tolist(), strict=True) if not hit}
+    part = page.read_text().split('<section id="mistakes">')[1].split("</section>")[0]
+    shown = [html.unescape(name) for name in re.findall('<p class="note">(.*?)</p>', part)]
+    assert len(shown) == min(len(wrong), sections.MISTAKES) > 0
+    assert set(shown) <= wrong
+
+
 def test_the_page_tells_what_the_run_reached(page, run):
     text = page.read_text()
     assert f"{run.summary['validation_accuracy']:.2%}" in text

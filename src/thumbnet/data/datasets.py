@@ -136,6 +136,11 @@ class Dataset:
             *([f"{few}; what is learnt of them is little"] if few else []),
         ]
 
+    def files_of(self, split: str) -> Sequence[str]:
+        """Names of the stored images that the rows of a split count; none where they did not come as files of their own."""
+        is_cut = split == "validation" and self.own_validation is None
+        return self.files.get("train" if is_cut else split, ())
+
     def in_memory(self) -> "Dataset":
         """The same set with its training and validation images read from disk now; else they are mapped."""
         return self.moved(lambda split: replace(split, images=split.images.clone()))

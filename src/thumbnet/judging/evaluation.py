@@ -154,8 +154,9 @@ def keep_validation(run: "Run", predictions: Predictions) -> None:
 
 def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str, views: int = 1) -> Predictions:
     """Logits N K of the images `chosen`, with what tells which images they were."""
-    rows = chosen.rows.cpu()
-    return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits)
+    rows, names = chosen.rows.cpu(), data.files_of(split)
+    files = tuple(names[row] for row in rows.tolist()) if names else ()
+    return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits, files)
 
 
 def answers_kept(

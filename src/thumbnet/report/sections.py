@@ -241,21 +241,23 @@ def mistakes(found: Judged, data: "Dataset", split: Split) -> dict[str, Any]:
     images, labels = split.take(chosen)
     options: dict[str, Any] = {"training": data.train, "temperature": found.run.temperature}
     explained = explain(classifier.model, images, guesses[chosen], classifier.backend, **options)
+    names = data.files_of(predictions.split)
+    files = [names[row] if names else "" for row in predictions.rows[chosen].tolist()]
     rows = [
-        mistake(explanation, data.classes[label], data.classes, place)
-        for explanation, label, place in zip(explained, labels.tolist(), chosen.tolist(), strict=True)
+        mistake(explanation, data.classes[label], data.classes, file)
+        for explanation, label, file in zip(explained, labels.tolist(), files, strict=True)
     ]
     return {"rows": rows, "wrong": len(wrong), "searched": f"{min(SEARCHED, len(data.train)):,}"}
 
 
-def mistake(explanation: Explanation, truth: str, classes: tuple[str, ...], place: int) -> dict[str, Any]:
-    """One mistake as pictures and words."""
+def mistake(explanation: Explanation, truth: str, classes: tuple[str, ...], file: str) -> dict[str, Any]:
+    """One mistake as pictures and words, `file` being the image's name if it has one."""
     said, image = classes[explanation.target], explanation.image.numpy()
     return {
         "truth": truth,
         "said": said,
         "probability": f"{explanation.probability:.1%}",
-        "place": place,
+        "file": file,
         "image": as_thumbnail(image, f"{truth} taken for {said}"),
         "covering": as_overlay(image, occlusion_overlay(explanation.occlusion), f"where covering costs {said} most"),
         "activation": as_overlay(image, explanation.activation.numpy(), f"class activation for {said}"),

@@ -5,6 +5,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class Predictions:
     rows: Tensor  # int64 N: positions among the stored images of the split's file
     labels: Tensor  # int64 N
     logits: Tensor  # float32 N K
+    files: tuple[str, ...] = ()  # N names, or none where the images did not come as files
 
     def probabilities(self, temperature: float = 1.0) -> Tensor:
         """float64 N K, rows summing to 1."""
@@ -57,7 +59,8 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """A NumPy archive of plain arrays: split, views, classes, fingerprint, rows, labels, logits."""
+        """A NumPy archive of plain arrays: split, views, classes, fingerprint, rows, labels, logits, perhaps files."""
+        named: dict[str, Any] = {"files": np.array(self.files)} if self.files else {}
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
@@ -68,10 +71,11 @@ class Predictions:
                 rows=self.rows.numpy(),
                 labels=self.labels.numpy(),
                 logits=self.logits.numpy(),
+                **named,
             )
 
     def save_csv(self, path: Path, temperature: float = 1.0) -> None:
-        """One row per image: its place among the stored images, class, predicted class, probability, right or not."""
+        """One row per image: its place among the stored images, class, predicted class, probability, right or not, its file."""
         write_text(path, self.as_csv(temperature))
 
     def as_csv(self, temperature: float = 1.0) -> str:
@@ -79,10 +83,11 @@ class Predictions:
         confidence, predicted = self.probabilities(temperature).max(1)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "class", "predicted", "probability", "correct"])
-        columns = (self.rows.tolist(), self.labels.tolist(), predicted.tolist(), confidence.tolist())
-        for row, label, guess, sure in zip(*columns, strict=True):
-            writer.writerow([row, self.classes[label], self.classes[guess], f"{sure:.6f}", int(label == guess)])
+        writer.writerow(["image", "class", "predicted", "probability", "correct", *(["file"] if self.files else [])])
+        names = [[name] for name in self.files] or [[]] * len(self.rows)
+        columns = (self.rows.tolist(), self.labels.tolist(), predicted.tolist(), confidence.tolist(), names)
+        for row, label, guess, sure, name in zip(*columns, strict=True):
+            writer.writerow([row, self.classes[label], self.classes[guess], f"{sure:.6f}", int(label == guess), *name])
         return text.getvalue()
 
 
@@ -98,10 +103,12 @@ def load_predictions(path: Path) -> Predictions:
             rows=torch.from_numpy(arrays["rows"]),
             labels=torch.from_numpy(arrays["labels"]),
             logits=torch.from_numpy(arrays["logits"]),
+            files=tuple(map(str, arrays.get("files", ()))),
         )
     except Exception as error:  # arrays that are missing, or of types that do not convert
         raise UserError(f"{path} does not hold predictions: {first_line(error)}") from error
-    if made.logits.shape != (len(made.labels), len(made.classes)) or len(made.rows) != len(made.labels):
+    counts = {len(made.labels), len(made.rows), len(made.files or made.labels)}
+    if made.logits.shape != (len(made.labels), len(made.classes)) or len(counts) > 1:
         raise UserError(f"{path} does not hold predictions: its arrays do not fit together")
     if not made.logits.isfinite().all():
         raise UserError(f"{path} does not hold predictions: some of its logits are no finite numbers")
