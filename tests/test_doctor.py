@@ -134,6 +134,30 @@ def test_leaks_that_are_nearly_so_are_not_told_as_none(images):
     assert told.startswith(f"none of the 100 test images is a training image too, but {near} look like one")
 
 
+def test_validation_images_that_are_training_images_too_are_a_fault(images):
+    train, validation, test = images[:600], images[600:650].copy(), images[700:750].copy()
+    validation[:3], validation[3], test[0] = train[:3], (train[50] * 0.7).astype(np.uint8), validation[10]
+    arrays = {"train_images": train, "train_labels": np.arange(600) % 10}
+    arrays |= {"validation_images": validation, "validation_labels": np.arange(50) % 10}
+    arrays |= {"test_images": test, "test_labels": np.arange(50) % 10}
+    found = examine_dataset(assemble("planted", Pack(arrays, {"classes": list("abcdefghij")}), {"location": "memory"}))
+    assert (found.leaked_exact, found.leaked_validation_exact) == (1, 3)
+    assert 4 <= found.leaked_validation <= 6 and 1 <= found.leaked <= 3  # more: what garments are alike anyway
+    said = {sentence: grave for grave, sentence in findings(found)}
+    [told] = [sentence for sentence in said if "validation images (" in sentence]
+    assert told.startswith("3 of the 50 validation images (6.00%) are training images too, and ")
+    assert told.endswith("accuracy on them says nothing of new images") and said[told] == "fault"
+    assert json.loads(json.dumps(found.to_dict()))["leaked_validation_exact"] == 3
+
+
+def test_validation_images_of_their_own_are_no_fault(images):
+    arrays = {"train_images": images[:60], "train_labels": np.arange(60) % 2}
+    arrays |= {"validation_images": images[60:80], "validation_labels": np.arange(20) % 2}
+    found = examine_dataset(assemble("apart", Pack(arrays, {"classes": ["a", "b"]}), {"location": "memory"}))
+    told = "none of the 20 validation images was found among the training images, equal or nearly"
+    assert ("ok", told) in findings(found)
+
+
 def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     pack = read_fashion_mini()
     labels = pack.arrays["train_labels"][:2_000].copy()

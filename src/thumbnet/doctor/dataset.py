@@ -28,7 +28,11 @@ UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. `near` leaves out the exact ones; `leaked` counts test images that training has too, or nearly."""
+    """What was found. `near` leaves out the exact ones.
+
+    `leaked` counts test images that training or validation has too, or nearly, `leaked_validation` validation images of a
+    split of their own that training has.
+    """
 
     name: str
     images: dict[str, int]  # by split
@@ -37,6 +41,8 @@ class Diagnosis:
     near: tuple[DuplicatePair, ...]
     leaked_exact: int  # test images whose pixels are in the training or validation images
     leaked: int  # test images with an exact or near duplicate there
+    leaked_validation_exact: int  # validation images whose pixels are in the training images
+    leaked_validation: int  # validation images with an exact or near duplicate there
     constant: tuple[Place, ...]  # images of one colour
     balance: dict[str, dict[str, int]]  # images by split and class
     sizes: dict[str, int]  # folders: files by width x height
@@ -78,18 +84,20 @@ def examine_dataset(data: "Dataset", progress: Progress = no_progress) -> Diagno
     near = near_duplicates(images, labels, progress)
     truths = [{int(labels[place.split][place.row]) for place in group} for group in exact]
     sizes, modes = kinds_of_files(data)
-    leaked_exact = {place.row for group in exact if leaks(group) for place in group if place.split == "test"}
     copies = {group[0]: group for group in exact}  # of which one stands for all in `near`
     alike = [[*copies.get(pair.first, [pair.first]), *copies.get(pair.second, [pair.second])] for pair in near]
-    leaked_near = {place.row for group in alike if leaks(group) for place in group if place.split == "test"}
+    leaked_exact, leaked = leaked_images("test", exact, alike)
+    leaked_validation_exact, leaked_validation = leaked_images("validation", exact, alike)
     return Diagnosis(
         name=data.name,
         images={name: len(pixels) for name, pixels in images.items()},
         exact=tuple(map(tuple, exact)),
         conflicting=tuple(tuple(group) for group, kinds in zip(exact, truths, strict=True) if len(kinds) > 1),
         near=tuple(near),
-        leaked_exact=len(leaked_exact),
-        leaked=len(leaked_exact | leaked_near),
+        leaked_exact=leaked_exact,
+        leaked=leaked,
+        leaked_validation_exact=leaked_validation_exact,
+        leaked_validation=leaked_validation,
         constant=tuple(constant_images(images)),
         balance={name: counts_by_class(truth, data.classes) for name, truth in labels.items()},
         sizes=sizes,
@@ -107,10 +115,15 @@ def stored_splits(data: "Dataset") -> dict[str, tuple[NDArray[np.uint8], NDArray
     return {name: (split.images.numpy(), split.labels.numpy()) for name, split in splits.items() if split is not None}
 
 
-def leaks(places: "tuple[Place, ...] | list[Place]") -> bool:
-    """True where a test image is together with one of another split."""
-    kinds = {place.split for place in places}
-    return "test" in kinds and len(kinds) > 1
+def leaked_images(split: str, exact: Sequence[Sequence[Place]], alike: Sequence[Sequence[Place]]) -> tuple[int, int]:
+    """How many images of `split` are together with one that was there before: in groups of equal ones, in groups of any kind."""
+    before = {"validation": {"train"}, "test": {"train", "validation"}}[split]
+
+    def leaked(groups: Sequence[Sequence[Place]]) -> set[int]:
+        together = [group for group in groups if before & {place.split for place in group}]
+        return {place.row for group in together for place in group if place.split == split}
+
+    return len(leaked(exact)), len(leaked(exact) | leaked(alike))
 
 
 def constant_images(images: dict[str, NDArray[np.uint8]]) -> list[Place]:
@@ -163,22 +176,32 @@ def label_finding(checked: CheckedLabels, files: Mapping[str, Sequence[str]]) ->
 
 
 def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:
-    """Test images that training has too."""
-    if not (tests := found.images.get("test")):
-        return []
-    if not found.leaked:
-        return [("ok", f"none of the {tests:,} test images was found among the training images, equal or nearly")]
-    if found.leaked_exact:
-        exact = f"{found.leaked_exact:,} of the {tests:,} test images ({found.leaked_exact / tests:.2%})"
-        told = f"{exact} are training images too"
-        if found.leaked > found.leaked_exact:
-            more = found.leaked - found.leaked_exact
-            told += f", and {more:,} more look like one ({more / tests:.2%})"
+    """Test images, and validation images of a split of their own, that training has too."""
+    of_splits = {
+        "test": (found.leaked_exact, found.leaked),
+        "validation": (found.leaked_validation_exact, found.leaked_validation),
+    }
+    return [
+        leak_finding(split, found.images[split], *of_splits[split]) for split in of_splits if found.images.get(split)
+    ]
+
+
+def leak_finding(split: str, images: int, exact: int, leaked: int) -> tuple[str, str]:
+    """How many of the split's images training has, exactly and in all."""
+    if not leaked:
+        return "ok", f"none of the {images:,} {split} images was found among the training images, equal or nearly"
+    if exact:
+        told = f"{exact:,} of the {images:,} {split} images ({exact / images:.2%}) are training images too"
+        if leaked > exact:
+            more = leaked - exact
+            told += f", and {more:,} more look like one ({more / images:.2%})"
         told += ": accuracy on them says nothing of new images"
     else:
-        near = f"{found.leaked:,} ({found.leaked / tests:.2%})"
-        told = f"none of the {tests:,} test images is a training image too, but {near} look like one: see the gallery"
-    return [("fault" if found.leaked_exact or found.leaked > tests / 100 else "note", told)]
+        near = f"{leaked:,} ({leaked / images:.2%})"
+        told = (
+            f"none of the {images:,} {split} images is a training image too, but {near} look like one: see the gallery"
+        )
+    return "fault" if exact or leaked > images / 100 else "note", told
 
 
 def within_findings(found: Diagnosis) -> list[tuple[str, str]]:
