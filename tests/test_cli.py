@@ -88,6 +88,11 @@ def test_evaluate_json_has_the_promised_keys(trained):
     assert (scores["split"], scores["images"], scores["views"]) == ("validation", 600, 1)
     low, high = scores["interval95"]
     assert low < scores["accuracy"] < high
+    balanced = scores["balanced_accuracy"]
+    assert balanced == pytest.approx(scores["accuracy"])  # each class has sixty images
+    text = thumbnet("evaluate", "runs/latest", "--threads", "1", cwd=place).stdout
+    told = f"balanced     {balanced:.2%}  (accuracy with every class counting alike); macro F1 {scores['macro_f1']:.4f}"
+    assert told in text.splitlines()
 
 
 def test_evaluate_counts_the_openings_of_the_test_split_and_says_so(trained):

@@ -123,6 +123,17 @@ def test_precision_recall_f1_and_brier_are_scikit_learns():
     assert scores.brier == pytest.approx(brier)
 
 
+def test_balanced_accuracy_counts_classes_alike_and_is_told_with_macro_f1():
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    predicted = torch.tensor([0] * 8 + [0, 1])
+    scores = score(torch.nn.functional.one_hot(predicted, 3).float(), labels, ("a", "b", "c"), split="test")
+    assert scores.accuracy == 0.9
+    assert scores.balanced_accuracy == 0.75  # the mean of 8 / 8 and 1 / 2; c has no images
+    assert scores.macro_f1 == pytest.approx((16 / 17 + 2 / 3) / 2)
+    told = scores.to_dict()
+    assert (told["balanced_accuracy"], told["macro_f1"]) == (0.75, scores.macro_f1)
+
+
 def test_what_a_class_has_no_images_for_is_none_and_never_nan():
     logits = torch.tensor([[3.0, 0, 0], [3, 0, 0], [0, 0, 3]])
     scores = score(logits, torch.tensor([0, 0, 0]), ("a", "b", "c"), split="test")

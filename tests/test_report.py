@@ -106,6 +106,18 @@ def test_the_command_that_does_it_again_has_the_machine_and_how_the_folder_was_r
     assert tile[f"calibration error at temperature {run.temperature:.2f}"].endswith("%")
 
 
+def test_balanced_accuracy_has_a_tile_where_classes_are_uneven():
+    from thumbnet.judging.evaluation import score
+    from thumbnet.report.sections import tiles_beside_accuracy
+
+    predicted = torch.nn.functional.one_hot(torch.tensor([0] * 9 + [1] + [0] * 9), 6).float()
+    uneven = score(predicted, torch.tensor([0] * 8 + [1] * 2 + [0] * 9), tuple("abcdef"), split="test")
+    even = score(predicted[:10, :2], torch.tensor([0] * 5 + [1] * 5), ("a", "b"), split="test")
+    names = [[name for name, _ in tiles_beside_accuracy(scores)] for scores in (uneven, even)]
+    assert names == [["top-5 (95 % interval)", "balanced accuracy", "macro F1"], ["macro F1"]]
+    assert dict(tiles_beside_accuracy(uneven))["balanced accuracy"] == "75.00%"
+
+
 def test_the_page_needs_no_network_and_is_small(page):
     text = page.read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)

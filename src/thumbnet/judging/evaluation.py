@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -59,10 +60,14 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...]
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images, each counting alike however many it has."""
+        return fmean(value for value in self.per_class if value is not None)
+
+    @property
     def macro_f1(self) -> float:
         """Mean F1 of the classes that have one."""
-        known = [value for value in self.f1 if value is not None]
-        return sum(known) / len(known)
+        return fmean(value for value in self.f1 if value is not None)
 
     def most_confused(self, limit: int = 10) -> list[tuple[str, str, int, float]]:
         """The most frequent mistakes: class, what it was taken for, how often, which part of the class's images."""
@@ -74,7 +79,8 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
-        return json.loads(json.dumps(asdict(self)))
+        means = {"balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
+        return json.loads(json.dumps(asdict(self) | means))
 
 
 def evaluate(

@@ -76,7 +76,7 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
         "interval": f"95 % interval {low:.2%} to {high:.2%}",
         "about": f"accuracy on {counted(scores.images, f'{scores.split} image')}, one view each, n = 1 run",
         "cards": [
-            top5_or_f1(scores),
+            *tiles_beside_accuracy(scores),
             ("loss", f"{scores.loss:.4f} nats"),
             (calibration_title(run), f"{scores.calibration.error_after:.2%}"),
             ("training time", in_seconds(run.summary["train_seconds"])),
@@ -85,11 +85,14 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
     }
 
 
-def top5_or_f1(scores: Scores) -> tuple[str, str]:
-    """A tile: top-5 accuracy where it says something, else the mean F1."""
-    if len(scores.classes) > 5:
-        return "top-5 (95 % interval)", "{:.2%} ({:.2%} to {:.2%})".format(scores.top5, *scores.top5_interval95)
-    return "macro F1", f"{scores.macro_f1:.4f}"
+def tiles_beside_accuracy(scores: Scores) -> list[tuple[str, str]]:
+    """Top-5 accuracy where it says something, else the mean F1; balanced accuracy and the mean F1 where classes are uneven."""
+    top5 = "top-5 (95 % interval)", "{:.2%} ({:.2%} to {:.2%})".format(scores.top5, *scores.top5_interval95)
+    balanced, f1 = f"{scores.balanced_accuracy:.2%}", ("macro F1", f"{scores.macro_f1:.4f}")
+    tiles = [top5] if len(scores.classes) > 5 else [f1]
+    if balanced != f"{scores.accuracy:.2%}":
+        tiles += [("balanced accuracy", balanced), f1]
+    return list(dict.fromkeys(tiles))
 
 
 def calibration_title(run: Run) -> str:
