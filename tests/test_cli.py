@@ -91,7 +91,7 @@ def test_evaluate_json_has_the_promised_keys(trained):
     balanced = scores["balanced_accuracy"]
     assert balanced == pytest.approx(scores["accuracy"])  # each class has sixty images
     text = thumbnet("evaluate", "runs/latest", "--threads", "1", cwd=place).stdout
-    told = f"balanced     {balanced:.2%}  (accuracy with every class counting alike); macro F1 {scores['macro_f1']:.4f}"
+    told = f"balanced     {balanced:.2%}  (accuracy, all classes counting alike); macro F1 {scores['macro_f1']:.4f}"
     assert told in text.splitlines()
 
 
@@ -464,6 +464,19 @@ def test_names_that_are_not_unicode_go_through_training_and_into_all_that_is_wri
 
 
 # ------------------------------------------------------------------------------------- small folders, files left out
+
+
+def test_uneven_classes_are_told_with_the_remedy_unless_it_is_taken(here, capsys):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (66, 28, 28), dtype=np.uint8), np.array(["many"] * 60 + ["few"] * 6)
+    np.savez(here / "uneven.npz", images=images, labels=labels)
+    short = ("--epochs", "1", "--widths", "8", "8", "8", "--threads", "1", "--no-report")
+    told = "note: classes are uneven: many has 60 training images, few 6; --balance 1 lets every class count alike"
+    for words, expected in (([], True), (["--balance", "0.5"], False)):
+        assert command_line(["train", "uneven.npz", *words, *short]) == 0
+        assert (told in capsys.readouterr().err) == expected
+    assert command_line(["train", "uneven.npz", "--class-weights", "balanced"]) == 2
+    assert "did you mean --balance?" in capsys.readouterr().err
 
 
 def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_is_told(here, capsys):

@@ -218,7 +218,7 @@ def test_small_and_uneven_classes_are_told():
     found = examine_dataset(assemble("x", Pack(arrays, {"classes": ["many", "few"]}), {"location": "memory"}))
     said = " ".join(sentence for _, sentence in findings(found))
     assert "1 class has fewer than 20 training images: few" in said
-    assert "many has 220 train images, few 10" in said
+    assert "many has 220 training images, few 10" in said
 
 
 def test_two_images_are_no_reason_to_fail():

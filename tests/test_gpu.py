@@ -144,7 +144,7 @@ def test_two_runs_of_a_seed_end_with_the_same_bits_also_in_processes_of_their_ow
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_replayed_updates_give_the_bits_of_plain_ones(members, tiny, quick, tmp_path, monkeypatch):
-    chosen = vary(quick, epochs=3, members=members, hardest=0.5)
+    chosen = vary(quick, epochs=3, members=members, hardest=0.5, balance=0.5)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=GPU, plots=False)
     monkeypatch.setattr("thumbnet.training.graphs.WARM_UP", 10**9)
     plain = train(chosen, tiny, tmp_path / "plain", machine=GPU, plots=False)

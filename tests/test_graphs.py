@@ -1,6 +1,7 @@
 """Updates that a GPU replays. There may be none here: a recording that works the same way on a CPU stands in for its."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_a_run_of_replayed_updates_ends_with_the_bits_of_a_plain_one(tiny, quick
         from thumbnet.models.whitening import stem_is_trained
 
         kind = lambda: (model.resize.part, stem_is_trained(model.network))  # noqa: E731
-        made.append(RecordedUpdate(keep(model, optimizer, *rest), kind, rest[-1]))
+        made.append(RecordedUpdate(keep(model, optimizer, *rest), kind, rest[3]))
         return made[-1]
 
     monkeypatch.setattr(loop, "updating", updating)
@@ -68,7 +69,7 @@ def test_runs_after_the_first_in_a_workshop_replay_from_their_first_step_and_are
     plain = [train(each, tiny, tmp_path / f"plain{each.seed}", machine=CPU, plots=False) for each in chosen]
 
     def updating(model, optimizer, *rest, keep=loop.updating):
-        return RecordedUpdate(keep(model, optimizer, *rest), lambda: model.resize.part, rest[-1])
+        return RecordedUpdate(keep(model, optimizer, *rest), lambda: model.resize.part, rest[3])
 
     monkeypatch.setattr(loop, "updating", updating)
     workshop, networks = Workshop(), set()
@@ -86,6 +87,26 @@ def test_runs_after_the_first_in_a_workshop_replay_from_their_first_step_and_are
         workshop=workshop,
     )
     assert id(workshop.model) not in networks  # another recipe has a network of its own
+
+
+def test_runs_in_a_workshop_are_balanced_by_the_counts_of_their_own_images(
+    tiny, quick, recorded, tmp_path, monkeypatch
+):
+    chosen = vary(quick, epochs=2, balance=1.0)
+    fewer = replace(tiny.development, rows=tiny.development.rows[tiny.development.labels != 3])
+    sets = {"all": tiny, "fewer": replace(tiny, development=fewer)}
+    plain = {
+        name: train(chosen, data, tmp_path / f"plain-{name}", machine=CPU, plots=False) for name, data in sets.items()
+    }
+
+    def updating(model, optimizer, *rest, keep=loop.updating):
+        return RecordedUpdate(keep(model, optimizer, *rest), lambda: model.resize.part, rest[3])
+
+    monkeypatch.setattr(loop, "updating", updating)
+    workshop = Workshop()
+    for name, data in sets.items():
+        run = train(chosen, data, tmp_path / f"kept-{name}", machine=CPU, plots=False, workshop=workshop)
+        assert (run.path / "model.safetensors").read_bytes() == (plain[name].path / "model.safetensors").read_bytes()
 
 
 def test_the_first_calls_are_carried_out_as_they_are_and_the_next_ones_replayed(recorded):

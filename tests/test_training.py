@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import CPU, Heard, assert_identical, identity
+from thumbnet.augment import to_float
 from thumbnet.backend import prepare
-from thumbnet.data.batches import LockedSplit
+from thumbnet.data.batches import LockedSplit, whole
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.judging.evaluation import predict_logits
 from thumbnet.machine import Machine
@@ -22,7 +23,7 @@ from thumbnet.runs.run import Run
 from thumbnet.training import loop
 from thumbnet.training.loop import train
 from thumbnet.training.optimize import build_optimizer, l2_penalty, penalized_parameters
-from thumbnet.training.preparation import normalization
+from thumbnet.training.preparation import class_weights, normalization
 
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
 
@@ -319,6 +320,43 @@ def test_a_run_of_fewer_steps_than_resolutions_is_validated_as_its_network_is_us
     run = train(made, tiny, tmp_path / "run", machine=CPU, plots=False)
     used = predict_logits(run.model(), tiny.with_validation(**made.cut).validation, prepare(CPU))
     torch.testing.assert_close(run.predictions("validation").logits, used)
+
+
+def test_class_weights_are_powers_of_the_inverse_counts_with_a_mean_of_one():
+    labels = torch.tensor([0] * 9 + [1] * 4 + [2])
+    split = whole(torch.zeros(14, 1, 2, 2, dtype=torch.uint8), labels)
+    assert class_weights(recipe("general"), split, 3) is None
+    for balance, expected in ((1, [1, 9 / 4, 9]), (0.5, [1, 3 / 2, 3])):
+        found = class_weights(recipe("general", balance=balance), split, 3)
+        assert (found / found[0]).tolist() == pytest.approx(expected)
+        assert found[labels].mean().item() == pytest.approx(1)
+    absent = class_weights(recipe("general", balance=1), split, 4)  # a class that has no image left
+    assert absent.isfinite().all() and absent[labels].mean().item() == pytest.approx(1)
+
+
+def test_an_image_counts_in_the_loss_as_its_class_does_and_a_mixed_one_as_its_parts():
+    logits, labels, weights = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0]), torch.tensor([0.5, 1.0, 4.0])
+    each = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, reduction="none")
+    assert loop.loss_of(logits, labels, 0.2, weights).item() == pytest.approx((weights[labels] * each).mean().item())
+    mixed = torch.nn.functional.one_hot(labels, 3) * 0.75 + torch.nn.functional.one_hot(labels.flip(0), 3) * 0.25
+    each = torch.nn.functional.cross_entropy(logits, mixed, reduction="none")
+    parts = 0.75 * weights[labels] + 0.25 * weights[labels.flip(0)]
+    assert loop.loss_of(logits, mixed, 0.0, weights).item() == pytest.approx((parts * each).mean().item())
+    members = torch.stack((logits, logits.flip(1)), dim=1)
+    both = [loop.loss_of(members[:, m], labels, 0.2, weights).item() for m in range(2)]
+    assert loop.loss_of(members, labels, 0.2, weights).item() == pytest.approx(sum(both) / 2)
+
+
+def test_a_balanced_run_learns_small_classes_that_are_passed_over_without(tiny, quick, tmp_path):
+    rare = torch.cat([(tiny.development.labels == label).nonzero().flatten()[:2] for label in range(5, 10)])
+    common = (tiny.development.labels < 5).nonzero().flatten()
+    uneven = replace(tiny, development=replace(tiny.development, rows=torch.cat([common, rare]).sort().values))
+    recalls = []
+    for balance in (0, 1):
+        run = train(vary(quick, balance=balance, epochs=6), uneven, tmp_path / f"{balance}", machine=CPU, plots=False)
+        said = run.model()(to_float(tiny.development.images[rare])).argmax(1)
+        recalls.append((said == tiny.development.labels[rare]).float().mean().item())
+    assert recalls[1] > recalls[0]
 
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_normalised_among_them(tiny):

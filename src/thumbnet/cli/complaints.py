@@ -19,7 +19,7 @@ SYNONYMS = {  # what other programs call our flags
     "--lr": "--learning-rate", "--bs": "--batch-size", "--wd": "--weight-decay", "--arch": "--model", "--net": "--model",
     "--opt": "--optimizer", "--gpu": "--device cuda", "--cpu": "--device cpu", "--fp16": "--precision bf16",
     "--amp": "--precision bf16", "--tta": "--views", "--pretrained": "--start-from", "--weights": "--start-from",
-    "--init": "--start-from",
+    "--init": "--start-from", "--class-weights": "--balance", "--class-weight": "--balance",
 }  # fmt: skip
 YES_OR_NO = ("yes", "no", "true", "false", "on", "off")
 SWITCHES = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Recipe) if field.type is bool}

@@ -171,7 +171,7 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
         f"run          {run.path.resolve()}",
         f"accuracy     {scores.accuracy:.2%}  ({between(scores.interval95)}; {views_in_words(scores.views, uncertain)})",
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
-        f"balanced     {scores.balanced_accuracy:.2%}  (accuracy with every class counting alike); macro F1 {scores.macro_f1:.4f}",
+        f"balanced     {scores.balanced_accuracy:.2%}  (accuracy, all classes counting alike); macro F1 {scores.macro_f1:.4f}",
         f"loss         {scores.loss:.4f}",
     ]
     if scores.views == 1 < run.recipe.test_views and scores.split == "validation":  # of test images a second look costs

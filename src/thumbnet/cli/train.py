@@ -101,7 +101,7 @@ def train(
     with reporter_for_terminal() as reporter:
         load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
         loaded = load(progress=reporter.loading, **given(data))
-        for note in loaded.notes:
+        for note in [*loaded.notes, *unbalanced(loaded, chosen)]:
             reporter.say(f"note: {note}")
         check_validation(loaded, typed)
         say_who_computes_too(began, asked, reporter)
@@ -124,6 +124,14 @@ def train(
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
         print("\n".join(outcome(runs[0], page_seconds) if seeds is None else seeds_outcome(runs)))
+
+
+def unbalanced(data: "Dataset", recipe: "Recipe") -> list[str]:
+    """A note where classes are uneven and the recipe does nothing about it."""
+    from thumbnet.data.balance import counts_by_class, uneven
+
+    told = uneven(counts_by_class(data.development.labels.cpu().numpy(), data.classes), "train")
+    return [f"{told}; --balance 1 lets every class count alike"] if told and not recipe.balance else []
 
 
 def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:

@@ -1,4 +1,4 @@
-"""How many images each class has, and where they are so few that nothing can be said of it."""
+"""How many images each class has, and where they are so few that nothing can be said of it, or uneven."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +10,7 @@ from thumbnet.words import counted
 FEW = (
     20  # images of a class, below which Wilson's interval of its accuracy is wider than 30 points, if not all are right
 )
+UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 
 def counts_by_class(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
@@ -25,3 +26,12 @@ def few_images(counts: Mapping[str, int], split: str) -> str | None:
     shown = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
     kind = {"train": "training"}.get(split, split)
     return f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} {kind} images: {shown}"
+
+
+def uneven(counts: Mapping[str, int], split: str) -> str | None:
+    """A sentence on classes of which one has `UNEVEN` times the images of another in the split, or None where none has."""
+    smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[largest] < UNEVEN * max(1, counts[smallest]):
+        return None
+    kind = {"train": "training"}.get(split, split)
+    return f"classes are uneven: {largest} has {counts[largest]:,} {kind} images, {smallest} {counts[smallest]:,}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thumbnet.data.balance import counts_by_class, few_images
+from thumbnet.data.balance import counts_by_class, few_images, uneven
 from thumbnet.data.folder import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 NAMED = 3  # images in a sentence
 MODE_NAMES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with alpha"}  # of Pillow's modes
-UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 
 @dataclass(frozen=True)
@@ -238,12 +237,10 @@ def class_findings(found: Diagnosis) -> list[tuple[str, str]]:
     """Classes with few images, or far fewer than others."""
     lines = []
     for split, counts in found.balance.items():
-        smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if few := few_images(counts, split):
             lines.append(("note", few))
-        if counts[largest] >= UNEVEN * max(1, counts[smallest]):
-            sizes = f"{largest} has {counts[largest]:,} {split} images, {smallest} {counts[smallest]:,}"
-            lines.append(("note", f"classes are uneven: {sizes}; look at recall by class, not at accuracy alone"))
+        if told := uneven(counts, split):
+            lines.append(("note", f"{told}; look at recall by class, not at accuracy alone"))
     return lines
 
 

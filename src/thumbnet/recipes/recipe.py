@@ -96,6 +96,12 @@ class Recipe:
         "kernels", "what l2 and weight_decay apply to: every kernel, or only those of the stages"
     )
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0, below=1)
+    balance: float = setting(
+        0.0,
+        "weight each image's loss by (images of the largest class / of its own) to this power; 1: all classes count alike",
+        low=0,
+        high=1,
+    )
     normalize: Literal["dataset", "none"] = setting(
         "dataset", "subtract mean and divide by std of the training images, or not"
     )
@@ -198,7 +204,7 @@ class Recipe:
 
 
 # Fields that older run folders and records lack, with what they were before there was a choice.
-NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": ""}
+NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": "", "balance": 0.0}
 
 NETWORK = ("model", "widths", "depth", "members")  # fields that say which weights there are
 

@@ -34,7 +34,7 @@ from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.training.master_weights import Copies
 from thumbnet.training.optimize import l2_penalty, set_learning_rate
-from thumbnet.training.preparation import check_fits, normalization, sample
+from thumbnet.training.preparation import check_fits, class_weights, normalization, sample
 from thumbnet.training.selection import Rounds, hardest
 from thumbnet.training.start import begin_with, check_same_origin, earlier_run, origin, told_of
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
@@ -148,12 +148,13 @@ def fit(
         begin_with(model, earlier_run(recipe, data), data.classes)
     else:
         fit_whitening(model.network, model.normalize(sample(data.train)))
-    model, optimizer = workshop.set_up(model, recipe, backend)
+    weights = class_weights(recipe, data.train, len(data.classes))
+    model, optimizer, weights = workshop.set_up(model, recipe, backend, weights)
     position = restore(run, model, optimizer, device, began, reporter.say)
     if position.seconds_before:
         reporter.say(f"continuing after step {position.step} of epoch {position.epoch + 1}")
     check = partial(refuse_step_that_diverged, run, position)
-    update = updating(model, optimizer, recipe, backend, check, workshop.recordings)
+    update = updating(model, optimizer, recipe, backend, check, workshop.recordings, weights)
     recipe, steps = run.recipe, steps_per_epoch(recipe, len(data.train))
     rounds = Rounds(recipe, len(data.train), device)
     total = total_steps(recipe, steps)
@@ -233,15 +234,17 @@ def updating(
     backend: Backend,
     check: Callable[[Tensor], None],
     recordings: Recordings,
+    weights: Tensor | None = None,
 ) -> Update:
     """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
 
-    On a GPU it is recorded and replayed. On a CPU `check` sees the loss before the weights do, and may refuse it.
+    `weights` K are what images of each class count in the loss. On a GPU it is recorded and replayed. On a CPU `check` sees the
+    loss before the network does, and may refuse it.
     """
 
     def update(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
-        loss, logits = gradients(model, x, targets, recipe, backend)
+        loss, logits = gradients(model, x, targets, recipe, backend, weights)
         if backend.device.type == "cpu":
             check(loss)
         optimizer.step()
@@ -273,7 +276,9 @@ def augmented(
     return x.contiguous(memory_format=torch.channels_last), targets
 
 
-def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend) -> tuple[Tensor, Tensor]:
+def gradients(
+    model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
     size = recipe.micro_batch or len(x)
     copies = Copies(model, backend.dtype) if backend.device.type == "cuda" and backend.precision == "bf16" else None
@@ -281,7 +286,7 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
             logits = (copies.compute(part) if copies else model(part)).float()  # B K, or B M K of an ensemble
-        loss = loss_of(logits, part_targets, recipe.label_smoothing) * (len(part) / len(x))
+        loss = loss_of(logits, part_targets, recipe.label_smoothing, weights) * (len(part) / len(x))
         (loss * recipe.members).backward()  # each member's own loss, not its part of the mean
         if copies:
             copies.hand_over_gradients()
@@ -290,11 +295,17 @@ def gradients(model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, back
     return torch.stack(losses).sum(), torch.cat(outputs)
 
 
-def loss_of(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets."""
+def loss_of(logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets.
+
+    Where classes have `weights` K, an image's loss counts as its class does, and a mixed image's as its parts do.
+    """
     if logits.ndim == 3:
         targets = targets.repeat_interleave(logits.shape[1], dim=0)
-    return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
+    if weights is None:
+        return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
+    losses = F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing, reduction="none")
+    return (losses * (weights[targets] if targets.ndim == 1 else targets @ weights)).mean()
 
 
 def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:

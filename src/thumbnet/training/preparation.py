@@ -1,5 +1,5 @@
 """What is settled before the first step: whether recipe and data fit, and what the network is told of the images."""
-# Shapes: B batch, C channels, H and W height and width.
+# Shapes: B batch, C channels, H and W height and width, K classes.
 
 import torch
 from torch import Tensor
@@ -64,6 +64,18 @@ def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:
     mean = weights @ values
     variance = weights @ values.square() - mean.square()
     return {"mean": mean.tolist(), "std": variance.clamp(min=1e-6).sqrt().tolist()}  # 1e-6: a constant channel
+
+
+def class_weights(recipe: Recipe, split: Split, classes: int) -> Tensor | None:
+    """float32 K: what the loss of an image of each class counts, on average 1 over the training images; None where all are alike.
+
+    By the inverse of the number of images, or a power of it; after King & Zeng 2001, Logistic Regression in Rare Events Data.
+    """
+    if recipe.balance == 0:
+        return None
+    counts = torch.bincount(split.labels[split.rows].cpu(), minlength=classes).double()
+    weights = (counts.max() / counts.clamp(min=1)) ** recipe.balance
+    return (weights * counts.sum() / (weights * counts).sum()).float().to(split.labels.device)
 
 
 def sample(split: Split, images: int = 1_000) -> Tensor:

@@ -1,7 +1,7 @@
 """What a run leaves behind for the next one of the same recipe with another seed or length, in one process.
 
 For statistics over many short runs: on a GPU the recordings of graphs.py may cost more than a run of a second does, and they are
-of these very tensors. So network and optimiser are kept, and take the next run's initial numbers in place.
+of these very tensors. So network, optimiser and weights of the classes are kept, and take the next run's numbers in place.
 """
 
 from dataclasses import dataclass, field
@@ -26,20 +26,23 @@ class Workshop:
     made_for: Any = None
     model: "Preprocessed | None" = None
     optimizer: torch.optim.Optimizer | None = None
+    weights: Tensor | None = None  # K, of the classes in the loss; None where they are alike
     recordings: Recordings = field(default_factory=Recordings)
 
     def set_up(
-        self, model: "Preprocessed", recipe: Recipe, backend: Backend
-    ) -> "tuple[Preprocessed, torch.optim.Optimizer]":
-        """The network to train, as `model` is now, and its optimiser, which has made no step: those kept, where they fit."""
+        self, model: "Preprocessed", recipe: Recipe, backend: Backend, weights: Tensor | None
+    ) -> "tuple[Preprocessed, torch.optim.Optimizer, Tensor | None]":
+        """The network to train, as `model` is now, its optimiser, which has made no step, and `weights`: those kept that fit."""
         shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
         purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0, start_from=""), shapes, backend)
         if self.made_for != purpose or self.model is None or self.optimizer is None:
             self.made_for, self.recordings = purpose, Recordings()
-            self.model, self.optimizer = model, build_optimizer(model, recipe, backend.dtype)
+            self.model, self.optimizer, self.weights = model, build_optimizer(model, recipe, backend.dtype), weights
         else:
             renew(self.model, model, self.optimizer)
-        return self.model, self.optimizer
+            if self.weights is not None and weights is not None:
+                self.weights.copy_(weights)
+        return self.model, self.optimizer, self.weights
 
 
 @torch.no_grad()
