@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from thumbnet.data.batches import LockedSplit, epoch_order, fold_of, hold_out, whole
+from thumbnet.data.batches import LockedSplit, copies_of, epoch_order, fold_of, hold_out, whole
 from thumbnet.errors import UserError
 from thumbnet.randomness import generator, global_draws, seed_of
 
@@ -46,9 +46,9 @@ def test_a_part_of_less_than_half_an_image_holds_one_of_each_class_that_has_two(
 
 
 def test_a_part_that_cannot_hold_an_image_or_leaves_none_is_refused():
-    with pytest.raises(UserError, match=r"validation 0\.1 of 4 images leaves one part empty"):
+    with pytest.raises(UserError, match=r"validation 0\.1 of 4 images \(equal ones count once\) leaves one part empty"):
         hold_out(numbered(size=4), 0.1, seed=0)
-    with pytest.raises(UserError, match=r"validation 0\.9 of 8 images leaves one part empty"):
+    with pytest.raises(UserError, match=r"validation 0\.9 of 8 images \(equal ones count once\) leaves one part empty"):
         hold_out(numbered(size=8), 0.9, seed=0)
 
 
@@ -125,3 +125,29 @@ def test_evenly_spaced_images_are_those_from_the_first_to_the_last():
     assert len(set(split.evenly_spaced(1000)[1].tolist())) == 1000
     few = replace(split, rows=torch.tensor([4, 7, 9, 2, 5]))
     assert few.evenly_spaced(3)[1].tolist() == [4, 9, 5] and few.evenly_spaced(10)[1].tolist() == [4, 7, 9, 2, 5]
+
+
+def with_equal_images(images=60, seed=0):
+    """Images of three classes, of which two thirds are there two to four times."""
+    random = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (images, 1, 4, 4), dtype=torch.uint8, generator=random)
+    pixels[images // 3 :] = pixels[torch.randint(0, images // 3, (images - images // 3,), generator=random)]
+    return whole(pixels, torch.arange(images) % 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_images_are_held_out_together_or_not_at_all(seed):
+    split = with_equal_images(seed=seed)
+    folds = [fold_of(split, 4, fold, seed=seed, copies=copies_of(split)) for fold in range(4)]
+    for train, held in (hold_out(split, 0.2, seed=seed, copies=copies_of(split)), *folds):
+        assert 0 < len(held) < len(split) == len(train) + len(held)
+        seen = {image.numpy().tobytes() for image in split.images[train.rows]}
+        assert not any(image.numpy().tobytes() in seen for image in split.images[held.rows])
+    assert sorted(row for _, held in folds for row in held.rows.tolist()) == list(range(len(split)))
+
+
+def test_images_of_which_none_are_equal_are_held_out_as_they_always_were(tiny):
+    assert tiny.copies is None
+    cuts = [tiny.with_validation(0.2, seed=3, copies_together=together) for together in (True, False)]
+    assert torch.equal(cuts[0].validation.rows, cuts[1].validation.rows)
+    assert torch.equal(cuts[0].train.rows, hold_out(tiny.development, 0.2, seed=3)[0].rows)

@@ -33,11 +33,13 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of ten pictures, one red, one blue."""
+    """Two classes of ten pictures, one red, one blue, each with a spot of its own."""
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for index in range(10):
-            Image.new("RGB", (40, 30), colour).save(tmp_path / "pictures" / name / f"{index}.png")
+            picture = Image.new("RGB", (40, 30), colour)
+            picture.paste((colour[0], 20 * index, colour[2]), (12, 16, 28, 28))
+            picture.save(tmp_path / "pictures" / name / f"{index}.png")
     return tmp_path / "pictures"
 
 

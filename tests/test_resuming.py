@@ -13,6 +13,7 @@ from safetensors import safe_open
 from conftest import CPU, Heard, assert_identical
 from thumbnet import signals
 from thumbnet.backend import has_fast_bf16
+from thumbnet.data.datasets import Dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes import recipe, vary
@@ -61,11 +62,12 @@ WAYS = [
     {"optimizer": "adam", "learning_rate": 1e-3},
     {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 1e-3},
     {"hardest": 0.5, "hardest_after": 0.1},
+    {"balance": 1.0},
 ]
 
 
 # 216 training images of batch 32: 6 steps and 1 check before the validation batch, so an epoch asks 7 times.
-@pytest.mark.parametrize("changes", WAYS, ids=["muon", "sgd", "adam", "adamw", "the hardest"])
+@pytest.mark.parametrize("changes", WAYS, ids=["muon", "sgd", "adam", "adamw", "the hardest", "balanced"])
 @pytest.mark.parametrize("stops", [[1], [4], [7], [8, 3], [20]], ids=str)
 def test_a_run_stopped_and_resumed_ends_with_the_same_bits_as_an_unbroken_one(
     tiny, quick, unbroken, tmp_path, monkeypatch, stops, changes
@@ -282,3 +284,26 @@ def test_the_newest_unfinished_run_is_found_in_its_own_place_and_directly_below_
     assert newest_unfinished("another", None, tmp_path) == other
     shutil.rmtree(places["mine"])
     assert newest_unfinished("tiny", None, tmp_path) == places["tiny/general/a"]
+
+
+def test_a_run_from_before_equal_images_stayed_together_keeps_its_cut(tiny, quick, tmp_path, monkeypatch):
+    images = tiny.development.images.clone()
+    images[1::2] = images[::2]
+    twice = replace(tiny.development, images=images)
+    data = replace(tiny, development=twice, train=twice)
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "copies", None)  # as it was: equal images went where chance put them
+        before = train(quick, data, tmp_path / "before", machine=CPU)
+        stop_at(patched, 8)
+        with pytest.raises(Interrupted):
+            train(quick, data, tmp_path / "run", machine=CPU)
+    for name in ("before", "run"):
+        record = json.loads((tmp_path / name / "data.json").read_text())
+        assert record.pop("copies_together") is True
+        (tmp_path / name / "data.json").write_text(json.dumps(record))
+    resumed = train(quick, data, tmp_path / "run", machine=CPU)
+    assert_identical(resumed, before)
+    for run, parted in ((resumed, True), (train(quick, data, tmp_path / "now", machine=CPU), False)):
+        cut = Run.open(run.path).check_data(data)
+        seen = {image.numpy().tobytes() for image in images[cut.train.rows]}
+        assert any(image.numpy().tobytes() in seen for image in images[cut.validation.rows]) == parted

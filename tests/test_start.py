@@ -97,7 +97,8 @@ def test_the_folder_of_a_run_says_what_it_began_with_and_so_does_its_first_line(
     assert run.environment["began_with"] == {
         "run": str(earlier.path), "recipe": "general", "dataset": title, "model_sha256": earlier.summary["model_sha256"],
         "fingerprint": earlier.data["fingerprint"], "fingerprint_of_training": earlier.data["fingerprint_of_training"],
-        "held_out": {"fraction": 0.1, "seed": 0, "folds": 0, "fold": 0}, "location": earlier.data["location"],
+        "held_out": {"fraction": 0.1, "seed": 0, "folds": 0, "fold": 0, "copies_together": True},
+        "location": earlier.data["location"],
         "began_with": None,
     }  # fmt: skip
     rows = [value for name, value in environment(run) if name == "began with"]
@@ -143,6 +144,23 @@ def test_what_was_trained_on_before_is_not_held_out_afterwards(halves, earlier, 
     said = f"{first.path} was trained on images of {halves[0].name} that are held out here; {advice}"
     assert said in str(caught.value) and not (tmp_path / "run").exists()
     assert train(made, halves[0], tmp_path / "alike", machine=CPU).finished
+
+
+def test_a_run_that_parted_equal_images_is_no_beginning_where_they_are_held_out_together(halves, earlier, tmp_path):
+    images = halves[0].development.images.clone()
+    images[1::2] = images[: len(images) // 2 * 2 : 2]
+    twice = replace(halves[0].development, images=images)
+    data = replace(halves[0], development=twice, train=twice)
+    first = train(vary(earlier.recipe, epochs=0.2), data, tmp_path / "first", machine=CPU)
+    made = vary(first.recipe, start_from=str(first.path))
+    assert train(made, data, tmp_path / "alike", machine=CPU).finished
+    record = json.loads((first.path / "data.json").read_text())
+    del record["copies_together"]  # as runs were before
+    (first.path / "data.json").write_text(json.dumps(record))
+    advice = "equal images were not yet held out together then, so train it again, or start from another run"
+    with pytest.raises(UserError, match=advice):
+        train(made, data, tmp_path / "run", machine=CPU)
+    assert train(vary(earlier.recipe, start_from=str(first.path)), halves[0], tmp_path / "none", machine=CPU).finished
 
 
 def test_members_of_an_ensemble_begin_with_those_of_the_earlier_one(halves, earlier, tmp_path):

@@ -1,8 +1,10 @@
 """Splits of a data set, the order in which training visits one, and the batches cut from it."""
 # Shapes: N images, B batch, C channels, H and W height and width.
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -52,14 +54,38 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator("cpu", seed, "order", epoch))
 
 
-def hold_out(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split | None]:
+def copies_of(split: Split) -> Tensor | None:
+    """int64 N: for each image the position of the first with equal pixels, its own where there is none; None without copies."""
+    first: dict[bytes, int] = {}
+    images = split.images.cpu().numpy()
+    found = [
+        first.setdefault(hashlib.blake2b(images[row].tobytes(), digest_size=16).digest(), place)
+        for place, row in enumerate(split.rows.tolist())
+    ]
+    return torch.tensor(found) if len(first) < len(found) else None
+
+
+def with_copies(
+    split: Split, copies: Tensor, cut: Callable[[Split], tuple[Split, Split | None]]
+) -> tuple[Split, Split | None]:
+    """`cut` in two the images that are first of their kind; equal ones follow them, so that none is on both sides."""
+    own = torch.arange(len(split))
+    _, held = cut(replace(split, rows=split.rows[copies == own]))
+    assert held is not None
+    out = torch.isin(split.rows[copies], held.rows)
+    return replace(split, rows=split.rows[~out]), replace(split, rows=split.rows[out])
+
+
+def hold_out(split: Split, fraction: float, *, seed: int, copies: Tensor | None = None) -> tuple[Split, Split | None]:
     """Cut `fraction` of every class off at random: (the rest, the part held out), or None for the second if fraction is 0.
 
-    Each class gives its share rounded to whole images, so that the parts have the same balance of classes; where that is none
-    at all, one image of each class that has two.
+    Where `copies` (of `copies_of`) are given, equal images stay together. Each class gives its share rounded to whole images,
+    so that the parts have the same balance of classes; where that is none at all, one image of each class that has two.
     """
     if fraction == 0:
         return split, None
+    if copies is not None:
+        return with_copies(split, copies, partial(hold_out, fraction=fraction, seed=seed))
     labels = split.labels[split.rows]
     random = generator("cpu", seed, "validation")
     held = torch.zeros(len(split), dtype=torch.bool)
@@ -73,15 +99,22 @@ def hold_out(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split 
         for shuffled in members_of_classes:
             held[shuffled[: len(shuffled) > 1]] = True
     if not held.any() or held.all():
-        raise UserError(f"validation {fraction} of {len(split)} images leaves one part empty; choose another or 0")
+        raise UserError(
+            f"validation {fraction} of {len(split)} images (equal ones count once) leaves one part empty; choose another or 0"
+        )
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 
 
-def fold_of(split: Split, folds: int, fold: int, *, seed: int) -> tuple[Split, Split]:
+def fold_of(
+    split: Split, folds: int, fold: int, *, seed: int, copies: Tensor | None = None
+) -> tuple[Split, Split | None]:
     """Cut every class into `folds` parts of equal size (to one image) at random: (all but part `fold`, that part).
 
-    The parts are a function of seed and `folds`, so that every image is held out in just one fold.
+    The parts are a function of seed and `folds`, so that every image is held out in just one fold. Equal images, where `copies`
+    are given, are in the same.
     """
+    if copies is not None:
+        return with_copies(split, copies, partial(fold_of, folds=folds, fold=fold, seed=seed))
     labels = split.labels[split.rows]
     random = generator("cpu", seed, "folds")
     part = torch.empty(len(split), dtype=torch.int64)
@@ -93,7 +126,9 @@ def fold_of(split: Split, folds: int, fold: int, *, seed: int) -> tuple[Split, S
         begun = (begun + len(members)) % folds
     held = part == fold
     if not held.any() or held.all():
-        raise UserError(f"{folds} folds of {len(split)} images leave one part empty; choose fewer")
+        raise UserError(
+            f"{folds} folds of {len(split)} images (equal ones count once) leave one part empty; choose fewer"
+        )
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from thumbnet.locks import locked
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from thumbnet.data.batches import LockedSplit, Split
     from thumbnet.progress import Progress
@@ -83,6 +84,7 @@ class Dataset:
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
     development: "Split"  # the training images before any were held out
     own_validation: "Split | None"  # the validation split that the set brought along
+    copies_together: bool = False  # whether equal images were kept on one side where the set was cut
     files: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # folders: names of the stored images by split, in row order
@@ -102,22 +104,33 @@ class Dataset:
         height, width = self.development.images.shape[2:]
         return height, width
 
-    def with_validation(self, fraction: float, *, seed: int, folds: int = 0, fold: int = 0) -> "Dataset":
+    @cached_property
+    def copies(self) -> "Tensor | None":
+        """Which training images are equal; None where none are, and for published sets, which are cut as they always were."""
+        from thumbnet.data.batches import copies_of
+
+        return None if self.name in SPECS else copies_of(self.development)
+
+    def with_validation(
+        self, fraction: float, *, seed: int, folds: int = 0, fold: int = 0, copies_together: bool = True
+    ) -> "Dataset":
         """The same set with another part of its training images held out: `fraction`, or one of `folds` parts.
 
-        A set's own validation split is kept; it cannot be combined with folds.
+        Equal images are all held out or all trained on, but for `copies_together`: in runs from before that was so. A set's own
+        validation split is kept; it cannot be combined with folds.
         """
         from thumbnet.data.batches import fold_of, hold_out
 
         if folds and self.own_validation is not None:
             raise UserError(f"{self.name} brings its own validation images; folds are for sets that do not")
+        copies = self.copies if copies_together and (folds or fraction) and self.own_validation is None else None
         if folds:
-            train, held = fold_of(self.development, folds, fold, seed=seed)
-            return replace(self, train=train, validation=held)
+            train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)
+            return replace(self, train=train, validation=held, copies_together=copies_together)
         if self.own_validation is not None:
             return replace(self, train=self.development, validation=self.own_validation)
-        train, validation = hold_out(self.development, fraction, seed=seed)
-        return replace(self, train=train, validation=validation)
+        train, validation = hold_out(self.development, fraction, seed=seed, copies=copies)
+        return replace(self, train=train, validation=validation, copies_together=copies_together)
 
     @property
     def notes(self) -> list[str]:

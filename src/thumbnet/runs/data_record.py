@@ -35,6 +35,7 @@ class DataRecord(dict[str, Any]):
             train=len(data.train),
             validation=len(data.validation or ()),
             test=len(data.test or ()),
+            copies_together=data.copies_together,
             **data.facts,
         )
 
@@ -50,6 +51,11 @@ class DataRecord(dict[str, Any]):
         if not 0 < record["channels"] <= MOST_CHANNELS:
             raise UserError(f"{path} is damaged: its channels are {record['channels']}")
         return record
+
+    @property
+    def cut(self) -> dict[str, bool]:
+        """What of the way they were cut the recipe does not tell, as `Dataset.with_validation` takes it."""
+        return {"copies_together": bool(self.get("copies_together"))}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -223,6 +223,11 @@ class Run:
         return found
 
     @property
+    def cut(self) -> dict[str, Any]:
+        """How images were held out, as `Dataset.with_validation` takes it."""
+        return self.recipe.cut | self.data.cut
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.data.classes
 
@@ -277,12 +282,12 @@ class Run:
 
         `options` are those of `load_dataset`; where they are not given, image size and the like are the run's.
         """
-        return self.data.find(data_dir, whose=self.path, **options).with_validation(**self.recipe.cut)
+        return self.data.find(data_dir, whose=self.path, **options).with_validation(**self.cut)
 
     def check_data(self, data: "Dataset", *, split: str = "validation") -> "Dataset":
         """`data` cut as this run's recipe says, if its classes and training images are the run's, to be measured on `split`."""
         self.data.check(data, whose=self.path, split=split)
-        return data.with_validation(**self.recipe.cut)
+        return data.with_validation(**self.cut)
 
     # ---------------------------------------------------------------- writing
 

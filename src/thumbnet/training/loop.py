@@ -80,9 +80,9 @@ def train(
         given = f"{type(recipe).__name__} and {type(data).__name__}"
         raise UserError(f"train takes a recipe and a data set, or their names; received {given}")
     reporter = reporter or Reporter()
-    data = data.with_validation(**recipe.cut)
     path = Path(out) if out is not None else new_run_path(data.name, recipe)
     machine, run = machine or Machine(), existing_run(path, recipe, data, resume)
+    data = data.with_validation(**(run or recipe).cut)
     if run is not None and run.finished:
         reporter.say(f"{run.path} is finished already")
         return run

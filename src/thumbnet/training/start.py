@@ -39,20 +39,23 @@ def earlier_run(recipe: Recipe, data: Dataset) -> Run:
         return run
     here = DataRecord.of(data)
     for told in (record_of(run), *run.lineage):
-        if DataRecord(told).same_training_images(here) and effective(told["held_out"]) != effective(recipe.cut):
-            raise UserError(
-                f"{told['run']} was trained on images of {data.name} that are held out here; {held_out_alike(told['held_out'])}"
-            )
+        then, now = effective(told["held_out"], data), effective(recipe.cut | here.cut, data)
+        if DataRecord(told).same_training_images(here) and then != now:
+            alike = held_out_alike(told["held_out"], data)
+            raise UserError(f"{told['run']} was trained on images of {data.name} that are held out here; {alike}")
     return run
 
 
-def effective(cut: dict[str, Any]) -> dict[str, Any]:
-    """What decides which images a recipe holds out."""
-    return {name: cut[name] for name in (("seed", "folds", "fold") if cut["folds"] else ("seed", "fraction"))}
+def effective(cut: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """What decides which images of `data` are held out."""
+    found = {name: cut[name] for name in (("seed", "folds", "fold") if cut["folds"] else ("seed", "fraction"))}
+    return found | ({"copies_together": bool(cut.get("copies_together"))} if data.copies is not None else {})
 
 
-def held_out_alike(cut: dict[str, Any]) -> str:
+def held_out_alike(cut: dict[str, Any], data: Dataset) -> str:
     """What to type for the images that an earlier run held out to be held out again."""
+    if data.copies is not None and not cut.get("copies_together"):
+        return "equal images were not yet held out together then, so train it again, or start from another run"
     if cut["folds"]:
         return f"hold the same ones out by --folds {cut['folds']} --fold {cut['fold']} --seed {cut['seed']}"
     if not cut["fraction"]:
@@ -89,7 +92,7 @@ def record_of(run: Run) -> dict[str, Any]:
         "fingerprint": run.data["fingerprint"],
         "fingerprint_of_training": run.data.get("fingerprint_of_training"),
         "location": run.data["location"],
-        "held_out": run.recipe.cut,
+        "held_out": run.cut,
         "began_with": run.environment.get("began_with"),
     }
 
