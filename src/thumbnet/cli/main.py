@@ -26,7 +26,9 @@ NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has
 SMALLER = {
     "train": "--batch-size or --image-size",
     "preview": "--batch-size or --image-size",
-    "bench": "--batch-size",
+    "bench": "--batch-size or --image-size",
+    "study": "--image-size",
+    "sweep": "--image-size",
     "data": "--image-size",
     "doctor": "--image-size",
 }

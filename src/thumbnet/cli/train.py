@@ -100,10 +100,9 @@ def train(
     asked = Machine(**given(machine))
     with reporter_for_terminal() as reporter:
         load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
-        loaded = load(progress=reporter.loading, **given(data))
+        check_validation(loaded := load(progress=reporter.loading, **given(data)), typed)
         for note in [*loaded.notes, *unbalanced(loaded, chosen)]:
             reporter.say(f"note: {note}")
-        check_validation(loaded, typed)
         say_who_computes_too(began, asked, reporter)
         deadline = None
         if seconds:
