@@ -151,3 +151,12 @@ def test_images_of_which_none_are_equal_are_held_out_as_they_always_were(tiny):
     cuts = [tiny.with_validation(0.2, seed=3, copies_together=together) for together in (True, False)]
     assert torch.equal(cuts[0].validation.rows, cuts[1].validation.rows)
     assert torch.equal(cuts[0].train.rows, hold_out(tiny.development, 0.2, seed=3)[0].rows)
+
+
+def test_a_published_set_is_cut_as_it_always_was_even_where_images_are_equal(tiny):
+    rows = tiny.development.rows.clone()
+    rows[1::2] = rows[::2]  # every image twice
+    doubled = replace(tiny, development=replace(tiny.development, rows=rows))
+    published = replace(doubled, name="cifar100").with_validation(0.2, seed=3)
+    assert not published.copies_together and doubled.with_validation(0.2, seed=3).copies_together
+    assert torch.equal(published.validation.rows, hold_out(doubled.development, 0.2, seed=3)[1].rows)

@@ -116,13 +116,15 @@ class Dataset:
     ) -> "Dataset":
         """The same set with another part of its training images held out: `fraction`, or one of `folds` parts.
 
-        Equal images are all held out or all trained on, but for `copies_together`: in runs from before that was so. A set's own
-        validation split is kept; it cannot be combined with folds.
+        Equal images are all held out or all trained on, except in published sets, which are cut as they always were, and where
+        `copies_together` says that a run began before that was so. A set's own validation split is kept; it cannot be combined
+        with folds.
         """
         from thumbnet.data.batches import fold_of, hold_out
 
         if folds and self.own_validation is not None:
             raise UserError(f"{self.name} brings its own validation images; folds are for sets that do not")
+        copies_together = copies_together and self.name not in SPECS
         copies = self.copies if copies_together and (folds or fraction) and self.own_validation is None else None
         if folds:
             train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)

@@ -40,7 +40,7 @@ def check_fits(recipe: Recipe, data: Dataset) -> None:
     try:
         with torch.no_grad():
             model(torch.zeros(1, data.channels, height, width))
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:  # nothing left of a map: the one of convolutions, the other of maxima
         least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
         hint = ", or --resolution 1" if least else ""
         raise UserError(
