@@ -393,10 +393,10 @@ def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_label
 
 
 def test_resuming_is_tried_on_a_folder_of_few_pictures(here, capsys):
-    pictures(here / "few", count=30)
+    pictures(here / "few", count=24)
     assert command_line(["doctor", "few", "--resuming", "--threads", "1", "--runs", "tried"]) == 0
     output, errors = capsys.readouterr()
-    assert "54 training images, few for general" in errors and "resumed, ends with the same bits" in output
+    assert "44 training images, few for general" in errors and "resumed, ends with the same bits" in output
     assert command_line(["doctor", "few", "--resuming", "--recipe", "plain", "--runs", "refused"]) == 2
-    assert "batch_size 64 is larger than the 54 training images of few" in capsys.readouterr().err
+    assert "batch_size 64 is larger than the 44 training images of few" in capsys.readouterr().err
     assert not (here / "refused").exists()
