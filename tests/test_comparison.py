@@ -125,8 +125,8 @@ def test_a_claim_that_does_not_reach_beyond_the_images_says_so(runs):
     assert pair.claimed and pair.difference.p < 0.05
     assert pair.other_images.p == pytest.approx(2 * scipy.stats.t.sf(t, 9)) and pair.other_images.p > 0.05
     assert pair.other_images.low < 0 < pair.difference.low
-    assert any("too few to claim it of others of the kind" in warning for warning in found.warnings)
-    assert "is about these images" in found.warnings[0]
+    assert any("so many seeds do not show it" in warning for warning in found.warnings)
+    assert "holds for these images" in found.warnings[0]
     clear = compare([*a, *b])
     assert clear.pairs[0].claimed and clear.pairs[0].other_images and not clear.warnings
 

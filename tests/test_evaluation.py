@@ -242,6 +242,7 @@ def test_answers_kept_of_the_test_images_are_scored_without_opening_them_again(r
     assert evaluate(run, split="test", data=tiny, machine=CPU) == first and run.test_openings == before + 2
     evaluate(run, split="test", data=tiny, machine=replace(CPU, precision="bf16"))  # other bits, perhaps other answers
     assert run.test_openings == before + 3
+    assert evaluate(run, split="test", data=tiny, machine=CPU) == first and run.test_openings == before + 4
 
 
 def test_what_fails_before_measuring_opens_no_test_image(run, tiny, monkeypatch):
@@ -298,7 +299,7 @@ def test_data_that_changed_since_training_are_refused_for_validation(run, moved)
 def test_test_images_are_not_measured_where_training_images_may_be_among_them(run, moved, measured):
     before = run.test_openings
     with pytest.raises(
-        UserError, match=r"training images of tiny have changed .* may be among those it was trained on"
+        UserError, match=r"training or validation images of tiny have changed .* may be among those it was trained on"
     ):
         measured(run, split="test", data=moved, machine=CPU)
     assert run.test_openings == before

@@ -139,7 +139,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"penalize": "stages"}, "penalize has no effect without l2 or weight_decay"),
         (
             {"penalize": "stages", "optimizer": "sgd", "l2": 1e-3},
-            "penalize stages reaches no kernel of model 'speednet_slim', which has none; give penalize kernels",
+            "penalize stages reaches no kernel of model 'speednet_slim', which has no stages; give penalize kernels",
         ),
         (
             {
@@ -250,3 +250,11 @@ def test_a_batch_that_was_typed_is_kept_and_the_epochs_are_reckoned_with_it():
 def test_another_model_gets_the_recipe_that_suits_any_model():
     assert default_for("cifar10", "resnet18") == "plain"
     assert default_for("cifar10", "speednet") == "cifar10-94"
+
+
+def test_another_model_without_stages_has_its_penalty_on_every_kernel_and_older_runs_keep_theirs():
+    assert recipe("cifar10-classic", model="speednet").penalize == "kernels"
+    as_it_was = dataclasses.replace(
+        recipe("cifar10-classic"), model="speednet"
+    )  # of a run from before this was refused
+    assert as_it_was.penalize == "stages"

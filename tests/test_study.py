@@ -192,6 +192,18 @@ def test_a_changed_plan_is_refused_with_the_difference(rows, difference, finishe
     assert difference in str(error.value)
 
 
+def test_a_plan_from_before_there_was_a_field_is_the_same_plan(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    folder = tmp_path / "copy" / "studies" / "s"
+    plan = json.loads((folder / "plan.json").read_text())
+    for cell in plan["cells"].values():
+        del cell["balance"], cell["start_from"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    study = read_study(tmp_path / "copy" / "s.toml")
+    write_plan(study, folder)
+    assert json.loads((folder / "plan.json").read_text())["cells"] == json.loads(json.dumps(study.plan()["cells"]))
+
+
 def test_seeds_may_be_added_and_that_it_was_judged_before_is_told(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy")

@@ -178,6 +178,18 @@ def test_a_loss_is_made_small(finished, tmp_path):
     assert found_in(trials, tmp_path).best.value == 0.4
 
 
+def test_a_plan_from_before_there_was_a_field_is_the_same_plan(by_rule, tmp_path):
+    by_rule(near_a_third)
+    sweep = sweep_of(FILE | {"trials": 1}, default_name="rates")
+    run_sweep(sweep, tmp_path / "out")
+    path = tmp_path / "out" / "plan.json"
+    plan = json.loads(path.read_text())
+    del plan["recipe"]["balance"]
+    path.write_text(json.dumps(plan))
+    run_sweep(sweep, tmp_path / "out")
+    assert "balance" in json.loads(path.read_text())["recipe"]
+
+
 def test_another_plan_in_the_folder_is_refused(by_rule, tmp_path):
     by_rule(near_a_third)
     run_sweep(sweep_of(FILE | {"trials": 1}, default_name="rates"), tmp_path / "out")

@@ -85,12 +85,14 @@ def bench(
     from thumbnet.measuring.campaign import dataset_of
     from thumbnet.measuring.results import recorded
     from thumbnet.progress import reporter_for_terminal
+    from thumbnet.studies.cells import check_data_dir
     from thumbnet.words import seconds_in
 
     drawn = range(first_seed, first_seed + seeds)
     plans = [(name, dataset or dataset_of(name)) for name in recipes]
     options: dict[str, Any] = {"split": split, "changes": changes, "machine": Machine(**given(machine)), "add": add}
     options |= {"one_process": one_process, "decoding": decoding_of(given(decoding), [images for _, images in plans])}
+    check_data_dir([images for _, images in plans], data_dir)
     limit = seconds_in(time_limit, "time-limit") if time_limit else math.inf
     check_places(plans, drawn, None if resume else runs, out, options)
     if time_limit and out and not add:
@@ -109,6 +111,7 @@ def measured(
     plans: list[tuple[str, str]], seeds: range, limit: float, tell: Callable[[str], None], **options: Any
 ) -> list[dict[str, Any]]:
     """The record of each recipe on its data set; after the first, only of those that are begun within `limit` seconds."""
+    from thumbnet.data.datasets import comes_as_files
     from thumbnet.measuring.campaign import measured_campaign
     from thumbnet.words import counted
 
@@ -119,7 +122,8 @@ def measured(
             tell(f"no time left for {name}")
             continue
         tell(f"{name} on {images}, {counted(len(seeds), 'seed')}")
-        records.append(measured_campaign(name, images, seeds, time_limit=left, tell=tell, **options))
+        place = {"data_dir": options["data_dir"] if comes_as_files(images) else None}
+        records.append(measured_campaign(name, images, seeds, time_limit=left, tell=tell, **(options | place)))
     return records
 
 

@@ -238,7 +238,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
         if no_memory or isinstance(error, MemoryError):
-            smaller = next((SMALLER[word] for word in arguments if word in SMALLER), None)
+            smaller = SMALLER.get(next((word for word in arguments if word in COMMANDS), ""))
             advice = f"try a smaller {smaller}" if smaller else "end what else needs much of it, and run again"
             return complain(f"out of memory; {advice}", RUN_FAILED)
         import traceback

@@ -101,7 +101,7 @@ def train(
     with reporter_for_terminal() as reporter:
         load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
         check_validation(loaded := load(progress=reporter.loading, **given(data)), typed)
-        for note in [*loaded.notes, *unbalanced(loaded, chosen)]:
+        for note in [*loaded.notes, *([] if resume else unbalanced(loaded, chosen))]:
             reporter.say(f"note: {note}")
         say_who_computes_too(began, asked, reporter)
         deadline = None

@@ -126,13 +126,16 @@ class Dataset:
             raise UserError(f"{self.name} brings its own validation images; folds are for sets that do not")
         copies_together = copies_together and self.name not in SPECS
         copies = self.copies if copies_together and (folds or fraction) and self.own_validation is None else None
-        if folds:
-            train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)
-            return replace(self, train=train, validation=held, copies_together=copies_together)
         if self.own_validation is not None:
             return replace(self, train=self.development, validation=self.own_validation)
-        train, validation = hold_out(self.development, fraction, seed=seed, copies=copies)
-        return replace(self, train=train, validation=validation, copies_together=copies_together)
+        if folds:
+            train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)
+        else:
+            train, held = hold_out(self.development, fraction, seed=seed, copies=copies)
+        made = replace(self, train=train, validation=held, copies_together=copies_together)
+        if "copies" in vars(self):  # not to be looked for again in the same images
+            vars(made)["copies"] = self.copies
+        return made
 
     @property
     def notes(self) -> list[str]:

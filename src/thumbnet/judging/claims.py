@@ -99,8 +99,8 @@ def warnings(
     if only_these:
         named = ", ".join(f'"{pair.first}" and "{pair.second}"' for pair in only_these)
         found.append(
-            f"what is claimed of {named} is about these images: seeds that draw from the same ones are too few to claim it of "
-            "others of the kind (Nadeau and Bengio's test)"
+            f"the claim about {named} holds for these images; for new ones of the kind, so many seeds do not show it (Nadeau and "
+            "Bengio's test)"
         )
     if small := [f'"{group.name}"' for group in groups if 1 < group.n < FEW_SEEDS]:
         found.append(

@@ -175,10 +175,6 @@ class Recipe:
             )
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise UserError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
-        if (self.l2 or self.weight_decay) and self.penalize == "stages" and self.model in OPEN_MODELS:
-            raise UserError(
-                f"penalize stages reaches no kernel of model {self.model!r}, which has none; give penalize kernels"
-            )
         if self.weight_decay and self.optimizer != "adamw":
             same = f"set l2 {self.weight_decay / 2:g}, which torch.optim calls weight_decay {self.weight_decay:g}"
             hint = "muon keeps every norm fixed" if self.optimizer == "muon" else f"with {self.optimizer} {same}"
@@ -252,7 +248,7 @@ def not_for(recipe: Recipe, model: Any) -> dict[str, Any]:
     """The fields of a recipe's network that another model does not take, with values that leave them to the model."""
     if model == recipe.model or model not in list(MODELS):  # of which it is told when the recipe is made
         return {}
-    left = {} if model in OPEN_MODELS else {"widths": (), "depth": 0}
+    left = {"penalize": "kernels"} if model in OPEN_MODELS else {"widths": (), "depth": 0}
     return left if len(recipe.dropout) == dropout_places(model) else {**left, "dropout": ()}
 
 
@@ -266,6 +262,10 @@ def check_effects(recipe: Recipe, names: Iterable[str]) -> None:
     for name in names:
         if not has_effect(recipe, name):
             raise UserError(f"{name} has no effect without {NEEDS[name][1]}; leave it out, or give that too")
+    if (recipe.l2 or recipe.weight_decay) and recipe.penalize == "stages" and recipe.model in OPEN_MODELS:
+        raise UserError(
+            f"penalize stages reaches no kernel of model {recipe.model!r}, which has no stages; give penalize kernels"
+        )
 
 
 def without_idle(recipe: Recipe, base: Recipe) -> Recipe:

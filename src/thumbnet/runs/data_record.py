@@ -140,7 +140,7 @@ class DataRecord(dict[str, Any]):
             )
         if key == "fingerprint_of_training":
             raise UserError(
-                f"the training images of {data.name} have changed since the run {whose} (fingerprint {now}, then "
+                f"the training or validation images of {data.name} have changed since the run {whose} (fingerprint {now}, then "
                 f"{self[key]}), so the test images may be among those it was trained on; undo what was changed, or train again"
             )
 

@@ -25,7 +25,7 @@ from thumbnet.judging.groups import Metric
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, vary
-from thumbnet.recipes.recipe import Recipe, differences, without_idle
+from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe, differences, without_idle
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs.run import Run
 from thumbnet.signals import StopSignals
@@ -351,7 +351,8 @@ def write_plan(sweep: Sweep, folder: Path) -> None:
     """Write plan.json, or raise `UserError` where there is another plan."""
     path = folder / "plan.json"
     if path.is_file():
-        before, now = read_json(path, {}), sweep.plan()
+        before, now = read_json(path, {"recipe": dict}), sweep.plan()
+        before["recipe"] = {name: as_typed(value) for name, value in NEWER_FIELDS.items()} | before["recipe"]
         for key in {**now, **before}:
             if before.get(key) != now.get(key):
                 raise UserError(

@@ -132,7 +132,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         *rows,
         ("file", f"{MODEL}, {receipt.bytes / 1e6:.1f} MB, SHA-256 {receipt.sha256}"),
         ("checked with", f"{checked}, probabilities differ by {receipt.largest_difference:.1e} at most"),
-        ("speed", f"{speed.milliseconds:.3g} ms for one image, {many} in batches, on one {speed.processor}"),
+        ("speed", f"{speed.milliseconds:.3g} ms for one image, {many} in batches, on {speed.processor}"),
     ]
 
 
