@@ -257,7 +257,7 @@ def test_a_whole_set_stays_one_beside_the_folder_of_its_runs(tmp_path):
 
 def test_arrays_are_converted_once_and_again_when_the_file_changes(save, monkeypatch):
     first = load_dataset(save(**GOOD), validation=0)
-    monkeypatch.setattr("thumbnet.data.datasets.read_arrays", lambda path: pytest.fail("converted again"))
+    monkeypatch.setattr("thumbnet.data.cached_packs.read_arrays", lambda path: pytest.fail("converted again"))
     assert load_dataset(first.name, validation=0).fingerprint == first.fingerprint
     monkeypatch.undo()
     changed = load_dataset(save(**GOOD | {"train_images": COLOUR[::-1]}), validation=0)

@@ -106,7 +106,9 @@ def test_the_folder_is_used_by_its_name_without_torch(folder, run, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     named, loaded = done.stdout.splitlines()
     assert load(folder).predict([tmp_path / "grey.png"])[0] in named and loaded == "False"
-    with pytest.raises(UserError, match=r"model.onnx: name that to predict or serve, and else the run folder"):
+    with pytest.raises(
+        UserError, match=r"model.onnx: name that to predict, serve or evaluate --on, and else the run folder"
+    ):
         evaluate(str(folder))
     shutil.copytree(folder, tmp_path / "lost")
     (tmp_path / "lost" / "model.onnx").unlink()
@@ -128,6 +130,12 @@ def test_the_card_says_what_was_measured_and_of_which_images(run, tiny, folder):
         in text
     )
     assert f"{low:.2%} to {high:.2%}" in text and "test accuracy" not in text and "are calibrated" in text
+    known = {threshold.target: threshold for threshold in load(folder).facts.thresholds}
+    for target in (0.95, 0.99):  # as far as these few images ever got
+        row = (
+            f"| {target:.0%} sure | from a probability of {known[target].confidence:.2%} on" if target in known else ""
+        )
+        assert row in text and (f"| {target:.0%} sure" in text) == bool(row)
     scores = evaluate(run, split="test", data=tiny, machine=CPU)
     export(run, folder, data=tiny)  # in the place of the earlier one
     text = (folder / "README.md").read_text()

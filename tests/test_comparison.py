@@ -16,6 +16,7 @@ from conftest import CPU, thumbnet
 from thumbnet.errors import UserError
 from thumbnet.judging.claims import p_in_words
 from thumbnet.judging.comparison import compare, compare_groups
+from thumbnet.judging.evaluation import score_predictions
 from thumbnet.judging.pairs import paired_bootstrap
 from thumbnet.plots.groups import ends_figure
 from thumbnet.recipes import name_of_group, names_of_groups, recipe, title_of, vary
@@ -264,7 +265,28 @@ def test_top5_of_two_networks_is_compared_image_by_image_and_loss_is_not(runs):
         ranks = np.argsort(-kept.logits.numpy(), axis=1)[:, :5]
         among.append((ranks == kept.labels.numpy()[:, None]).any(1))
     assert pair.images.only_second == (among[1] & ~among[0]).sum() > 0
-    assert "image by image only accuracies are compared" in compare([a, b], metric="loss").pairs[0].sentence
+    assert "image by image only accuracy and top-5 are compared" in compare([a, b], metric="loss").pairs[0].sentence
+
+
+def test_recipes_are_compared_by_balanced_accuracy_of_older_runs_too(runs, trained):
+    kept = score_predictions(trained.predictions("validation")).balanced_accuracy
+    assert (
+        trained.summary["validation_balanced_accuracy"] == trained.metrics[-1]["validation_balanced_accuracy"] == kept
+    )
+    a, b = runs.group("a", [0.9, 0.9, 0.9]), runs.group("b", [0.8, 0.8, 0.8], epochs=2)
+    for run, value in zip((*a, *b), (0.70, 0.71, 0.69, 0.80, 0.82, 0.78), strict=True):
+        (run.path / "summary.json").write_text(json.dumps(run.summary | {"validation_balanced_accuracy": value}))
+    found = compare([*a, *b], metric="balanced_accuracy")
+    assert [round(group.mean, 4) for group in found.groups] == [0.7, 0.8]  # by accuracy it is the other way round
+    assert "is better than" in found.sentences[0] and found.sentences[0].startswith(
+        '"general, widths 8 16 16, epochs 2'
+    )
+    older = {key: value for key, value in a[0].summary.items() if key != "validation_balanced_accuracy"}
+    (a[0].path / "summary.json").write_text(json.dumps(older))
+    found = compare([*a, *b], metric="balanced_accuracy")
+    assert found.groups[0].members[0].value == pytest.approx(kept)
+    pair = compare([a[0], b[0]], metric="balanced_accuracy").pairs[0]
+    assert "image by image only accuracy and top-5 are compared" in pair.sentence
 
 
 @pytest.mark.parametrize(("only_first", "only_second", "images"), [(5, 20, 400), (30, 50, 1000), (300, 500, 10_000)])

@@ -14,13 +14,15 @@ from PIL import Image
 
 from test_cifar import write_cifar10
 from thumbnet.cli.data import describe, lines
-from thumbnet.data import datasets, idx, sources
+from thumbnet.data import datasets, idx, names, sources
 from thumbnet.data.balance import few_images
 from thumbnet.data.cifar import read_cifar10
-from thumbnet.data.datasets import cache_folder, is_path, load_dataset
+from thumbnet.data.datasets import load_dataset
 from thumbnet.data.embedded import FILE
+from thumbnet.data.names import is_path
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
 from thumbnet.errors import UserError
+from thumbnet.files import cache_folder
 from thumbnet.recipes import recipe
 from thumbnet.runs.run import Run
 
@@ -231,7 +233,7 @@ def test_a_converted_set_is_mapped_and_found_again_without_its_files(cifar_folde
 @pytest.fixture
 def small_cifar(tmp_path, cache, monkeypatch):
     """Two sets in the layout of CIFAR-10, of 20 and 4 images as if it were published so: (the one, the other)."""
-    monkeypatch.setitem(datasets.SPECS, "cifar10", replace(datasets.SPECS["cifar10"], train=20, test=4))
+    monkeypatch.setitem(names.SPECS, "cifar10", replace(names.SPECS["cifar10"], train=20, test=4))
     monkeypatch.delenv("THUMBNET_DATA", raising=False)
     one, other = (write_cifar10(tmp_path / name) for name in ("CIFAR-10", "ciFAIR-10"))
     (other / "test_batch").write_bytes((other / "data_batch_1").read_bytes())

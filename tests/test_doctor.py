@@ -364,7 +364,7 @@ def test_flags_that_would_change_nothing_are_refused(words, message, tmp_path, m
 
 def test_a_small_folder_with_broken_and_foreign_files_is_examined_with_its_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("thumbnet.recipes.LEAST_STEPS", 60)  # of 300: enough for these two classes
+    monkeypatch.setattr("thumbnet.recipes.fitting.LEAST_STEPS", 60)  # of 300: enough for these two classes
     pack = read_fashion_mini()
     for label, name in ((0, "shirt"), (1, "trouser")):
         folder = tmp_path / "clothes" / name

@@ -202,6 +202,25 @@ GOOD = {
 }  # fmt: skip
 
 
+SURE = {
+    "target": 0.9, "confidence": 0.7, "coverage": 0.5, "accuracy": 0.92, "interval95": [0.8, 0.96], "images": 50,
+}  # fmt: skip
+
+
+def test_a_file_keeps_from_where_on_it_is_sure_and_others_say_how_to_know(tmp_path):
+    found = load_exported(small_graph(tmp_path, GOOD | {"thresholds": [SURE]})).sure_from(0.9)
+    assert (found.confidence, found.interval95, found.images) == (0.7, (0.8, 0.96), 50)
+    for facts, message in (
+        (
+            GOOD | {"thresholds": [SURE]},
+            "sure is 0.99, and .*foreign.onnx knows 0.9; take one of these, or name the run",
+        ),
+        (GOOD, "sure is 0.99, and .* does not say from where on it is sure; name the run folder, or export it again"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_exported(small_graph(tmp_path, facts)).sure_from(0.99)
+
+
 def test_a_file_with_the_facts_is_read(tmp_path):
     assert load_exported(small_graph(tmp_path, GOOD)).classes == ("a", "b", "c")
 
@@ -221,6 +240,11 @@ def test_a_file_with_the_facts_is_read(tmp_path):
         (GOOD | {"channels": 2}, "is damaged: its classes, image size, channels"),
         (GOOD | {"views": 0}, "is damaged: its classes, image size, channels or views"),
         (GOOD | {"temperature": None}, "is damaged: 'temperature' is"),
+        (GOOD | {"thresholds": 3}, "is damaged: its thresholds are none; export it again"),
+        (GOOD | {"thresholds": [{"target": 0.9}]}, "is damaged: its thresholds are none"),
+        (GOOD | {"thresholds": [SURE | {"confidence": 1.5}]}, "is damaged: its thresholds are none"),
+        (GOOD | {"thresholds": [SURE | {"interval95": ["0", "1"]}]}, "is damaged: its thresholds are none"),
+        (GOOD | {"thresholds": [SURE | {"images": 2.5}]}, "is damaged: its thresholds are none"),
     ],
 )
 def test_a_file_of_somebody_else_is_refused(facts, message, tmp_path):
@@ -404,9 +428,15 @@ def test_the_commands_export_and_predict_without_torch(run, tiny, tmp_path):
         thumbnet_command("predict", "model.onnx", *words[2:], cwd=tmp_path),
     ]
     assert tables[0].stdout == tables[1].stdout != "", tables
-    refused = thumbnet_command("predict", "model.onnx", "a.png", "--sure", "0.9", cwd=tmp_path)
+    refused = thumbnet_command("predict", "model.onnx", "a.png", "--explain", "why", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "--sure needs the images of the run, and model.onnx is an export; name the run folder" in refused.stderr
+    assert "--explain needs the images of the run, and model.onnx is an export; name the run folder" in refused.stderr
+    sure = ("a.png", "--sure", "0.9", "--precision", "fp32", "--json")
+    of_run, of_file = (
+        json.loads(thumbnet_command("predict", which, *sure, cwd=tmp_path).stdout) for which in ("run", "model.onnx")
+    )
+    assert of_run["threshold"] == of_file["threshold"] and of_run["threshold"]["target"] == 0.9
+    assert of_run["images"][0]["sure"] == of_file["images"][0]["sure"]
     code = "import sys; from thumbnet.cli.main import run; run(['predict', 'model.onnx', 'a.png']); print('torch' in sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,18 @@ def test_the_default_recipe_reaches_its_floor_on_fashion_mini(tmp_path):
     result = thumbnet("train", "fashion-mini", "--epochs", 4, "--no-report", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["validation_accuracy"] >= FLOOR
+
+
+def test_the_digits_of_scikit_learn_8_pixels_a_side_are_enlarged_and_learnt(tmp_path):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()  # 1,797 images of 8 x 8 in 17 shades
+    np.savez(tmp_path / "digits.npz", images=(digits.images * 255 / 16).astype(np.uint8), labels=digits.target)
+    words = ("digits.npz", "--no-flip", "--epochs", 4, "--no-report", "--json")
+    result = thumbnet("train", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "note: images of 8 pixels, small for general: resolution 2 (not 0.75 1)" in result.stderr
+    assert json.loads(result.stdout)["validation_accuracy"] >= 0.9  # of 178
 
 
 STEPS = 60  # of batch 64, seed 0: about ten seconds on two cores

@@ -77,7 +77,10 @@ SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
         ("train fashion-mini --crop 40", ["crop 40 is not smaller than the images of 28 x 28 pixels"]),
         ("train fashion-mini --image-size 64", ["image_size", "folders"]),
         ("bench general --data-dir .", ["data_dir . is for the files of published sets, not for fashion-mini"]),
-        ("train small --image-size 4 --batch-size 4", ["speednet_slim cannot take images of 4 x 4 pixels"]),
+        (
+            "train small --image-size 4 --recipe general --batch-size 4",
+            ["cannot take images of 4 x 4 pixels at resolution 0.75; use larger ones, or --resolution 4"],
+        ),
         (
             "train small --image-size 16 --recipe general --batch-size 4",
             ["speednet_slim cannot take images of 16 x 16 pixels at resolution 0.", "use larger ones, or --resolution 1"],

@@ -13,11 +13,11 @@ import thumbnet
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.backend import prepare
-from thumbnet.cli.predict import chosen_format, told_of
+from thumbnet.cli.predict import chosen_format
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
-from thumbnet.judging.calibration import Threshold
 from thumbnet.judging.evaluation import predict_logits
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.recipes import recipe
 from thumbnet.shipping.classifier import predict_files
 from thumbnet.shipping.loading import load
@@ -174,8 +174,8 @@ def test_the_command_goes_by_the_ending_of_its_output_and_tells_its_threshold(cl
 def test_a_dozen_images_are_said_not_to_show_what_was_asked_for():
     few = Threshold(target=0.97, confidence=0.9, coverage=1.0, accuracy=1.0, interval95=(0.7575, 1.0), images=12)
     assert (
-        told_of(few)
+        few.in_words()
         .splitlines()[1]
         .startswith("note: too few images to show 97.00%: it takes at least 125 without a mistake")
     )
-    assert len(told_of(replace(few, images=125)).splitlines()) == 1
+    assert len(replace(few, images=125).in_words().splitlines()) == 1

@@ -1,10 +1,13 @@
 """Recipes: the battery over the registry, the classic one to the letter, and the messages for what does not fit."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from thumbnet.cli.fitting import recipe_for
+from thumbnet.data.batches import whole
 from thumbnet.errors import UserError
 from thumbnet.models.registry import create_model
 from thumbnet.progress import Lines
@@ -13,14 +16,13 @@ from thumbnet.recipes import (
     RECIPES,
     Recipe,
     default_for,
-    fitted_to,
-    for_classes,
     list_recipes,
     name_of_group,
     recipe,
     title_of,
     without_mirrors,
 )
+from thumbnet.recipes.fitting import fitted_to, for_classes, suited
 from thumbnet.recipes.schedule import learning_rate, resolution, total_steps
 
 
@@ -116,7 +118,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"epochs": 0}, "epochs is 0; it must be 0.01 or more"),
         ({"epochs": float("inf")}, "epochs is inf; it must be finite"),
         ({"widths": (8, 0)}, "widths is 0; it must be 1 or more"),
-        ({"resolution": (0.5, 1.5)}, "resolution is 1.5; it must be 0.25 or more and at most 1"),
+        ({"resolution": (0.5, 17)}, "resolution is 17; it must be 0.25 or more and at most 16"),
         ({"model": "resnet18"}, "for model 'resnet18' take --recipe plain"),
         ({"resolution": ()}, "resolution has no parts; give at least one, as in 0.75 1"),
         ({"cutmix": 0.6, "mixup": 0.6}, "they sum to at most 1"),
@@ -228,15 +230,36 @@ def test_the_dense_layer_of_general_learns_faster_where_there_are_many_classes(c
     assert for_classes(recipe("general"), classes) == recipe("general", head_rate=rate)
 
 
+def images_of(count, classes, side=32):
+    """What a recipe is fitted to."""
+    split = whole(torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    return SimpleNamespace(train=split, classes=range(classes), image_size=(side, side))
+
+
 def test_many_classes_are_told_and_a_rate_that_was_typed_is_kept(capsys):
-    fitted = recipe_for(recipe("general"), 5_000, 100, {}, Lines())
-    assert fitted == recipe("general", head_rate=10.0)
+    many = images_of(5_000, 100)
+    fitted = recipe_for(recipe("general"), many, {}, Lines())
+    assert fitted == recipe("general", head_rate=10.0) == suited(recipe("general"), many, {})
     assert capsys.readouterr().err == "note: 100 classes, many for general: head_rate 10 (not 0.33)\n"
-    assert recipe_for(recipe("general"), 5_000, 100, {"head_rate": 2.0}, Lines()).head_rate == 2
-    assert recipe_for(recipe("general"), 5_000, 10, {}, Lines()) == recipe("general")
+    assert recipe_for(recipe("general"), many, {"head_rate": 2.0}, Lines()).head_rate == 2
+    assert recipe_for(recipe("general"), images_of(5_000, 10), {}, Lines()) == recipe("general")
     for name in ("cifar100-76", "plain"):  # rates of its own; no such rate
-        assert recipe_for(recipe(name), 5_000, 100, {}, Lines()) == recipe(name)
+        assert recipe_for(recipe(name), many, {}, Lines()) == recipe(name)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("side", "resolution"),
+    [(32, (0.75, 1.0)), (22, (0.75, 1.0)), (20, (1.0,)), (16, (1.0,)), (10, (1.6,)), (8, (2.0,))],
+)
+def test_small_images_are_trained_on_whole_or_enlarged(side, resolution, capsys):
+    data = images_of(5_000, 10, side)
+    assert recipe_for(recipe("general"), data, {}, Lines()).resolution == resolution
+    parts = " ".join(f"{part:g}" for part in resolution)
+    told = f"note: images of {side} pixels, small for general: resolution {parts} (not 0.75 1)\n"
+    assert capsys.readouterr().err == ("" if resolution == (0.75, 1.0) else told)
+    assert suited(recipe("general"), data, {"resolution": (0.5,)}).resolution == (0.5,)
+    assert suited(recipe("plain"), data, {}) == recipe("plain")  # a network that takes any size
 
 
 def test_a_batch_that_was_typed_is_kept_and_the_epochs_are_reckoned_with_it():

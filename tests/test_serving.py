@@ -30,6 +30,7 @@ import browser
 from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.errors import UserError
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.recipes import recipe
 from thumbnet.shipping.bundle.folder import export
 from thumbnet.shipping.classifier import Classifier, predict_files
@@ -64,7 +65,7 @@ class Fixed(Classifier):
     """Says the same of every image, or fails."""
 
     def __init__(self, classes=("cat", "dog", "<img src=x onerror=document.title='run'>"), *, fails=False, of=0.1):
-        super().__init__(classes, 1, (8, 8))
+        super().__init__(classes, 1, (8, 8), 1.0)
         self.fails, self.of = fails, of
 
     def computed_by(self):
@@ -75,11 +76,23 @@ class Fixed(Classifier):
             raise RuntimeError("broken")
         return np.tile(self.of * np.linspace(1, 2, len(self.classes), dtype=np.float32), (len(pixels), 1))
 
+    def logits(self, pixels, *, views=1):
+        return np.log(self.probabilities(pixels, views=views))
+
 
 def client(classifier=None, **options):
     return TestClient(
         application(classifier or Fixed(), ABOUT, **options), base_url=LOCAL, raise_server_exceptions=False
     )
+
+
+@pytest.mark.parametrize(("confidence", "sure"), [(0.2, True), (0.21, False), (None, None)])
+def test_with_a_threshold_an_answer_says_whether_it_is_sure(confidence, sure, picture):
+    threshold = confidence and Threshold(0.9, confidence, 0.5, 0.92, (0.8, 0.96), 50)
+    served = client(threshold=threshold)
+    assert served.post("/predict", content=picture).json().get("sure") is sure
+    told = served.get("/model").json().get("threshold")
+    assert told is None if confidence is None else (told["confidence"], told["images"]) == (confidence, 50)
 
 
 def test_an_image_gets_the_answer_of_predict(run, picture, tmp_path):

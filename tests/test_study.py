@@ -111,7 +111,7 @@ def test_seeds_are_counted_or_named():
         ("recipe = 'generel'\n[[variant]]\nname = 'a'", "unknown recipe 'generel'; did you mean 'general'"),
         (f"dataset = '{'9' * 300}'\n[[variant]]\nname = 'a'", "unknown data set '999"),
         ("dataset = 'cifar11'\n[[variant]]\nname = 'a'", "unknown data set 'cifar11'; did you mean"),
-        ("metric = 'f1'\n[[variant]]\nname = 'a'", "metric is 'f1'; choose accuracy, top5 or loss"),
+        ("metric = 'f1'\n[[variant]]\nname = 'a'", "metric is 'f1'; choose accuracy, balanced_accuracy, top5 or loss"),
         ("name = '../up'\n[[variant]]\nname = 'a'", "give one that a folder can have"),
         ("fields = 3\n[[variant]]\nname = 'a'", "fields is not a table"),
         ("variant = 3", "variant is not a list of tables"),
@@ -309,6 +309,28 @@ def test_a_study_decodes_pictures_as_its_file_or_the_command_says(here, capsys):
     assert "image_size of one-s0 was 24, now 40; give another --out" in capsys.readouterr().err
     assert command_line(["study", "s.toml", "--image-size", "32"]) == 2  # as it is where nothing is said
     assert "image_size of one-s0 was 24, now None; give another --out" in capsys.readouterr().err
+
+
+def test_a_recipe_that_the_file_does_not_name_is_made_to_fit_a_folder_and_what_is_stated_stays(tmp_path):
+    pictures(tmp_path / "photos", count=20)
+    rows = {"variant": [{"name": "as it is"}, {"name": "large", "batch_size": 18}, {"name": "smooth", "crop": 0}]}
+    told = []
+    study = study_of({"dataset": str(tmp_path / "photos"), **rows}, default_name="s", tell=told.append)
+    fitted = [(row.recipe.batch_size, row.recipe.epochs) for row in study.variants]
+    assert fitted == [(8, 75), (18, 150), (8, 75)]  # of 36 images: 300 steps at least
+    few = "36 training images, few for general: "
+    assert told == [f"{few}epochs 75 (not 11), batch_size 8 (not 100)", f"{few}epochs 150 (not 11)"]  # each once
+    folded = study_of({"dataset": str(tmp_path / "photos"), "folds": 2, **rows}, default_name="s")
+    assert folded.variants[0].recipe.epochs == 150  # of 20 images
+    named = study_of(
+        {"dataset": str(tmp_path / "photos"), "recipe": "general", **rows}, default_name="s", tell=told.append
+    )
+    assert named.variants[0].recipe == recipe("general") and len(told) == 2
+    (tmp_path / "s.toml").write_text(
+        f"dataset = '{tmp_path / 'photos'}'\n[[variant]]\nname = 'a'\n[[variant]]\ncrop = 0\n"
+    )
+    said = thumbnet("study", "s.toml", "--plan", cwd=tmp_path)
+    assert said.returncode == 0 and f"note: {few}epochs 75 (not 11), batch_size 8 (not 100)" in said.stderr
 
 
 @pytest.mark.parametrize(

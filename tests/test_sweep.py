@@ -230,6 +230,17 @@ def test_a_sweep_decodes_pictures_as_its_file_or_the_command_says(by_rule, tmp_p
         sweep_of(FILE | {"image_size": 24}, default_name="s")
 
 
+def test_a_recipe_that_the_file_does_not_name_is_made_to_fit_a_folder(tmp_path):
+    pictures(tmp_path / "photos", count=20)
+    table = {"dataset": str(tmp_path / "photos"), "search": {"crop": [0, 1]}}
+    told = []
+    fitted = sweep_of(table, default_name="s", tell=told.append).recipe
+    assert (fitted.batch_size, fitted.epochs) == (8, 75)
+    assert told == ["36 training images, few for general: epochs 75 (not 11), batch_size 8 (not 100)"]
+    named = sweep_of(table | {"recipe": "general"}, default_name="s", tell=told.append).recipe
+    assert (named.batch_size, named.epochs, len(told)) == (100, 11, 1)
+
+
 def test_a_signal_stops_between_trials(by_rule, tmp_path):
     by_rule(lambda made: os.kill(os.getpid(), signal.SIGTERM) or 0.5)
     with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command goes on with the sweep"):
@@ -329,7 +340,7 @@ def test_values_keep_their_range_and_the_recipe_as_it_is_its_digits(by_rule, tmp
         ({"search": {"optimizer": ["muon", "mun"]}}, "optimizer is 'mun'; choose one of"),
         ({"trials": 0}, "trials is 0; give a whole number from 1 to 10,000"),
         ({"seeds": True}, "seeds is True; give a whole number from 1 to 10,000"),
-        ({"metric": "f1"}, "metric is 'f1'; choose accuracy, top5 or loss"),
+        ({"metric": "f1"}, "metric is 'f1'; choose accuracy, balanced_accuracy, top5 or loss"),
         ({"name": "a/b"}, "name is 'a/b'; give one that a folder can have"),
         ({"fields": 3}, r"fields is not a table; begin it with \[fields\]"),
         ({"fields": {"seed": 3}}, "seed is set by the sweep itself; leave it out of .fields."),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset as Dataset
-    from thumbnet.data.datasets import list_datasets as list_datasets
     from thumbnet.data.datasets import load_dataset as load_dataset
+    from thumbnet.data.names import list_datasets as list_datasets
     from thumbnet.errors import Interrupted as Interrupted
     from thumbnet.errors import ThumbnetError as ThumbnetError
     from thumbnet.errors import TrainingFailed as TrainingFailed
@@ -59,7 +59,7 @@ HOME_OF = {
     "evaluate": "thumbnet.judging.evaluation",
     "evaluate_robustness": "thumbnet.judging.robustness",
     "export": "thumbnet.shipping.bundle.folder",
-    "list_datasets": "thumbnet.data.datasets",
+    "list_datasets": "thumbnet.data.names",
     "list_models": "thumbnet.models.registry",
     "list_recipes": "thumbnet.recipes",
     "load": "thumbnet.shipping.loading",

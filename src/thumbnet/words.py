@@ -53,7 +53,7 @@ def printable(name: str) -> str:
 
 def metric_in_words(metric: str) -> str:
     """`top-5 accuracy` for top5."""
-    return {"top5": "top-5 accuracy"}.get(metric, metric)
+    return {"top5": "top-5 accuracy"}.get(metric, metric.replace("_", " "))
 
 
 def as_words(name: str, value: Any) -> list[str]:

@@ -80,7 +80,7 @@ def bench(
     if add and not out:
         raise UserError("--add adds seeds to a record, so it needs the --out that the record is in")
 
-    from thumbnet.data.datasets import decoding_of
+    from thumbnet.data.names import decoding_of
     from thumbnet.machine import Machine
     from thumbnet.measuring.campaign import dataset_of
     from thumbnet.measuring.results import recorded
@@ -111,7 +111,7 @@ def measured(
     plans: list[tuple[str, str]], seeds: range, limit: float, tell: Callable[[str], None], **options: Any
 ) -> list[dict[str, Any]]:
     """The record of each recipe on its data set; after the first, only of those that are begun within `limit` seconds."""
-    from thumbnet.data.datasets import comes_as_files
+    from thumbnet.data.names import comes_as_files
     from thumbnet.measuring.campaign import measured_campaign
     from thumbnet.words import counted
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def compare(
     *runs: Path,
     split: Literal["validation", "test"] = "validation",
-    metric: Literal["accuracy", "top5", "loss"] = "accuracy",
+    metric: Literal["accuracy", "balanced_accuracy", "top5", "loss"] = "accuracy",
     csv: Path | None = None,
     plot: Path | None = None,
     report: Path | None = None,

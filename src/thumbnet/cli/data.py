@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.options import Data, DataFlags, Json, described, given, print_json
-from thumbnet.data.datasets import SPECS, check_dataset_name, load_dataset
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import SPECS, check_dataset_name
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset

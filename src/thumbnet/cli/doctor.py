@@ -65,7 +65,8 @@ def doctor(
         report_computer(given(machine), as_json=json)
         return
 
-    from thumbnet.data.datasets import check_dataset_name, is_folder_of_pictures, load_dataset
+    from thumbnet.data.datasets import load_dataset
+    from thumbnet.data.names import check_dataset_name, is_folder_of_pictures
 
     folds = 4 if folds is None else folds
     if folds < 2:
@@ -126,6 +127,8 @@ def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, A
 
 def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: int, machine: Any, reporter: Any) -> Any:
     """Suspect labels by networks trained on the other folds."""
+    from dataclasses import replace
+
     from thumbnet.doctor import check_labels
     from thumbnet.machine import Machine
     from thumbnet.recipes import recipe as named_recipe
@@ -133,8 +136,8 @@ def look_for_wrong_labels(data: Any, recipe: str | None, folder: Path, folds: in
     options = {"machine": Machine(**machine), "tell": reporter.say}
     chosen = named_recipe(recipe or quick_for(data))
     if recipe is None:
-        images = len(data.development) * (folds - 1) // folds
-        chosen = recipe_for(chosen, images, len(data.classes), {}, reporter)
+        cut = replace(data, own_validation=None).with_validation(0, seed=chosen.seed, folds=folds)
+        chosen = recipe_for(chosen, cut, {}, reporter)
     return check_labels(data, chosen, folder, folds=folds, **options)
 
 
@@ -160,7 +163,7 @@ def report_resuming(
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)
     if recipe is None:
-        chosen = recipe_for(chosen, len(cut.train), len(data.classes), {}, reporter)
+        chosen = recipe_for(chosen, cut, {}, reporter)
     check_fits(chosen, cut)
     words = [word for name, value in flags.items() for word in as_words(name, value)]
     folder = runs or Path(tempfile.mkdtemp(prefix="thumbnet-resuming-"))

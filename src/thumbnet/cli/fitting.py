@@ -5,9 +5,9 @@ from typing import Any
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.progress import Reporter
-from thumbnet.recipes import default_for, fitted_to, for_classes, is_whole, vary, without_mirrors
-from thumbnet.recipes.recipe import NETWORK, Recipe, differences
-from thumbnet.words import counted
+from thumbnet.recipes import default_for, is_whole, without_mirrors
+from thumbnet.recipes.fitting import suited
+from thumbnet.recipes.recipe import NETWORK, Recipe
 
 
 def first_choice(
@@ -35,18 +35,6 @@ def check_validation(data: Dataset, typed: dict[str, Any]) -> None:
         )
 
 
-def recipe_for(recipe: Recipe, images: int, classes: int, typed: dict[str, Any], reporter: Reporter) -> Recipe:
-    """`recipe` for so many training images and classes, with the fields that were `typed`; what was changed besides is told."""
-    asked = vary(recipe, **typed)
-    fewer = vary(fitted_to(recipe, images, batch_size=typed.get("batch_size")), **typed)
-    tell_changes(f"{counted(images, 'training image')}, few for {recipe.name}", asked, fewer, reporter)
-    fitted = fewer if "head_rate" in typed else for_classes(fewer, classes)
-    tell_changes(f"{counted(classes, 'class', 'classes')}, many for {recipe.name}", fewer, fitted, reporter)
-    return fitted
-
-
-def tell_changes(reason: str, before: Recipe, after: Recipe, reporter: Reporter) -> None:
-    """A line on the fields in which the second recipe differs from the first, if there are any."""
-    if changed := differences(after, before):
-        told = ", ".join(f"{name} {now:g} (not {then:g})" for name, (now, then) in changed.items())
-        reporter.say(f"note: {reason}: {told}")
+def recipe_for(recipe: Recipe, data: Dataset, typed: dict[str, Any], reporter: Reporter) -> Recipe:
+    """`recipe` for data, cut as it says, with the fields that were `typed`; what was changed besides is told."""
+    return suited(recipe, data, typed, tell=lambda line: reporter.say(f"note: {line}"))

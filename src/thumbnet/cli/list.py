@@ -75,7 +75,7 @@ def models() -> list[dict[str, Any]]:
 
 def datasets() -> list[dict[str, Any]]:
     """Every published set that is known by name."""
-    from thumbnet.data.datasets import SPECS
+    from thumbnet.data.names import SPECS
 
     return [
         {

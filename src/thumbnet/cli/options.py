@@ -111,6 +111,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value))
 
 
+def note(told: str) -> None:
+    """What a person should know beside the numbers, where it does not mix with them."""
+    print(f"note: {told}", file=sys.stderr)
+
+
 def check_positive(**counts: int | None) -> None:
     """Raise `UserError` for a count below 1; None is none."""
     for name, value in counts.items():

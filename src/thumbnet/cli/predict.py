@@ -22,7 +22,7 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
-    from thumbnet.judging.calibration import Threshold
+    from thumbnet.judging.thresholds import Threshold
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
     from thumbnet.shipping.classifier import Classifier, Prediction
@@ -90,7 +90,7 @@ def predict(
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
     tell_left_out(ignored, broken, FORMATS_IN_WORDS)
     if threshold:
-        print(told_of(threshold), file=sys.stderr)
+        print(threshold.in_words(), file=sys.stderr)
     if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
     if format == "json":
@@ -130,19 +130,20 @@ def what_predicts(
     run: Path, machine: "Machine", *, sure: float | None, explain: Path | None
 ) -> "tuple[Classifier, Run | None, Threshold | None]":
     """The classifier; of a run folder the run too, and from where on it is sure, where that was asked."""
-    from thumbnet.shipping.exported import exported_file, load_exported
+    from thumbnet.shipping.exported import exported_file
+    from thumbnet.shipping.loading import load, sure_from
 
-    if file := exported_file(run):
-        for name, value in (("sure", sure), ("explain", explain)):
-            if value is not None:
-                raise UserError(f"--{name} needs the images of the run, and {run} is an export; name the run folder")
-        return load_exported(file, machine=machine), None, None
-    from thumbnet.runs.run import Run
-    from thumbnet.shipping.prediction import load_run, sure_from
+    if exported_file(run):
+        if explain is not None:
+            raise UserError(f"--explain needs the images of the run, and {run} is an export; name the run folder")
+        opened = None
+    else:
+        from thumbnet.runs.run import Run
 
-    opened = Run.open(run)
-    threshold = None if sure is None else sure_from(opened, sure)
-    return load_run(opened, machine=machine), opened, threshold
+        opened = Run.open(run)
+    classifier = load(opened or run, machine=machine)
+    threshold = None if sure is None else sure_from(opened or run, classifier, sure)
+    return classifier, opened, threshold
 
 
 def tell_left_out(ignored: list[Path], broken: list[str], formats: str) -> None:
@@ -165,24 +166,6 @@ def explain_files(
     data = run.check_data(run.load_data(data_dir=data_dir))
     written = save_explanations(classifier, data, predictions, folder)
     print(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
-
-
-def told_of(threshold: "Threshold") -> str:
-    """What `--sure` comes down to."""
-    from thumbnet.judging.statistics import images_to_show
-
-    low, high = threshold.interval95
-    told = (
-        f"sure from {threshold.confidence:.2%} on, chosen on the validation images: {threshold.coverage:.1%} of them are at or "
-        f"above it, and {threshold.accuracy:.2%} of those are right (95 % interval {low:.2%} to {high:.2%}, "
-        f"{threshold.images:,} images)"
-    )
-    needed = images_to_show(threshold.target)
-    if threshold.images >= needed:
-        return told
-    return (
-        f"{told}\nnote: too few images to show {threshold.target:.2%}: it takes at least {needed:,} without a mistake"
-    )
 
 
 def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:

@@ -17,7 +17,8 @@ from thumbnet.cli.options import (
     given,
     print_json,
 )
-from thumbnet.data.datasets import check_dataset_name, load_dataset
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import check_dataset_name
 from thumbnet.recipes import recipe as named_recipe
 
 
@@ -66,8 +67,7 @@ def preview(
             reporter.say(f"note: {note}")
         check_validation(loaded, typed)
         if recipe is None:
-            images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for(named_recipe(start), images, len(loaded.classes), typed, reporter)
+            chosen = recipe_for(named_recipe(start), loaded.with_validation(**chosen.cut), typed, reporter)
         seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}

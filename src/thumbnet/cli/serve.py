@@ -15,6 +15,7 @@ def serve(
     host: str = "127.0.0.1",
     port: Whole = 8000,
     allow_remote: bool = False,
+    sure: float | None = None,
     machine: Measuring = MeasuringFlags(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -30,6 +31,9 @@ def serve(
         0 takes one that is free
     allow_remote
         let other computers in, for another --host; they need the token that the printed address ends in
+    sure
+        say of each answer whether it is sure: 0.99 takes the probability from which on 99 % of the answers on the validation
+        images were right
     """
     from thumbnet.machine import Machine
     from thumbnet.shipping.serving import serve
@@ -41,5 +45,6 @@ def serve(
             print(f"{address}  (Ctrl-C ends it)")
         sys.stdout.flush()  # who started this may wait for the line
 
-    serve(run, host=host, port=port, allow_remote=allow_remote, machine=Machine(**given(machine)), tell=tell)
+    on = Machine(**given(machine))
+    serve(run, host=host, port=port, allow_remote=allow_remote, sure=sure, machine=on, tell=tell)
     print("ended", file=sys.stderr)

@@ -14,6 +14,7 @@ from thumbnet.cli.options import (
     check_positive,
     described,
     given,
+    note,
     print_json,
 )
 from thumbnet.errors import UserError
@@ -94,7 +95,7 @@ def study_named(
     name: str, scale: float | None, seeds: int | None, only: str | None, decoding: dict[str, Any]
 ) -> "Study":
     """The study of a file, or the report's."""
-    from thumbnet.data.datasets import decoding_of
+    from thumbnet.data.names import decoding_of
     from thumbnet.studies.classic import classic_study
     from thumbnet.studies.study_file import read_study
 
@@ -109,7 +110,7 @@ def study_named(
         raise UserError(
             f"there is no study file {name}; {meant}give a TOML file, or classic for the report's experiments"
         )
-    return read_study(Path(name), seeds=seeds, **decoding)
+    return read_study(Path(name), seeds=seeds, tell=note, **decoding)
 
 
 def plan_lines(study: "Study", seconds: dict[str, float | str]) -> list[str]:

@@ -14,6 +14,7 @@ from thumbnet.cli.options import (
     check_positive,
     described,
     given,
+    note,
     print_json,
 )
 from thumbnet.errors import UserError
@@ -67,7 +68,8 @@ def sweep(
 
     if not file.is_file():
         raise UserError(f"there is no sweep file {file}; give a TOML file with a table [search]")
-    chosen, on = read_sweep(file, trials=trials, seeds=seeds, **given(decoding)), Machine(**given(machine))
+    chosen = read_sweep(file, trials=trials, seeds=seeds, tell=note, **given(decoding))
+    on = Machine(**given(machine))
     folder = out or Path("sweeps") / chosen.name
     with reporter_for_terminal() as reporter:
         if plan:

@@ -24,12 +24,14 @@ from thumbnet.cli.options import (
     given,
     print_json,
 )
-from thumbnet.data.datasets import check_dataset_name, load_dataset
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import check_dataset_name
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
 from thumbnet.measuring.budget import expected_accuracy, parse_budget, plan_within
-from thumbnet.recipes import FEW_CLASSES, vary
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import vary
+from thumbnet.recipes.fitting import FEW_CLASSES
 from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
@@ -108,8 +110,7 @@ def train(
         if seconds:
             chosen, deadline = recipe_in_time(seconds, loaded, recipe, typed, asked, reporter)
         elif not begun and not recipe:
-            images = len(loaded.with_validation(**chosen.cut).train)
-            chosen = recipe_for(named_recipe(start), images, len(loaded.classes), typed, reporter)
+            chosen = recipe_for(named_recipe(start), loaded.with_validation(**chosen.cut), typed, reporter)
         options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}
         if seeds is not None:
             runs = train_seeds(chosen, loaded, seeds, out, report=report, **options)

@@ -57,12 +57,14 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
 def copies_of(split: Split) -> Tensor | None:
     """int64 N: for each image the position of the first with equal pixels, its own where there is none; None without copies."""
     first: dict[bytes, int] = {}
-    images = split.images.cpu().numpy()
-    found = [
-        first.setdefault(hashlib.blake2b(images[row].tobytes(), digest_size=16).digest(), place)
-        for place, row in enumerate(split.rows.tolist())
-    ]
+    found = [first.setdefault(digest, place) for place, digest in enumerate(digests_of(split))]
     return torch.tensor(found) if len(first) < len(found) else None
+
+
+def digests_of(split: Split) -> list[bytes]:
+    """What equal images share and others do not, of each image of the split in order."""
+    images = split.images.cpu().numpy()
+    return [hashlib.blake2b(images[row].tobytes(), digest_size=16).digest() for row in split.rows.tolist()]
 
 
 def with_copies(

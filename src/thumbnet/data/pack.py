@@ -1,7 +1,7 @@
 """A pack: one data set converted once to one file that loads memory-mapped.
 
 The file is safetensors (no code can hide in it), its metadata one JSON description. Readers of foreign formats
-(`cifar.py`, `idx.py`, `folder.py`) return a `Pack`; `datasets.py` keeps it in the cache.
+(`cifar.py`, `idx.py`, `folder.py`) return a `Pack`; `cached_packs.py` keeps it in the cache.
 """
 
 import hashlib

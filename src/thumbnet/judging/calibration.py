@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.thresholds import Threshold
 
 BINS = 15  # as Guo et al. 2017, https://arxiv.org/abs/1706.04599
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures beyond these come from logits that say nothing
@@ -36,18 +37,6 @@ class Bin:
     confidence: float
     accuracy: float
     interval95: tuple[float, float]  # Wilson's, of the accuracy
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """What answering only when sure would give: at `confidence` or more, `accuracy` on the part `coverage` of the images."""
-
-    target: float
-    confidence: float
-    coverage: float
-    accuracy: float
-    interval95: tuple[float, float]
-    images: int
 
 
 def calibration(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Calibration:

@@ -6,10 +6,11 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from thumbnet.errors import UserError
+from thumbnet.judging.evaluation import score_predictions
 from thumbnet.judging.statistics import accuracy_interval, mean_interval, standard_deviation
 from thumbnet.runs.run import Run
 
-Metric = Literal["accuracy", "top5", "loss"]
+Metric = Literal["accuracy", "balanced_accuracy", "top5", "loss"]
 SplitName = Literal["validation", "test"]
 
 
@@ -85,19 +86,26 @@ def runs_by_seed(runs: Sequence[Run]) -> dict[int, list[Run]]:
 
 
 def value_of(run: Run, split: str, metric: str) -> float:
-    """The metric on a split, from the summary or the last evaluation with one view."""
+    """The metric on a split, from the summary or the last evaluation with one view; of older runs perhaps from their answers."""
     if split == "validation":
         value = run.summary.get(f"validation_{metric}")
+        if value is None and metric == "balanced_accuracy" and run.summary["validation_accuracy"] is not None:
+            return balanced_accuracy_of(run, split)
         if value is None:
             raise UserError(
                 f"{run.path} was trained on all its images, so it has no validation {metric}; try --split test"
             )
         return value
     if row := evaluation_of(run, split):
-        return row[metric]
+        return row[metric] if metric in row else balanced_accuracy_of(run, split)
     raise UserError(
         f"{run.path} was not measured on its {split} images; run: thumbnet evaluate {run.path} --split {split}"
     )
+
+
+def balanced_accuracy_of(run: Run, split: str) -> float:
+    """By the predictions that were kept, of a run from before it was written down."""
+    return score_predictions(run.predictions(split)).balanced_accuracy
 
 
 def evaluation_of(run: Run, split: str) -> dict[str, Any] | None:

@@ -129,8 +129,8 @@ def welch_of(first: Group, second: Group) -> Difference | None:
 
 def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metric: str) -> PairedImages | str:
     """McNemar's test and the paired bootstrap for one seed, over all its folds; or why there are none."""
-    if metric == "loss":
-        return "image by image only accuracies are compared"
+    if metric not in ("accuracy", "top5"):  # what counts images
+        return "image by image only accuracy and top-5 are compared"
     if [run.recipe.folds for run in first] != [run.recipe.folds for run in second]:
         return "their networks hold out different folds"
     only_first = only_second = images = 0

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
-from thumbnet.recipes import fitted_to, for_classes, vary
 from thumbnet.recipes import recipe as named_recipe
+from thumbnet.recipes import vary
+from thumbnet.recipes.fitting import fitted_to, for_classes, for_side
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.recipes.schedule import steps_per_epoch
 from thumbnet.training.deadline import Deadline, most_steps, seconds_of
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 SHORTEST = 10.0  # seconds; starting, loading and measuring take half of them
 RESERVE = 0.02  # of the budget: what comes after the last step may be slower than expected, too
 FINISH = 1.8  # seconds to write weights, plots and summary on a slow machine
-SMALLEST_SIDE = 16  # pixels; a whitening layer and three poolings make a map of one pixel of them
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,8 @@ def fitted(base: Recipe, data: "Dataset", place: Rung, changes: dict[str, Any]) 
         return chosen
     if "head_rate" not in changes:
         chosen = for_classes(chosen, len(data.classes))
-    smallest = min(data.image_size)
     if "resolution" not in changes:
-        kept = tuple(part for part in chosen.resolution if round(part * smallest) >= SMALLEST_SIDE)
-        chosen = vary(chosen, resolution=kept or (1.0,))
+        chosen = for_side(chosen, min(data.image_size))
     if "batch_size" not in changes:
         chosen = vary(chosen, batch_size=fitted_to(chosen, len(data.train)).batch_size)
     return chosen

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.datasets import SPECS, is_folder_of_pictures, load_dataset
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import SPECS, is_folder_of_pictures
 from thumbnet.errors import UserError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.datasets import DECODING
+from thumbnet.data.names import DECODING
 from thumbnet.errors import UserError
 from thumbnet.files import NUMBER, Fields, read_json, with_fields
 from thumbnet.judging.statistics import accuracy_interval

@@ -24,7 +24,7 @@ class Normalize(nn.Module):
 
 
 class Resize(nn.Module):
-    """Shrink images B C H W, bilinearly, to the `part` of their height and width at which the network works.
+    """Shrink images B C H W, or enlarge them, bilinearly, to the `part` of their height and width at which the network works.
 
     Training moves `part` through the recipe's resolutions; what it ends with is what the network is used with.
     """

@@ -110,7 +110,7 @@ def draw_band(
     """The mean over runs by epoch as a line, their range as a band; nothing where no validation was measured."""
     key = f"validation_{metric}"
     epochs = min(len(rows) for rows in runs)
-    if epochs == 0 or any(row[key] is None for rows in runs for row in rows):
+    if epochs == 0 or any(row.get(key) is None for rows in runs for row in rows):
         return
     values = np.array([[row[key] for row in rows[:epochs]] for rows in runs])  # runs, epochs
     x = np.arange(1, epochs + 1)

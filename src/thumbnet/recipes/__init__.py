@@ -1,7 +1,6 @@
 """Named recipes. `recipe("cifar10-classic", epochs=4)` gives a frozen, checked `Recipe`; a variation is another keyword."""
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -127,49 +126,6 @@ def as_typed(value: Any, digits: int = DIGITS) -> str:
     return " ".join(as_typed(item, digits) for item in value) if isinstance(value, tuple | list) else f"{value}"
 
 
-# For few images; docs/findings.md has what was tried.
-FEWEST_STEPS = 10  # in an epoch
-LEAST_STEPS = 300  # in a run
-SMALLEST_BATCH = 8  # below, normalisation within a batch costs more than its steps bring
-
-
-def fitted_to(recipe: Recipe, images: int, *, batch_size: int | None = None) -> Recipe:
-    """The recipe for so many training images: where they are few, smaller batches, or those of `batch_size`, and more epochs.
-
-    Where batches are made smaller here, the rate of other optimisers than Muon goes with them (for SGD: Goyal et al. 2017,
-    https://arxiv.org/abs/1706.02677); Muon's is an angle, and stays.
-    """
-    if images >= FEWEST_STEPS * recipe.batch_size:
-        return recipe
-    smaller = min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS), max(2, images))
-    size = batch_size or smaller
-    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / max(1, images // size)))
-    part = 1.0 if recipe.optimizer == "muon" or batch_size else size / recipe.batch_size
-    whole = recipe.micro_batch == 0 or size % recipe.micro_batch != 0
-    return vary(
-        recipe,
-        batch_size=size,
-        micro_batch=0 if whole else recipe.micro_batch,
-        epochs=epochs,
-        learning_rate=recipe.learning_rate * part,
-    )
-
-
-FEW_CLASSES = 10  # whose rates the recipes have that are for any data
-HEAD_POWER = 1.5  # chosen for 20 to 100 classes (docs/findings.md), beyond which it is a guess
-
-
-def for_classes(recipe: Recipe, classes: int) -> Recipe:
-    """`general` for so many classes: of many, each is right less often, and its row of the dense layer has to learn faster.
-
-    Recipes that are for one data set have a rate of their own, and other optimisers one for all layers.
-    """
-    if recipe.name != "general" or recipe.optimizer != "muon" or classes <= FEW_CLASSES:
-        return recipe
-    rate = recipe.head_rate * (classes / FEW_CLASSES) ** HEAD_POWER
-    return vary(recipe, head_rate=float(f"{rate:.2g}"))
-
-
 DEFAULTS = {
     "cifar10": "cifar10-94",
     "cifar100": "cifar100-76",
@@ -180,7 +136,7 @@ DEFAULTS = {
 
 def without_mirrors(dataset: str, changes: dict[str, Any]) -> dict[str, Any]:
     """`changes` to a recipe that nobody named, and no mirroring where the images of the set have no mirror images."""
-    from thumbnet.data.datasets import SPECS
+    from thumbnet.data.names import SPECS
 
     is_mirrored = dataset not in SPECS or SPECS[dataset].mirrored
     return changes if is_mirrored or "flip" in changes else {**changes, "flip": False}

@@ -111,7 +111,7 @@ class Recipe:
         0.2, "fraction of the run in which the bias of the whitening layer is trained", low=0, high=1
     )
     resolution: tuple[float, ...] = setting(
-        (1.0,), "fractions of the image side to train at, each for an equal share of the run", low=0.25, high=1
+        (1.0,), "the image side times these to train at, each for an equal share of the run", low=0.25, high=16
     )
     zoom: float = setting(0.0, "height and width zoomed independently by 1 - zoom to 1 + zoom", low=0, below=1)
     shift: float = setting(0.0, "shift by up to this fraction of the side", low=0, below=1)

@@ -14,7 +14,6 @@ from thumbnet.data.batches import Split
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
 from thumbnet.judging.calibration import (
-    Threshold,
     answers_from,
     confidence_and_hits,
     reliability,
@@ -24,6 +23,7 @@ from thumbnet.judging.calibration import (
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.judging.explanation import SEARCHED, Explanation, explain
 from thumbnet.judging.statistics import images_to_show, wilson_interval
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.measuring.operations import training_flops
 from thumbnet.plots import judging
 from thumbnet.plots.curves import curve

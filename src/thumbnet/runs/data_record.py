@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.data.datasets import SPECS, load_dataset
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import SPECS
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
 from thumbnet.errors import BrokenImage, UserError
 from thumbnet.files import Fields, read_json

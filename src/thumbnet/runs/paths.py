@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thumbnet.data.datasets import short_name
+from thumbnet.data.names import short_name
 from thumbnet.errors import UserError
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs.run import Run

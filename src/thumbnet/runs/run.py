@@ -410,7 +410,8 @@ def what_is_there(path: Path) -> str:
     if (path / "recipe.toml").exists():
         return ""
     if exported := next(path.glob("*.onnx"), None):
-        return f"; it holds {exported}: name that to predict or serve, and else the run folder that it was made from"
+        users = "predict, serve or evaluate --on"
+        return f"; it holds {exported}: name that to {users}, and else the run folder that it was made from"
     lost = next(path.glob("*.onnx.receipt.json"), None)
     return (
         f"; {lost.name.removesuffix('.receipt.json')} was exported to it and is missing: export again" if lost else ""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from PIL import Image
 
 from thumbnet.data.images import decode_image
 from thumbnet.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from thumbnet.judging.evaluation import Scores
+    from thumbnet.runs.predictions import Predictions
 
 ImageSource: TypeAlias = str | Path | Image.Image
 
@@ -40,10 +44,11 @@ class Classifier(ABC):
     Probabilities are calibrated: the logits are divided by the temperature that was fitted on the validation images.
     """
 
-    def __init__(self, classes: tuple[str, ...], channels: int, image_size: tuple[int, int]):
+    def __init__(self, classes: tuple[str, ...], channels: int, image_size: tuple[int, int], temperature: float):
         self.classes = classes
         self.channels = channels
         self.image_size = image_size
+        self.temperature = temperature
 
     def __repr__(self) -> str:
         size = "{} x {}".format(*self.image_size)
@@ -61,6 +66,14 @@ class Classifier(ABC):
     @abstractmethod
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
         """float32 N K for prepared images uint8 N C H W."""
+
+    @abstractmethod
+    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        """float32 N K for prepared images uint8 N C H W, before the temperature divides them; each row up to a constant."""
+
+    def views_taken(self, views: int) -> int:
+        """How many views of an image are averaged where so many are asked for."""
+        return views
 
     def predict_proba(
         self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
@@ -92,6 +105,41 @@ class Classifier(ABC):
         if len(truth) != len(found):
             raise UserError(f"{len(truth):,} labels for {len(found):,} images; give one for each")
         return float((found == truth).mean())
+
+    def evaluate(
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], labels: Sequence[str] | NDArray[Any], *, views: int = 1
+    ) -> "Scores":
+        """All that `thumbnet.evaluate` measures, of images of your own; takes and raises what `score` does, and needs PyTorch.
+
+        A class without images among them is left out of the means.
+        """
+        from thumbnet.judging.evaluation import score_predictions
+
+        truth, pixels = self.places_of(np.asarray(labels)), self.prepare_images(images)
+        if len(truth) != len(pixels):
+            raise UserError(f"{len(truth):,} labels for {len(pixels):,} images; give one for each")
+        return score_predictions(self.answers(pixels, truth, views=views), temperature=self.temperature)
+
+    def answers(
+        self, pixels: NDArray[np.uint8], truth: NDArray[np.int64], *, files: Sequence[str] = (), views: int = 1
+    ) -> "Predictions":
+        """What is said of prepared images uint8 N C H W, beside the places N of their classes and perhaps their names."""
+        import torch
+
+        from thumbnet.data.pack import array_sha256, fingerprint
+        from thumbnet.runs.predictions import Predictions
+
+        logits = torch.from_numpy(self.logits(pixels, views=views))
+        return Predictions(
+            split="new",
+            views=self.views_taken(views),
+            classes=self.classes,
+            fingerprint=fingerprint({"images": array_sha256(pixels), "labels": array_sha256(truth)}),
+            rows=torch.arange(len(pixels)),
+            labels=torch.from_numpy(truth),
+            logits=logits,
+            files=tuple(files),
+        )
 
     def places_of(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Labels as places in `classes`."""
@@ -154,21 +202,28 @@ def predict_files(
     Those with a probability below `sure` are marked. A file that cannot be read raises `UserError` naming it, unless
     `skip_broken`.
     """
+    pixels, readable, broken = read_files(classifier, files, skip_broken=skip_broken)
+    rankings = [classifier.rank(row, top) for row in classifier.probabilities(pixels, views=views)]
+    predictions = [
+        Prediction(str(files[place]), ranking, sure=ranking[0][1] >= sure)
+        for place, ranking in zip(readable, rankings, strict=True)
+    ]
+    return predictions, broken
+
+
+def read_files(
+    classifier: Classifier, files: Sequence[Path], *, skip_broken: bool = False
+) -> tuple[NDArray[np.uint8], list[int], list[str]]:
+    """Image files as the classifier takes them, uint8 N C H W; places of those that could be read; complaints on others."""
     pixels, readable, broken = [], [], []
-    for file in files:
+    for place, file in enumerate(files):
         try:
             pixels.append(decode_image(file, channels=classifier.channels, size=classifier.image_size))
-            readable.append(file)
+            readable.append(place)
         except UserError as error:
             if not skip_broken:
                 raise UserError(f"{error}, or skip such files (--skip-broken)") from error
             broken.append(str(error))
     if not readable:
         raise UserError(f"none of the {len(files)} files could be read; the first complaint: {broken[0]}")
-    probabilities = classifier.probabilities(np.stack(pixels), views=views)
-    rankings = [classifier.rank(row, top) for row in probabilities]
-    predictions = [
-        Prediction(str(file), ranking, sure=ranking[0][1] >= sure)
-        for file, ranking in zip(readable, rankings, strict=True)
-    ]
-    return predictions, broken
+    return np.stack(pixels), readable, broken

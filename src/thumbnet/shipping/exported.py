@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
 from thumbnet.files import NUMBER, Fields, first_line, parse_json
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.shipping.classifier import Classifier
 from thumbnet.words import counted
@@ -42,6 +43,7 @@ class Facts:
     temperature: float  # divides the logits inside the file
     views: int  # averaged inside the file
     weights: str  # SHA-256 of all tensors of the graph, see `digest_of`
+    thresholds: tuple[Threshold, ...] = ()  # from where on answers are sure; none of older files, nor of several views
 
 
 FACTS: Fields = {
@@ -63,7 +65,7 @@ class ExportedClassifier(Classifier):
     """An exported file in onnxruntime, on the CPU. Its views are those it was exported with."""
 
     def __init__(self, path: Path, session: Any, facts: Facts, *, threads: int | None = None):
-        super().__init__(facts.classes, facts.channels, facts.image_size)
+        super().__init__(facts.classes, facts.channels, facts.image_size, facts.temperature)
         self.path, self.session, self.facts, self.threads = path, session, facts, threads
 
     def computed_by(self) -> str:
@@ -76,6 +78,31 @@ class ExportedClassifier(Classifier):
         if not (found >= 0).all() or not np.allclose(found.sum(1), 1, atol=1e-3):  # a NaN is neither
             raise UserError(f"{self.path} is damaged: its answers are no probabilities; export it again")
         return found
+
+    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        found = self.probabilities(pixels, views=views)
+        return (self.temperature * np.log(np.maximum(found, np.finfo(np.float32).tiny))).astype(np.float32)
+
+    def views_taken(self, views: int) -> int:
+        return self.facts.views
+
+    def sure_from(self, accuracy: float) -> Threshold:
+        """The probability from which on a part `accuracy` of the answers on the run's validation images was right.
+
+        Raises `UserError` where the file does not say.
+        """
+        for threshold in self.facts.thresholds:
+            if threshold.target == accuracy:
+                return threshold
+        known = ", ".join(f"{threshold.target:g}" for threshold in self.facts.thresholds)
+        if not known:
+            raise UserError(
+                f"sure is {accuracy:g}, and {self.path} does not say from where on it is sure; name the run folder, or export it "
+                "again, with one view"
+            )
+        raise UserError(
+            f"sure is {accuracy:g}, and {self.path} knows {known}; take one of these, or name the run folder"
+        )
 
     def computed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the graph says of images N C H W, all at once."""
@@ -212,4 +239,17 @@ def facts_of(path: Path, text: str | None) -> Facts:
     if not (named and sized and table["channels"] in (1, 3) and table["views"] in (1, 2, 6)):
         raise UserError(f"{path} is damaged: its classes, image size, channels or views are none; export it again")
     known = {name: table[name] for name in FACTS}
-    return Facts(**known | {"classes": tuple(classes), "image_size": tuple(size)})
+    try:
+        thresholds = tuple(threshold_in(row) for row in table.get("thresholds", ()))
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: its thresholds are none; export it again") from error
+    return Facts(**known | {"classes": tuple(classes), "image_size": tuple(size), "thresholds": thresholds})
+
+
+def threshold_in(row: Any) -> Threshold:
+    """One threshold as a file has it. Raises `TypeError`, `KeyError` or `ValueError` for anything else."""
+    low, high = row["interval95"]
+    parts = {name: float(row[name]) for name in ("target", "confidence", "coverage", "accuracy")}
+    if not all(0 <= part <= 1 for part in (*parts.values(), low, high)) or type(row["images"]) is not int:
+        raise ValueError(f"{row} is no threshold")
+    return Threshold(**parts, interval95=(float(low), float(high)), images=row["images"])

@@ -11,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from thumbnet.backend import processor_name
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import replacing, sha256_of, write_json
 from thumbnet.judging.evaluation import average_over_views, check_views
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import (
@@ -42,7 +43,7 @@ from thumbnet.shipping.exported import (
     in_parts,
     load_exported,
 )
-from thumbnet.shipping.prediction import load_run
+from thumbnet.shipping.prediction import load_run, sure_from
 
 if TYPE_CHECKING:
     from thumbnet.data.batches import Split
@@ -56,6 +57,7 @@ MOST_AT_ONCE = 65_536  # images in a batch of the file
 OPSET = 20  # ONNX of 2023
 MANY = 64  # images in a batch whose speed is told
 TIMED_FOR = 0.3  # seconds of each of the two
+SURE = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)  # accuracies whose thresholds a file keeps
 
 
 class Deployed(nn.Module):
@@ -126,7 +128,7 @@ def export_file(
     facts = Facts(
         format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
-        weights="",
+        weights="", thresholds=thresholds_of(run) if views == 1 else (),
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
     images, labels = split.evenly_spaced(CHECKED)
@@ -153,6 +155,15 @@ def export_file(
     )  # fmt: skip
     write_json(receipt_path(path), asdict(receipt))
     return receipt
+
+
+def thresholds_of(run: Run) -> tuple[Threshold, ...]:
+    """From where on the run's answers are sure, for each of `SURE` that it ever was on its validation images, in one view."""
+    found = []
+    for accuracy in SURE:
+        with suppress(UserError):
+            found.append(sure_from(run, accuracy))
+    return tuple(found)
 
 
 def check_can_export(path: Path) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from thumbnet.backend import Backend, place, prepare
 from thumbnet.data.batches import whole
 from thumbnet.errors import UserError
-from thumbnet.judging.calibration import Threshold, confidence_and_hits, threshold_for
+from thumbnet.judging.calibration import confidence_and_hits, threshold_for
 from thumbnet.judging.evaluation import check_views, predict_logits
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.runs.run import Run
 from thumbnet.shipping.classifier import Classifier
@@ -34,20 +35,21 @@ class NetworkClassifier(Classifier):
         temperature: float = 1.0,
         mirrored: bool = True,
     ):
-        super().__init__(classes, channels, image_size)
+        super().__init__(classes, channels, image_size, temperature)
         self.model = model
         self.backend = backend
-        self.temperature = temperature
         self.mirrored = mirrored  # in training
 
     def computed_by(self) -> str:
         return self.backend.describe()
 
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        return (torch.from_numpy(self.logits(pixels, views=views)) / self.temperature).softmax(1).numpy()
+
+    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
         check_views(views, mirrored=self.mirrored)
         split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
-        logits = predict_logits(self.model, split, self.backend, views=views)
-        return (logits / self.temperature).softmax(1).numpy()
+        return predict_logits(self.model, split, self.backend, views=views).numpy()
 
 
 def load_run(run: Run, *, machine: Machine | None = None) -> NetworkClassifier:

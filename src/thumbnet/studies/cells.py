@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.data.datasets import SPECS, comes_as_files
+from thumbnet.data.names import SPECS, comes_as_files
 from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.machine import Machine

@@ -2,19 +2,25 @@
 
 import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from thumbnet.data.datasets import SPECS, check_dataset_name, decoding_of, is_folder_of_pictures
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.names import SPECS, check_dataset_name, decoding_of, is_folder_of_pictures
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import check_effects
+from thumbnet.recipes.fitting import suited
+from thumbnet.recipes.recipe import Recipe, check_effects
 from thumbnet.studies.cells import Variant
 from thumbnet.studies.study import Study
+
+if TYPE_CHECKING:
+    from thumbnet.data.datasets import Dataset
 
 KEYS = (
     "name", "about", "dataset", "image_size", "skip_broken", "recipe", "seeds", "first_seed", "folds", "metric", "fields",
@@ -23,9 +29,12 @@ KEYS = (
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen
 
 
-def read_study(path: Path, *, seeds: int | None = None, **decoding: Any) -> Study:
+def read_study(
+    path: Path, *, seeds: int | None = None, tell: Callable[[str], None] = lambda line: None, **decoding: Any
+) -> Study:
     """The study in a TOML file, with another number of `seeds` or another of `DECODING` where they are given.
 
+    Where it names no recipe for a folder or file, `train`'s is made to fit the images as `train` does it; `tell` hears how.
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the study file")
@@ -42,12 +51,12 @@ def read_study(path: Path, *, seeds: int | None = None, **decoding: Any) -> Stud
         if key not in KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, KEYS)}")
     try:
-        return study_of(table, default_name=path.stem)
+        return study_of(table, default_name=path.stem, tell=tell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def study_of(table: dict[str, Any], *, default_name: str) -> Study:
+def study_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], None] = lambda line: None) -> Study:
     """The study that a table of TOML describes."""
     if "grid" in table and "variant" in table:
         raise UserError("give either a grid or variants, not both")
@@ -59,12 +68,12 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
     shared = table.get("fields", {})
     if not isinstance(shared, dict):
         raise UserError("fields is not a table; begin it with [fields]")
-    variants = tuple(variant_of(row, table, shared) for row in rows)
-    decoding = decoding_of(table, [variant.dataset for variant in variants])
-    variants = tuple(
-        replace(variant, decoding=decoding) if is_folder_of_pictures(variant.dataset) else variant
-        for variant in variants
-    )
+    folds, notes = whole(table, "folds", 0, least=0), dict[str, None]()
+    decoding = decoding_of(table, [dataset_of(row, table) for row in rows])
+    at_hand = AtHand(decoding, folds, lambda line: notes.setdefault(line))
+    variants = tuple(variant_of(row, table, shared, at_hand) for row in rows)
+    for note in notes:  # each once, however many rows it is of
+        tell(note)
     names = [variant.name for variant in variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are named {twice!r}")
@@ -73,7 +82,7 @@ def study_of(table: dict[str, Any], *, default_name: str) -> Study:
         name=str(table.get("name", default_name)),
         variants=variants,
         seeds=seeds_of(table),
-        folds=whole(table, "folds", 0, least=0),
+        folds=folds,
         metrics={variant.dataset: metric for variant in variants},
         about=str(table.get("about", "")),
     )
@@ -100,8 +109,9 @@ def check_study(study: Study) -> None:
 def metric_of(table: dict[str, Any]) -> Metric:
     """What a file wants runs judged by."""
     metric: Metric = table.get("metric", "accuracy")
-    if metric not in ("accuracy", "top5", "loss"):
-        raise UserError(f"metric is {metric!r}; choose accuracy, top5 or loss")
+    if metric not in get_args(Metric):
+        *most, last = get_args(Metric)
+        raise UserError(f"metric is {metric!r}; choose {', '.join(most)} or {last}")
     return metric
 
 
@@ -156,21 +166,51 @@ def grid_rows(grid: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any]) -> Variant:
-    """One row: its own recipe, data set and fields before the study's."""
-    fields_ = dict(row)
-    name = str(fields_.pop("name", ""))
-    note = str(fields_.pop("note", ""))
-    dataset = str(fields_.pop("dataset", table.get("dataset", "fashion-mini")))
+def dataset_of(row: dict[str, Any], table: dict[str, Any]) -> str:
+    """What a row is trained on."""
+    dataset = str(row.get("dataset", table.get("dataset", "fashion-mini")))
     check_dataset_name(dataset)
-    recipe = str(fields_.pop("recipe", table.get("recipe", default_for(dataset))))
+    return dataset
+
+
+def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any], at_hand: "AtHand") -> Variant:
+    """One row: its own recipe, data set and fields before the study's."""
+    fields_ = {key: value for key, value in row.items() if key not in ("name", "note", "dataset", "recipe")}
+    name, note, dataset = str(row.get("name", "")), str(row.get("note", "")), dataset_of(row, table)
+    named = row.get("recipe", table.get("recipe"))
+    recipe = str(named or default_for(dataset))
     if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
         raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
     try:
         made = vary(named_recipe(recipe), **(shared | fields_))
         if "grid" not in table:  # whose columns are crossed, whatever comes of it
             check_effects(made, fields_)
+        if not named:
+            made = at_hand.suited(named_recipe(recipe), dataset, shared | fields_)
     except UserError as error:
         raise UserError(f"variant {name!r}: {error}") from error
     changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())
-    return Variant(name or changed or recipe, dataset, made, note)
+    return Variant(name or changed or recipe, dataset, made, note, decoding=at_hand.decoding_for(dataset))
+
+
+@dataclass
+class AtHand:
+    """The folders and files that a study or sweep is of, each read once, and recipes made to fit them."""
+
+    decoding: Mapping[str, Any]  # of folders of pictures
+    folds: int = 0
+    tell: Callable[[str], None] = lambda line: None
+    loaded: dict[str, "Dataset"] = field(default_factory=dict)
+
+    def decoding_for(self, dataset: str) -> Mapping[str, Any]:
+        """How this one is decoded."""
+        return self.decoding if is_folder_of_pictures(dataset) else {}
+
+    def suited(self, recipe: Recipe, dataset: str, typed: dict[str, Any]) -> Recipe:
+        """The recipe that `train` would take with the fields that were `typed`; published sets have their own."""
+        if dataset in SPECS:
+            return vary(recipe, **typed)
+        if dataset not in self.loaded:
+            self.loaded[dataset] = load_dataset(dataset, validation=0, **self.decoding_for(dataset))
+        cut = self.loaded[dataset].with_validation(**vary(recipe, **typed, folds=self.folds).cut)
+        return suited(recipe, cut, typed, tell=self.tell)

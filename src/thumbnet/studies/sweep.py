@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
 from thumbnet.files import append_line, make_folder, read_json, read_json_lines, write_json, write_text
-from thumbnet.judging.groups import Metric
+from thumbnet.judging.groups import Metric, value_of
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.recipes import as_typed, vary
@@ -329,7 +329,7 @@ def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Cal
         raise TrainingFailed(
             f"{cell.variant.name} could not be trained: {why} (see {log}); then the same command goes on"
         )
-    value = None if code else Run.open(cell.run_folder(folder)).summary[f"validation_{trials.sweep.metric}"]
+    value = None if code else value_of(Run.open(cell.run_folder(folder)), "validation", trials.sweep.metric)
     trials.record(number, value)
     changed = in_words({name: getattr(cell.recipe, name) for name in trials.sweep.space})
     reached = f"failed; see {log}" if value is None else shown(value, trials.sweep.metric)

@@ -1,15 +1,16 @@
 """Reading a sweep from a TOML file: which recipe fields are searched, where, and how many trials are made."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.datasets import SPECS, check_dataset_name, decoding_of
+from thumbnet.data.names import SPECS, check_dataset_name, decoding_of
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import NEEDS, check_effects, checked
-from thumbnet.studies.study_file import check_folder_name, metric_of
+from thumbnet.studies.study_file import AtHand, check_folder_name, metric_of
 from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
 
 KEYS = ("name", "dataset", "image_size", "skip_broken", "recipe", "trials", "seeds", "metric", "fields", "search")
@@ -19,9 +20,10 @@ LARGEST = 10_000  # trials; more is a slip of the pen
 LARGEST_NUMBER = 1e9  # that is searched
 
 
-def read_sweep(path: Path, **instead: Any) -> Sweep:
+def read_sweep(path: Path, *, tell: Callable[[str], None] = lambda line: None, **instead: Any) -> Sweep:
     """The sweep in a TOML file; `instead` of what it says numbers of `trials` and `seeds` and what is in `DECODING`, if not None.
 
+    Where it names no recipe for a folder or file, `train`'s is made to fit the images as `train` does it; `tell` hears how.
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the sweep file")
@@ -29,12 +31,12 @@ def read_sweep(path: Path, **instead: Any) -> Sweep:
         raise UserError(f"{path} is a study file; type thumbnet study {path}")
     table |= {name: value for name, value in instead.items() if value is not None}
     try:
-        return sweep_of(table, default_name=path.stem)
+        return sweep_of(table, default_name=path.stem, tell=tell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
+def sweep_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], None] = lambda line: None) -> Sweep:
     """The sweep that a table of TOML describes."""
     for key in table:
         if key not in KEYS:
@@ -47,7 +49,10 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     for name in ("name", "seed", "folds", "fold"):
         if name in shared:
             raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
-    recipe = vary(named_recipe(str(table.get("recipe", default_for(dataset)))), **(shared | {"seed": SEED}))
+    decoding, typed = decoding_of(table, [dataset]), shared | {"seed": SEED}
+    recipe = vary(base := named_recipe(str(table.get("recipe", default_for(dataset)))), **typed)
+    if "recipe" not in table:
+        recipe = AtHand(decoding, tell=tell).suited(base, dataset, typed)
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
     name = str(table.get("name", default_name))
@@ -57,7 +62,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str) -> Sweep:
     for field_ in space:
         if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
             check_effects(recipe, [field_])
-    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table), decoding_of(table, [dataset]))
+    return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table), decoding)
 
 
 def count_of(table: dict[str, Any], key: str, default: int) -> int:

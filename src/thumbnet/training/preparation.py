@@ -9,7 +9,7 @@ from thumbnet.data.batches import Split
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.models.initial_weights import without_weights
-from thumbnet.recipes import fitted_to
+from thumbnet.recipes.fitting import fitted_to, for_side
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.training.selection import stretch_length
@@ -42,7 +42,8 @@ def check_fits(recipe: Recipe, data: Dataset) -> None:
             model(torch.zeros(1, data.channels, height, width))
     except (RuntimeError, IndexError) as error:  # nothing left of a map: the one of convolutions, the other of maxima
         least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
-        hint = ", or --resolution 1" if least else ""
+        fitting = for_side(recipe, min(height, width)).resolution
+        hint = f", or --resolution {' '.join(map('{:g}'.format, fitting))}" if fitting != recipe.resolution else ""
         raise UserError(
             f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
         ) from error

@@ -100,6 +100,7 @@ class Position:
             "validation_loss": scores and scores.loss,
             "validation_accuracy": scores and scores.accuracy,
             "validation_top5": scores and scores.top5,
+            "validation_balanced_accuracy": scores and scores.balanced_accuracy,
             "l2_penalty": penalty,
             "training_seconds": round(self.training_seconds, 3),
             "images_per_second": round(images / self.training_seconds, 1),

@@ -45,6 +45,7 @@ def summarize(
         "validation_images": validation.images if validation else 0,
         "validation_accuracy": validation.accuracy if validation else None,
         "validation_top5": validation.top5 if validation else None,
+        "validation_balanced_accuracy": validation.balanced_accuracy if validation else None,
         "validation_loss": validation.loss if validation else None,
         "validation_interval95": list(validation.interval95) if validation else None,
         "best_epoch": max((row["validation_accuracy"], row["epoch"]) for row in measured)[1] if measured else None,

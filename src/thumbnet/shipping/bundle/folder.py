@@ -23,11 +23,13 @@ from thumbnet.judging.groups import evaluation_of
 from thumbnet.recipes import title_of
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import MODEL
-from thumbnet.shipping.exporting import ENDINGS, Receipt, export_file, receipt_path
+from thumbnet.shipping.exporting import ENDINGS, Receipt, export_file, receipt_path, thresholds_of
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
+
+SURE_ON_CARD = (0.95, 0.99)  # accuracies for which the card says how many answers are that sure
 
 
 def export(
@@ -126,6 +128,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         rows.append((f"{split} accuracy", f"{reached} (95 % interval {low:.2%} to {high:.2%}{opened})"))
         error, before = scores.calibration.error_after, scores.calibration.error
         rows.append((f"{split} calibration", f"expected error {error:.2%} ({before:.2%} without the temperature)"))
+    rows += sure_rows(run) if receipt.views == 1 else []
     checked = f"{receipt.images:,} {receipt.split} images, in fp32: the same class for {receipt.same_class:,}"
     speed, many = receipt.speed, f"{receipt.speed.images_per_second:,.0f} images/s"
     return [
@@ -134,6 +137,18 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         ("checked with", f"{checked}, probabilities differ by {receipt.largest_difference:.1e} at most"),
         ("speed", f"{speed.milliseconds:.3g} ms for one image, {many} in batches, on {speed.processor}"),
     ]
+
+
+def sure_rows(run: Run) -> list[tuple[str, str]]:
+    """From which probability on so many answers were right, where some were that sure."""
+    rows = []
+    for found in thresholds_of(run):
+        if found.target in SURE_ON_CARD:
+            low, high = found.interval95
+            right = f"{found.accuracy:.2%} of them right (95 % interval {low:.2%} to {high:.2%})"
+            told = f"from a probability of {found.confidence:.2%} on: {found.coverage:.1%} of the validation images, {right}"
+            rows.append((f"{found.target:.0%} sure", told))
+    return rows
 
 
 def precision_of(run: Run, split: str) -> str:

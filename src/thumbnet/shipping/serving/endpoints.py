@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from thumbnet.data.images import decode_image
 from thumbnet.errors import UserError
+from thumbnet.judging.thresholds import Threshold
 from thumbnet.shipping.classifier import Classifier
 from thumbnet.shipping.serving.guard import Guard
 
@@ -42,8 +43,8 @@ class About:
 class Service:
     """The classifier in a thread of its own, one image at a time, so that the server answers meanwhile."""
 
-    def __init__(self, classifier: Classifier, about: About):
-        self.classifier, self.about = classifier, about
+    def __init__(self, classifier: Classifier, about: About, threshold: Threshold | None = None):
+        self.classifier, self.about, self.threshold = classifier, about, threshold
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="classifier")
         self.turn = asyncio.Lock()
         self.inside = 0
@@ -62,7 +63,8 @@ class Service:
             raise UserError("the network's answer to this image is no number")
         ranking = self.classifier.rank(probabilities, top)
         rows = [{"class": name, "probability": round(value, 6)} for name, value in ranking]
-        return {**rows[0], "ranking": rows}
+        sure = {"sure": ranking[0][1] >= self.threshold.confidence} if self.threshold else {}
+        return {**rows[0], "ranking": rows, **sure}
 
     async def predict(self, request: Request) -> Response:
         """POST /predict: the bytes of an image file."""
@@ -88,17 +90,26 @@ class Service:
         """GET /model: what is served."""
         of = self.classifier
         facts = {"classes": list(of.classes), "image_size": list(of.image_size), "channels": of.channels}
-        return JSONResponse({**vars(self.about), **facts})
+        threshold = {"threshold": asdict(self.threshold)} if self.threshold else {}
+        return JSONResponse({**vars(self.about), **facts, **threshold})
 
 
-def application(classifier: Classifier, about: About, *, any_host: bool = False, token: str | None = None) -> ASGIApp:
+def application(
+    classifier: Classifier,
+    about: About,
+    *,
+    any_host: bool = False,
+    token: str | None = None,
+    threshold: Threshold | None = None,
+) -> ASGIApp:
     """The ASGI application that answers for `classifier`: under a name of this computer, or under `any_host`.
 
     With a `token` only who sends it is answered, but for the page itself and /health.
     GET / is a page, GET /model tells classes and sizes, GET /health that it lives; POST /predict takes the bytes of one PNG,
-    JPEG, WebP, GIF or BMP and gives class, probability and ranking, as many as `?top=` asks for. Errors are {"error": one line}.
+    JPEG, WebP, GIF or BMP and gives class, probability and ranking, as many as `?top=` asks for, and with a `threshold` whether
+    the answer is sure. Errors are {"error": one line}.
     """
-    service = Service(classifier, about)
+    service = Service(classifier, about, threshold)
     service.warm_up()
     pages = [Route(path, static(PAGE / name)) for path, name in FILES.items()]
     routes = [

@@ -21,7 +21,7 @@ from thumbnet.machine import Machine
 from thumbnet.runs.run import Run
 from thumbnet.shipping.classifier import Classifier
 from thumbnet.shipping.exported import ExportedClassifier, exported_file
-from thumbnet.shipping.loading import load
+from thumbnet.shipping.loading import load, sure_from
 from thumbnet.shipping.serving.connections import Connection
 from thumbnet.shipping.serving.endpoints import About, application
 from thumbnet.shipping.serving.guard import LARGEST_HEADERS, is_loopback
@@ -38,6 +38,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     allow_remote: bool = False,
+    sure: float | None = None,
     machine: Machine | None = None,
     tell: Callable[[str], None] = print,
 ) -> None:
@@ -45,7 +46,9 @@ def serve(
 
     `tell` is given the address once the server listens. With port 0 the system picks a free one. Another host than this computer
     alone needs `allow_remote`, which answers under any name (behind a proxy too) and asks every request for the token that the
-    address ends in: THUMBNET_TOKEN, else a new one. Raises `UserError` where the port is taken or there is nothing to serve.
+    address ends in: THUMBNET_TOKEN, else a new one. With `sure`, an accuracy, answers say whether they reach the probability from
+    which on so many answers on the validation images were right. Raises `UserError` where the port is taken or there is nothing
+    to serve.
     """
     if not allow_remote and not is_loopback(host):
         raise UserError(f"--host {host!r} lets other computers in; say so with --allow-remote, and they need a token")
@@ -53,7 +56,9 @@ def serve(
     with listening_on(host, port) as listening:
         opened = run if isinstance(run, Run) or exported_file(run) else Run.open(run)
         classifier = load(opened, machine=machine)
-        app = application(classifier, about(opened, classifier), any_host=allow_remote, token=token)
+        threshold = None if sure is None else sure_from(opened, classifier, sure)
+        told = about(opened, classifier)
+        app = application(classifier, told, any_host=allow_remote, token=token, threshold=threshold)
         server = uvicorn.Server(settings(app))
         with ended_by_signals(server):
             tell(address_of(host, listening.getsockname()[1]) + (f"#{token}" if token else ""))

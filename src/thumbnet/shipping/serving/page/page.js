@@ -23,14 +23,14 @@ async function ask(path, options = {}) {
   return answer;
 }
 
-function show(item, file, { class: name, probability, ranking }) {
+function show(item, file, { class: name, probability, ranking, sure }) {
   const rows = ranking.map((row) => {
     const line = make("div", "", { className: "row" });
     const meter = make("meter", "", { min: 0, max: 1, value: row.probability, ariaLabel: row.class });
     line.append(make("span", row.class, { title: row.class }), meter, make("span", percent(row.probability)));
     return line;
   });
-  item.lastChild.replaceChildren(make("h2", `${name}, ${percent(probability)}`), make("small", file.name), ...rows);
+  item.lastChild.replaceChildren(make("h2", `${name}, ${percent(probability)}${sure === false ? ", not sure" : ""}`), make("small", file.name), ...rows);
 }
 
 async function classify(files) {

@@ -1,0 +1,83 @@
+"""`thumbnet evaluate RUN --on PATH`: a run, or an export, measured on labelled images of one's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thumbnet.cli.options import note
+from thumbnet.cli.scores import calibration_lines, class_lines, confused_lines, measure_lines
+from thumbnet.errors import UserError
+from thumbnet.recipes import title_of
+from thumbnet.words import counted
+
+if TYPE_CHECKING:
+    from thumbnet.judging.evaluation import Scores
+    from thumbnet.machine import Machine
+    from thumbnet.runs.predictions import Predictions
+    from thumbnet.runs.run import Run
+    from thumbnet.shipping.new_images import Judged
+
+
+def check_on(on: Path | None, *, split: str | None, uncertain: float, robustness: bool, skip_broken: bool) -> None:
+    """Raise `UserError` for what cannot be asked for together with images of one's own, or only with them."""
+    if on is None:
+        if skip_broken:
+            raise UserError("--skip-broken is for --on; the images of the run are read as they were in training")
+        return
+    asked = {
+        f"--split {split}": split is not None,
+        f"--uncertain {uncertain:g}": uncertain != 1,
+        "--robustness": robustness,
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(f"{option} is for the images of the run, and --on {on} names others; leave one of them out")
+
+
+def judge_on(
+    path: Path, run: Path, views: int, skip_broken: bool, machine: "Machine", data_dir: Path | None
+) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
+    """Scores and answers on the images at `path`, what JSON tells besides, and all of it in words."""
+    from thumbnet.cli.predict import tell_left_out
+    from thumbnet.data.images import FORMATS_IN_WORDS
+    from thumbnet.runs.run import Run
+    from thumbnet.shipping.exported import exported_file
+    from thumbnet.shipping.loading import load
+    from thumbnet.shipping.new_images import judge_new_images
+
+    opened = None if exported_file(run) else Run.open(run)
+    if opened is None and data_dir is not None:
+        raise UserError(
+            f"--data-dir {data_dir} names the training images of a run, and {run} is an export; leave it out"
+        )
+    classifier = load(opened or run, machine=machine)
+    judged = judge_new_images(classifier, path, views=views, skip_broken=skip_broken)
+    tell_left_out(list(judged.ignored), list(judged.broken), FORMATS_IN_WORDS)
+    facts = {"on": str(path)} | (known_images(opened, judged, data_dir) if opened else {})
+    name = title_of(opened.recipe) if opened else f"the network of {run}"
+    lines = [
+        f"{name} on {counted(judged.scores.images, 'new image')} of {path}",
+        f"{'run' if opened else 'export':11}  {run.resolve()}",
+        *measure_lines(judged.scores),
+        *calibration_lines(judged.scores),
+        *class_lines(judged.scores),
+        *confused_lines(judged.scores),
+    ]
+    return judged.scores, judged.predictions, facts, lines
+
+
+def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[str, Any]:
+    """How many of the images the run was trained on, and the accuracy on the others; told on stderr, too, if it is any."""
+    from thumbnet.shipping.new_images import trained_on
+
+    try:
+        known = trained_on(run, judged.pixels, data_dir=data_dir)
+    except UserError as error:
+        note(f"whether the run was trained on some of these images cannot be told: {error}")
+        return {"trained_on": None}
+    hits = judged.predictions.hits().numpy()[~known]
+    others = float(hits.mean()) if len(hits) else None
+    if known.any():
+        rest = f"on the other {len(hits):,} the accuracy is {others:.2%}" if others is not None else "there is no other"
+        told = counted(int(known.sum()), "of these images equals one", "of these images equal ones")
+        note(f"{told} that the run was trained on; {rest}")
+    return {"trained_on": int(known.sum()), "accuracy_on_others": others}

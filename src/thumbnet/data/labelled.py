@@ -1,0 +1,90 @@
+"""Labelled images that no run was cut from, to judge a trained network on: a folder with one folder per class, or arrays."""
+# Shapes: N images, C channels, H and W height and width.
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thumbnet.data.arrays import as_places, checked_split, holds_arrays, read_idx_parts, read_npz_parts
+from thumbnet.data.folder import find_classes
+from thumbnet.data.pack import SPLIT_OF_NAME
+from thumbnet.errors import UserError, unknown_name
+from thumbnet.words import shortened
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with the class of each, not yet in the size of any network."""
+
+    images: Sequence[Path] | NDArray[np.uint8]  # N files, or pixels N H W C
+    labels: NDArray[np.int64]  # N, places in the classes that were asked for
+    ignored: tuple[Path, ...] = ()  # files that are no images, or lie outside the class folders
+
+
+def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
+    """The images at `path` with their places in `classes`, of which some may have none.
+
+    `path` is a folder with one folder of images per class, or arrays as a data set has them, of which the test images are
+    taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
+    """
+    if holds_arrays(path):
+        return labelled_arrays(path, classes)
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}; give one with one folder of images per class, or an .npz file")
+    found, passed_over = find_classes(path)
+    refuse_splits(path, set(found) - set(classes))
+    places = places_of(path, found, classes)
+    rows = [(Path(image.path), places[name]) for name, images in found.items() for image in images]
+    if not rows:
+        raise UserError(f"no image in the class folders of {path}; add some")
+    files, labels = zip(*rows, strict=True)
+    return LabelledImages(files, np.array(labels, np.int64), tuple(Path(entry.path) for entry in passed_over))
+
+
+def labelled_arrays(path: Path, classes: Sequence[str]) -> LabelledImages:
+    """The test images of arrays, or all where none are called so."""
+    parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
+    there = {split for split, _ in parts}
+    split = next(split for split in ("test", "train", "validation") if split in there)
+    found = checked_split(path, split, parts)
+    values, meant = np.unique(found.labels), called(path, split, found.labels, names, classes)
+    places = places_of(path, meant, classes)
+    labels = np.array([places[name] for name in meant], np.int64)[np.searchsorted(values, found.labels)]
+    return LabelledImages(np.ascontiguousarray(found.images.transpose(0, 2, 3, 1)), labels)  # N C H W -> N H W C
+
+
+def called(
+    path: Path, split: str, labels: NDArray[Any], names: NDArray[Any] | None, classes: Sequence[str]
+) -> list[str]:
+    """The class that each different label stands for, in their order.
+
+    A number counts the `names` that lie beside the labels. Without them it counts `classes`, unless these are numbers too, as
+    they are where the run itself was trained on numbered classes.
+    """
+    values = np.unique(labels)
+    if names is None and (values.dtype.kind == "U" or all(name.isdecimal() for name in classes)):
+        return [str(value) for value in values.tolist()]
+    known = np.array(classes) if names is None else names
+    kinds = known if values.dtype.kind == "U" else np.arange(len(known))
+    return [str(known[place]) for place in as_places(path, split, values, kinds)]
+
+
+def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
+    """Where each of the names stands in `classes`."""
+    for name in names:
+        if name not in classes:
+            raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")
+    return {name: classes.index(name) for name in names}
+
+
+def refuse_splits(path: Path, names: Iterable[str]) -> None:
+    """Raise `UserError` where the folders are splits rather than classes: which of them is meant is the user's to say."""
+    splits = [name for name in sorted(names) if name.casefold() in SPLIT_OF_NAME]
+    if splits:
+        raise UserError(
+            f"{path} holds {', '.join(splits)} rather than classes; name one of them, as in {path / splits[-1]}"
+        )

@@ -1,0 +1,124 @@
+"""What a data set may be called: a published name, and what is known of it, or the path of a folder or file."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thumbnet.data.arrays import holds_arrays, is_npz
+from thumbnet.data.pack import LARGEST_SIDE
+from thumbnet.errors import UserError, unknown_name
+
+# How folders of pictures are decoded where nothing else is said.
+DECODING: dict[str, Any] = {"image_size": 32, "skip_broken": False}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known of a published data set before it is opened."""
+
+    name: str
+    title: str
+    shape: tuple[int, int, int]  # channels, height, width
+    classes: int
+    train: int  # images
+    test: int
+    licence: str
+    homepage: str
+    mirrored: bool = True  # whether a mirror image shows the same class
+
+
+EMBEDDED = "fashion-mini"  # the one set that needs no files
+FASHION_LICENCE = "MIT, Zalando SE"
+FASHION_HOME = "https://github.com/zalandoresearch/fashion-mnist"
+MNIST_LICENCE = "CC BY-SA 3.0, Yann LeCun and Corinna Cortes"
+MNIST_HOME = "http://yann.lecun.com/exdb/mnist/"
+CIFAR_LICENCE = "none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
+CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+SPECS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            EMBEDDED,
+            "7,000 images of Fashion-MNIST, embedded",
+            (1, 28, 28),
+            10,
+            6_000,
+            1_000,
+            FASHION_LICENCE,
+            FASHION_HOME,
+        ),
+        DatasetSpec("fashion-mnist", "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000, FASHION_LICENCE, FASHION_HOME),
+        DatasetSpec("mnist", "MNIST", (1, 28, 28), 10, 60_000, 10_000, MNIST_LICENCE, MNIST_HOME, mirrored=False),
+        DatasetSpec("cifar10", "CIFAR-10", (3, 32, 32), 10, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
+        DatasetSpec("cifar100", "CIFAR-100, fine labels", (3, 32, 32), 100, 50_000, 10_000, CIFAR_LICENCE, CIFAR_HOME),
+    )
+}
+
+
+def list_datasets() -> list[str]:
+    """The names that `load_dataset` knows; it takes paths besides."""
+    return list(SPECS)
+
+
+def is_path(name: str) -> bool:
+    """True where `name` means a path rather than a published set: `./x`, `a/b`, `x.npz`, or any existing folder."""
+    return name not in SPECS and (os.sep in name or name.startswith(".") or is_npz(name) or exists(name))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a folder or .npz file of this name; one that no file system could hold is none."""
+    try:
+        return Path(name).is_dir() or holds_arrays(Path(name))
+    except OSError:  # too long
+        return False
+
+
+def comes_as_files(name: str) -> bool:
+    """Whether this is a published set whose files lie in a `data_dir`."""
+    return name in SPECS and name != EMBEDDED
+
+
+def is_folder_of_pictures(name: str) -> bool:
+    """Whether the files of this set are pictures, which are decoded and resized, rather than arrays."""
+    return name not in SPECS and not holds_arrays(Path(name))
+
+
+def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """How the folders of pictures among the named sets are to be decoded, without what is so anyway.
+
+    Raises `UserError` for values that cannot be, and where none of the sets is such a folder.
+    """
+    chosen = {key: given.get(key, own) for key, own in DECODING.items()}
+    size, skip_broken = chosen["image_size"], chosen["skip_broken"]
+    if type(size) is not int or not 1 <= size <= LARGEST_SIDE:
+        raise UserError(f"image_size is {size!r}; give a whole number of pixels from 1 to {LARGEST_SIDE}")
+    if not isinstance(skip_broken, bool):
+        raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
+    found = {key: value for key, value in chosen.items() if value != DECODING[key]}
+    if found and not any(map(is_folder_of_pictures, names)):
+        raise UserError(f"{next(iter(found))} is for folders of images, and none is trained on here; leave it out")
+    return found
+
+
+def short_name(name: str | Path) -> str:
+    """What a data set is called in names of files and folders: its own name, or the last part of its path."""
+    path = Path(name).resolve()
+    return path.stem if is_npz(path) else path.name
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise `UserError` where `name` is neither a known set nor a path that holds one."""
+    if name in SPECS:
+        return
+    if not name:
+        raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a path")
+    if not is_path(name):
+        error = unknown_name("data set", name, SPECS)
+        raise UserError(f"no folder {name!r} here, and {error}")
+    if not exists(name):
+        kind = "file" if is_npz(name) else "folder"
+        raise UserError(
+            f"there is no {kind} {name}; give a folder with one folder of images per class, or an .npz file of arrays"
+        )

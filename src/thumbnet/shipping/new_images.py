@@ -1,0 +1,61 @@
+"""A classifier judged on labelled images that came later: those of a folder or file, none of them trained on, it is hoped."""
+# Shapes: N images, C channels, H and W height and width.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thumbnet.data.batches import digests_of, whole
+from thumbnet.data.labelled import LabelledImages, labelled_images
+from thumbnet.judging.evaluation import Scores, score_predictions
+from thumbnet.runs.predictions import Predictions
+from thumbnet.runs.run import Run
+from thumbnet.shipping.classifier import Classifier, read_files
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured on new images, and what of them was left out."""
+
+    scores: Scores
+    predictions: Predictions
+    pixels: NDArray[np.uint8]  # N C H W, as the network saw them
+    ignored: tuple[Path, ...]  # files that are no images by their names, or lie outside the class folders
+    broken: tuple[str, ...]  # complaints about images that could not be read
+
+
+def judge_new_images(classifier: Classifier, path: Path, *, views: int = 1, skip_broken: bool = False) -> Judged:
+    """Measure a classifier on a folder of class folders, or on arrays, as `labelled_images` reads them.
+
+    Raises `UserError` for a class that the classifier does not know, and for an unreadable image unless `skip_broken`.
+    """
+    found = labelled_images(path, classifier.classes)
+    pixels, readable, broken = prepared(classifier, found, skip_broken=skip_broken)
+    names = [str(found.images[place]) for place in readable] if isinstance(found.images, Sequence) else []
+    predictions = classifier.answers(pixels, found.labels[readable], files=names, views=views)
+    scores = score_predictions(predictions, temperature=classifier.temperature)
+    return Judged(scores, predictions, pixels, found.ignored, tuple(broken))
+
+
+def prepared(
+    classifier: Classifier, found: LabelledImages, *, skip_broken: bool
+) -> tuple[NDArray[np.uint8], list[int], list[str]]:
+    """The images uint8 N C H W as the classifier takes them, the places of those that could be read, and complaints."""
+    if isinstance(found.images, np.ndarray):
+        return classifier.prepare_images(found.images), list(range(len(found.images))), []
+    return read_files(classifier, found.images, skip_broken=skip_broken)
+
+
+def trained_on(run: Run, pixels: NDArray[np.uint8], *, data_dir: Path | None = None) -> NDArray[np.bool_]:
+    """bool N: whether an image of `pixels` N C H W equals one that the run was trained on, bit by bit.
+
+    Nothing is downloaded for it. Raises `UserError` where the training images are gone or have changed.
+    """
+    data = run.check_data(run.load_data(data_dir=data_dir, offline=True))
+    seen = set(digests_of(data.train))
+    images = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+    return np.array([digest in seen for digest in digests_of(images)])
