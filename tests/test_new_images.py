@@ -9,6 +9,7 @@ from PIL import Image
 
 from conftest import CPU, ONE_THREAD
 from conftest import thumbnet as command
+from thumbnet.data.datasets import load_dataset
 from thumbnet.data.labelled import labelled_images
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import evaluate, score_predictions
@@ -27,8 +28,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     paint(folder / "mine", CLASSES, count=20, seed=0)
     made = recipe("general", widths=(8, 16, 16), epochs=2, batch_size=16, validation=0.2)
-    from thumbnet.data.datasets import load_dataset
-
     return train(made, load_dataset(folder / "mine"), folder / "run", machine=CPU)
 
 
@@ -93,6 +92,9 @@ def test_arrays_are_matched_by_name_or_count_the_classes(tmp_path):
         "some numbers": ({"labels": np.array([2, 2, 0, 0])}, CLASSES, [2, 2, 0, 0]),
         "named": ({"labels": np.array([1, 0, 0, 0]), "classes": np.array(["dog", "cat"])}, CLASSES, [0, 1, 1, 1]),
         "numbered classes": ({"labels": np.array([7, 3, 3, 7])}, ("3", "5", "7"), [2, 0, 0, 2]),
+        "below zero": ({"labels": np.array([0, 1, -1, 0])}, ("-1", "0", "1"), [1, 2, 0, 1]),
+        "padded": ({"labels": np.array([0, 1, 2, 0])}, ("00", "01", "02"), [0, 1, 2, 0]),
+        "yes or no": ({"labels": np.array([True, False, True, True])}, ("0", "1"), [1, 0, 1, 1]),
     }
     for name, (arrays, classes, expected) in saved.items():
         np.savez(tmp_path / "new.npz", images=images, **arrays)
@@ -110,9 +112,11 @@ def test_arrays_are_matched_by_name_or_count_the_classes(tmp_path):
     [
         (
             {"labels": np.array(["cat", "cow"])},
-            r"new\.npz: unknown class 'cow'; did you mean 'dog'|unknown class 'cow'",
+            r"new\.npz: unknown class 'cow'; known: cat, dog, eel",
         ),
         ({"labels": np.array([0, 3])}, "has the training label 3, which is not one of the 3 labels from 0 to 2"),
+        ({"labels": np.array([0, 1]), "classes": np.array("cat")}, "its classes are no list of different names"),
+        ({"labels": np.array([0, 1]), "classes": np.array(["cat", "cat"])}, "its classes are no list of different"),
         ({"labels": np.array([0, 1, 2])}, "2 training images and 3 training labels; give one for each"),
     ],
 )
@@ -125,21 +129,52 @@ def test_arrays_that_do_not_fit_are_refused(arrays, message, tmp_path):
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     paint(tmp_path / "splits" / "test", CLASSES, count=1, seed=0)
     paint(tmp_path / "splits" / "train", CLASSES, count=1, seed=1)
+    paint(tmp_path / "beside", ("cat", "dog"), count=1, seed=1)
+    paint(tmp_path / "beside" / "val", ("cat", "dog"), count=1, seed=1)
     paint(tmp_path / "others", ("cat", "dogs"), count=1, seed=0)
     (tmp_path / "none" / "cat").mkdir(parents=True)
     for name, message in {
-        "splits": "holds test, train rather than classes; name one of them, as in .*splits",
+        "splits": "holds 2 splits, test, train, and one folder per class is wanted; name one, as in .*splits/test$",
+        "beside": "holds 1 split, val, and one folder per class is wanted; name one, as in .*beside/val$",
         "others": "unknown class 'dogs'; did you mean 'dog'",
         "none": "no image in the class folders of .*none; add some",
+        "a" * 300: "there is no folder .*aaa; give one",
         "missing": "there is no folder .*missing; give one with one folder of images per class, or an .npz file",
     }.items():
         with pytest.raises(UserError, match=message):
             labelled_images(tmp_path / name, CLASSES)
 
 
+def test_a_folder_of_idx_files_is_read(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    for split, count in (("train", 4), ("t10k", 3)):
+        for kind, array in (("images-idx3", images[:count]), ("labels-idx1", np.array([2, 0, 1, 1], np.uint8)[:count])):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
+            (tmp_path / f"{split}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    found = labelled_images(tmp_path, CLASSES)
+    assert found.labels.tolist() == [2, 0, 1] and found.images.shape == (3, 8, 8, 1)
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path):
     paint(tmp_path, ("train", "plane"), count=1, seed=0)
     assert labelled_images(tmp_path, ("plane", "train")).labels.tolist() == [0, 1]
+
+
+def test_what_an_earlier_run_was_trained_on_counts_as_known(run, tmp_path):
+    paint(tmp_path / "more", CLASSES, count=10, seed=9)
+    made = recipe("general", widths=(8, 16, 16), epochs=1, batch_size=16, validation=0.2, start_from=str(run.path))
+    later = train(made, load_dataset(tmp_path / "more"), tmp_path / "later", machine=CPU, plots=False)
+    data = run.load_data()
+    (seen, _), (held, _) = data.train.evenly_spaced(5), data.validation.evenly_spaced(5)
+    assert trained_on(later, seen.numpy()).all() and not trained_on(later, held.numpy()).any()
+    with pytest.raises(UserError, match="took images of another size"):
+        trained_on(later, seen.numpy()[:, :, :16])
+    (run.path.parent / "mine").rename(run.path.parent / "gone")
+    try:
+        with pytest.raises(UserError, match="which is gone"):
+            trained_on(later, seen.numpy())
+    finally:
+        (run.path.parent / "gone").rename(run.path.parent / "mine")
 
 
 def test_a_classifier_evaluates_arrays_with_names(run):
@@ -177,8 +212,12 @@ def test_the_command_counts_what_was_trained_on_and_leaves_out_what_is_broken(ru
     )
     rows = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
     assert len(rows) == 10 and all(row["class"] in row["file"] for row in rows)
+    answers = judge_new_images(load(run, machine=CPU), tmp_path / "new", skip_broken=True).predictions
+    calibrated = answers.probabilities(run.temperature).max(1).values.tolist()
+    assert [float(row["probability"]) for row in rows] == pytest.approx(calibrated, abs=1e-4) and run.temperature != 1
     found = json.loads(command(*words, "--skip-broken", "--json", cwd=tmp_path, **ONE_THREAD).stdout)
     assert (found["on"], found["images"], found["trained_on"]) == ("new", 10, 1)
+    assert len(found["skipped"]) == 1 and found["ignored"] == ["new/notes.txt"]
     others = [int(row["correct"]) for row in rows if not row["file"].endswith("again.png")]
     assert found["accuracy_on_others"] == pytest.approx(sum(others) / 9)
     assert sorted(str(path) for path in run.path.rglob("*")) == before  # nothing is written into the run folder

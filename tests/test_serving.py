@@ -427,6 +427,16 @@ def test_a_signal_at_the_moment_the_address_is_told_ends_it_as_well(monkeypatch)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_what_sure_comes_down_to_is_told_and_handed_to_the_answers(run, monkeypatch):
+    given, told = {}, []
+    monkeypatch.setattr("thumbnet.shipping.serving.server.application", lambda *parts, **options: given.update(options))
+    serve(
+        run, port=0, sure=0.3, tell=lambda address: signal.raise_signal(signal.SIGTERM), note=told.append, machine=CPU
+    )
+    assert given["threshold"].target == 0.3 and told == [given["threshold"].in_words()]
+    assert told[0].startswith("sure from ")
+
+
 def test_an_exported_file_is_served_without_torch(run, tiny, picture, tmp_path):
     pytest.importorskip("onnxruntime")
     export(run, tmp_path / "model.onnx", data=tiny)

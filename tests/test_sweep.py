@@ -171,6 +171,12 @@ def test_models_are_searched_each_with_widths_it_takes(tmp_path):
     assert Trials(sweep, tmp_path).recipe_with({"model": "speednet_slim"}) == sweep.recipe
 
 
+def test_balanced_accuracy_is_what_trials_are_judged_by_where_it_is_the_metric(by_rule, finished, tmp_path):
+    by_rule(lambda made: 0.123)  # accuracy
+    found = run_sweep(sweep_of(FILE | {"metric": "balanced_accuracy", "trials": 1}, default_name="r"), tmp_path / "out")
+    assert found.best.value == read_json(finished / "summary.json")["validation_balanced_accuracy"] != 0.123
+
+
 def test_a_loss_is_made_small(finished, tmp_path):
     trials = Trials(sweep_of(FILE | {"metric": "loss"}, default_name="loss"), tmp_path)
     for value in (0.7, 0.4, 0.9):

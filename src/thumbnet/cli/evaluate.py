@@ -86,10 +86,7 @@ def evaluate(
     check_ending("confusion", confusion, ".csv", ".png")
     check_writable(predictions, confusion)
     check_images(images, robustness=robustness)
-    if uncertain != 1 and views == 1:
-        raise UserError(
-            f"--uncertain {uncertain:g} says which images get more views than one; give --views 2 or 6 with it"
-        )
+    check_uncertain(uncertain, views)
     if robustness and (views != 1 or uncertain != 1 or predictions or confusion):
         raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
     check_on(on, split=split, uncertain=uncertain, robustness=robustness, skip_broken=skip_broken)
@@ -100,12 +97,14 @@ def evaluate(
 
     measuring = Machine(**given(machine))
     if on is not None:
-        scores, said, facts, text = judge_on(on, run, views, skip_broken, measuring, data_dir)
+        options: dict[str, Any] = {"skip_broken": skip_broken, "machine": measuring, "data_dir": data_dir}
+        judged, facts, text = judge_on(on, run=run, views=views, **options)
+        scores, said = judged.scores, judged.predictions
     elif robustness:
         return print_robustness(run, split or "validation", images or 1_000, measuring, data_dir, json=json)
     else:
         opened, split = Run.open(run), split or "validation"
-        options: dict[str, Any] = {"machine": measuring, "data_dir": data_dir, "say": note}
+        options = {"machine": measuring, "data_dir": data_dir, "say": note}
         scores, said = measure(opened, split=split, views=views, uncertain=uncertain, **options)
         facts = {"uncertain": uncertain} | ({"test_openings": opened.test_openings} if split == "test" else {})
         text = lines(opened, scores, uncertain)
@@ -118,6 +117,14 @@ def evaluate(
     else:
         files = (("predictions", predictions), ("confusion", confusion))
         print("\n".join([*text, *(f"{what:11}  {path}" for what, path in files if path)]))
+
+
+def check_uncertain(uncertain: float, views: int) -> None:
+    """Raise `UserError` where a part of the images is to get more views, and there is one."""
+    if uncertain != 1 and views == 1:
+        raise UserError(
+            f"--uncertain {uncertain:g} says which images get more views than one; give --views 2 or 6 with it"
+        )
 
 
 def check_images(images: int | None, *, robustness: bool) -> None:

@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.options import note
+from thumbnet.cli.options import note, tell_left_out
 from thumbnet.cli.scores import calibration_lines, class_lines, confused_lines, measure_lines
 from thumbnet.errors import UserError
 from thumbnet.recipes import title_of
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
-    from thumbnet.judging.evaluation import Scores
     from thumbnet.machine import Machine
-    from thumbnet.runs.predictions import Predictions
     from thumbnet.runs.run import Run
     from thumbnet.shipping.new_images import Judged
 
@@ -34,11 +32,9 @@ def check_on(on: Path | None, *, split: str | None, uncertain: float, robustness
 
 
 def judge_on(
-    path: Path, run: Path, views: int, skip_broken: bool, machine: "Machine", data_dir: Path | None
-) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
-    """Scores and answers on the images at `path`, what JSON tells besides, and all of it in words."""
-    from thumbnet.cli.predict import tell_left_out
-    from thumbnet.data.images import FORMATS_IN_WORDS
+    path: Path, *, run: Path, views: int, skip_broken: bool, machine: "Machine", data_dir: Path | None
+) -> "tuple[Judged, dict[str, Any], list[str]]":
+    """What was measured on the images at `path`, what JSON tells of them besides, and all of it in words."""
     from thumbnet.runs.run import Run
     from thumbnet.shipping.exported import exported_file
     from thumbnet.shipping.loading import load
@@ -49,10 +45,10 @@ def judge_on(
         raise UserError(
             f"--data-dir {data_dir} names the training images of a run, and {run} is an export; leave it out"
         )
-    classifier = load(opened or run, machine=machine)
-    judged = judge_new_images(classifier, path, views=views, skip_broken=skip_broken)
-    tell_left_out(list(judged.ignored), list(judged.broken), FORMATS_IN_WORDS)
-    facts = {"on": str(path)} | (known_images(opened, judged, data_dir) if opened else {})
+    judged = judge_new_images(load(opened or run, machine=machine), path, views=views, skip_broken=skip_broken)
+    tell_left_out(judged.ignored, judged.broken)
+    left_out = {"skipped": list(judged.broken), "ignored": [str(file) for file in judged.ignored]}
+    known = known_images(opened, judged, data_dir) if opened else UNKNOWN
     name = title_of(opened.recipe) if opened else f"the network of {run}"
     lines = [
         f"{name} on {counted(judged.scores.images, 'new image')} of {path}",
@@ -62,7 +58,10 @@ def judge_on(
         *class_lines(judged.scores),
         *confused_lines(judged.scores),
     ]
-    return judged.scores, judged.predictions, facts, lines
+    return judged, {"on": str(path), **known, **left_out}, lines
+
+
+UNKNOWN: dict[str, Any] = {"trained_on": None, "accuracy_on_others": None}
 
 
 def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[st
         known = trained_on(run, judged.pixels, data_dir=data_dir)
     except UserError as error:
         note(f"whether the run was trained on some of these images cannot be told: {error}")
-        return {"trained_on": None}
+        return UNKNOWN
     hits = judged.predictions.hits().numpy()[~known]
     others = float(hits.mean()) if len(hits) else None
     if known.any():

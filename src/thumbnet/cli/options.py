@@ -16,6 +16,7 @@ from cyclopts import Group, Parameter, Token
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
+from thumbnet.words import counted
 
 
 def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
@@ -114,6 +115,17 @@ def print_json(value: Any) -> None:
 def note(told: str) -> None:
     """What a person should know beside the numbers, where it does not mix with them."""
     print(f"note: {told}", file=sys.stderr)
+
+
+def tell_left_out(ignored: Sequence[Path], broken: Sequence[str]) -> None:
+    """On stderr, what of a folder was no image by its name, and what could not be read."""
+    from thumbnet.data.images import FORMATS_IN_WORDS
+
+    if ignored:
+        shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
+        print(f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name: {shown}", file=sys.stderr)
+    for complaint in broken:
+        print(f"skipped: {complaint}", file=sys.stderr)
 
 
 def check_positive(**counts: int | None) -> None:

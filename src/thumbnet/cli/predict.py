@@ -17,6 +17,7 @@ from thumbnet.cli.options import (
     check_writable,
     described,
     given,
+    tell_left_out,
 )
 from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
@@ -79,7 +80,7 @@ def predict(
     if sure is not None and views != 1:
         raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
-    from thumbnet.data.images import FORMATS_IN_WORDS, image_files
+    from thumbnet.data.images import image_files
     from thumbnet.machine import Machine
     from thumbnet.shipping.classifier import predict_files
 
@@ -88,7 +89,7 @@ def predict(
     classifier, opened, threshold = what_predicts(run, Machine(**given(machine)), sure=sure, explain=explain)
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
-    tell_left_out(ignored, broken, FORMATS_IN_WORDS)
+    tell_left_out(ignored, broken)
     if threshold:
         print(threshold.in_words(), file=sys.stderr)
     if explain is not None and opened:
@@ -144,15 +145,6 @@ def what_predicts(
     classifier = load(opened or run, machine=machine)
     threshold = None if sure is None else sure_from(opened or run, classifier, sure)
     return classifier, opened, threshold
-
-
-def tell_left_out(ignored: list[Path], broken: list[str], formats: str) -> None:
-    """On stderr, what of a folder was no image by its name, and what could not be read."""
-    if ignored:
-        shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
-        print(f"ignored: {counted(len(ignored), 'file')}, no {formats} by the name: {shown}", file=sys.stderr)
-    for complaint in broken:
-        print(f"skipped: {complaint}", file=sys.stderr)
 
 
 def explain_files(

@@ -49,8 +49,8 @@ def class_lines(scores: "Scores") -> list[str]:
         cells.append("{:6.2%} to {:.2%}".format(*interval).ljust(17) if interval else f"{'-':<17}")
         cells.append(f"{'-' if f1 is None else f'{f1:.4f}':>6}")
         text.append(f"  {shortened(name):{width}}    {cells[0]} {cells[1]}  {cells[2]}  {cells[3]}  {images:>6,}")
-    if None in scores.precision:
-        text.append("  - : no image was taken for this class, or it has none in this split")
+    if None in (*scores.precision, *scores.per_class):
+        text.append("  - : no image was taken for this class, or it has none here")
     return text
 
 

@@ -1,6 +1,7 @@
 """Classify images for the browsers and programs of this computer."""
 
 import sys
+from functools import partial
 from json import dumps
 from pathlib import Path
 
@@ -45,6 +46,6 @@ def serve(
             print(f"{address}  (Ctrl-C ends it)")
         sys.stdout.flush()  # who started this may wait for the line
 
-    on = Machine(**given(machine))
-    serve(run, host=host, port=port, allow_remote=allow_remote, sure=sure, machine=on, tell=tell)
+    on, note = Machine(**given(machine)), partial(print, file=sys.stderr)
+    serve(run, host=host, port=port, allow_remote=allow_remote, sure=sure, machine=on, tell=tell, note=note)
     print("ended", file=sys.stderr)

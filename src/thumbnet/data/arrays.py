@@ -217,17 +217,21 @@ def classes_of(path: Path, labels: NDArray[Any], names: NDArray[Any] | None) -> 
                 f"{path}: its {len(labels):,} training labels are all different; give the class of each image"
             )
     else:
-        fit = names.ndim == 1 and names.dtype.kind == "U" and len(names) <= MOST_CLASSES and is_text(names)
-        if not fit or len(np.unique(names)) < len(names):
-            raise UserError(
-                f"{path}: its classes are no list of different names; give one text per class, in label order"
-            )
+        names = checked_names(path, names)
         values = names if labels.dtype.kind == "U" else np.arange(len(names))
     if not 2 <= len(values) <= MOST_CLASSES:
         raise UserError(
             f"{path} has {counted(len(values), 'class', 'classes')}; a classifier needs 2 to {MOST_CLASSES:,}"
         )
     return values, [str(value) for value in (values if names is None else names).tolist()]
+
+
+def checked_names(path: Path, names: NDArray[Any]) -> NDArray[Any]:
+    """The names of classes as they were stored: different ones, one text each."""
+    fit = names.ndim == 1 and names.dtype.kind == "U" and len(names) <= MOST_CLASSES and is_text(names)
+    if not fit or len(np.unique(names)) < len(names):
+        raise UserError(f"{path}: its classes are no list of different names; give one text per class, in label order")
+    return names
 
 
 def is_text(array: NDArray[Any]) -> bool:

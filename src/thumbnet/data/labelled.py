@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.arrays import as_places, checked_split, holds_arrays, read_idx_parts, read_npz_parts
+from thumbnet.data.arrays import as_places, checked_names, checked_split, holds_arrays, read_idx_parts, read_npz_parts
 from thumbnet.data.folder import find_classes
+from thumbnet.data.names import exists
 from thumbnet.data.pack import SPLIT_OF_NAME
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.words import shortened
+from thumbnet.words import counted, printable, shortened
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     `path` is a folder with one folder of images per class, or arrays as a data set has them, of which the test images are
     taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
     """
+    if not exists(str(path)):
+        raise UserError(f"there is no folder {path}; give one with one folder of images per class, or an .npz file")
     if holds_arrays(path):
         return labelled_arrays(path, classes)
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}; give one with one folder of images per class, or an .npz file")
     found, passed_over = find_classes(path)
     refuse_splits(path, set(found) - set(classes))
     places = places_of(path, found, classes)
@@ -66,11 +67,21 @@ def called(
     they are where the run itself was trained on numbered classes.
     """
     values = np.unique(labels)
-    if names is None and (values.dtype.kind == "U" or all(name.isdecimal() for name in classes)):
+    if values.dtype.kind == "b":
+        values = values.astype(np.int64)
+    if names is None and (values.dtype.kind == "U" or all(map(is_number, classes))):
         return [str(value) for value in values.tolist()]
-    known = np.array(classes) if names is None else names
+    known = np.array(classes) if names is None else checked_names(path, names)
     kinds = known if values.dtype.kind == "U" else np.arange(len(known))
-    return [str(known[place]) for place in as_places(path, split, values, kinds)]
+    return [printable(str(known[place])) for place in as_places(path, split, values, kinds)]
+
+
+def is_number(name: str) -> bool:
+    """Whether this is how a whole number is written: `-1` and `10`, not `01`."""
+    try:
+        return str(int(name)) == name
+    except ValueError:
+        return False
 
 
 def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
@@ -82,9 +93,9 @@ def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[
 
 
 def refuse_splits(path: Path, names: Iterable[str]) -> None:
-    """Raise `UserError` where the folders are splits rather than classes: which of them is meant is the user's to say."""
+    """Raise `UserError` where a folder is a split and no class: which images are meant is the user's to say."""
     splits = [name for name in sorted(names) if name.casefold() in SPLIT_OF_NAME]
     if splits:
-        raise UserError(
-            f"{path} holds {', '.join(splits)} rather than classes; name one of them, as in {path / splits[-1]}"
-        )
+        unseen = sorted(splits, key=lambda name: ("test", "validation", "train").index(SPLIT_OF_NAME[name.casefold()]))
+        told = f"{counted(len(splits), 'split')}, {', '.join(splits)}"
+        raise UserError(f"{path} holds {told}, and one folder per class is wanted; name one, as in {path / unseen[0]}")

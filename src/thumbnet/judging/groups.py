@@ -97,7 +97,8 @@ def value_of(run: Run, split: str, metric: str) -> float:
             )
         return value
     if row := evaluation_of(run, split):
-        return row[metric] if metric in row else balanced_accuracy_of(run, split)
+        older = metric == "balanced_accuracy" and metric not in row
+        return balanced_accuracy_of(run, split) if older else row[metric]
     raise UserError(
         f"{run.path} was not measured on its {split} images; run: thumbnet evaluate {run.path} --split {split}"
     )

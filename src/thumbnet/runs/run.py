@@ -124,7 +124,9 @@ class Run:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} points at {path.readlink()}, which is gone; name another run folder")
         if path.suffix == ".onnx" and path.is_file():
-            raise UserError(f"{path} is an exported file; name the run folder that it was made from")
+            raise UserError(
+                f"{path} is an exported file, for predict, serve and evaluate --on; here name its run folder"
+            )
         if path.suffix == ".pt2":
             raise UserError(f"{path} is for torch, and not read here: its format can hold code; export an .onnx file")
         if not path.is_dir():

@@ -44,7 +44,7 @@ class Classifier(ABC):
     Probabilities are calibrated: the logits are divided by the temperature that was fitted on the validation images.
     """
 
-    def __init__(self, classes: tuple[str, ...], channels: int, image_size: tuple[int, int], temperature: float):
+    def __init__(self, classes: tuple[str, ...], channels: int, image_size: tuple[int, int], temperature: float = 1.0):
         self.classes = classes
         self.channels = channels
         self.image_size = image_size
@@ -67,9 +67,13 @@ class Classifier(ABC):
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
         """float32 N K for prepared images uint8 N C H W."""
 
-    @abstractmethod
     def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
-        """float32 N K for prepared images uint8 N C H W, before the temperature divides them; each row up to a constant."""
+        """float32 N K for prepared images uint8 N C H W, before the temperature divides them; each row up to a constant.
+
+        From the probabilities here: those that fp32 cannot tell from 0 count as its smallest number, 1e-38.
+        """
+        found = np.maximum(self.probabilities(pixels, views=views), np.finfo(np.float32).tiny)
+        return (self.temperature * np.log(found)).astype(np.float32)
 
     def views_taken(self, views: int) -> int:
         """How many views of an image are averaged where so many are asked for."""
@@ -111,7 +115,7 @@ class Classifier(ABC):
     ) -> "Scores":
         """All that `thumbnet.evaluate` measures, of images of your own; takes and raises what `score` does, and needs PyTorch.
 
-        A class without images among them is left out of the means.
+        Classes without images among them are left out of the balanced accuracy, and of the F1 where none was taken for them.
         """
         from thumbnet.judging.evaluation import score_predictions
 

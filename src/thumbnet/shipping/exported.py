@@ -43,7 +43,7 @@ class Facts:
     temperature: float  # divides the logits inside the file
     views: int  # averaged inside the file
     weights: str  # SHA-256 of all tensors of the graph, see `digest_of`
-    thresholds: tuple[Threshold, ...] = ()  # from where on answers are sure; none of older files, nor of several views
+    thresholds: tuple[Threshold, ...] = ()  # from where on answers are sure; none of older files
 
 
 FACTS: Fields = {
@@ -79,10 +79,6 @@ class ExportedClassifier(Classifier):
             raise UserError(f"{self.path} is damaged: its answers are no probabilities; export it again")
         return found
 
-    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
-        found = self.probabilities(pixels, views=views)
-        return (self.temperature * np.log(np.maximum(found, np.finfo(np.float32).tiny))).astype(np.float32)
-
     def views_taken(self, views: int) -> int:
         return self.facts.views
 
@@ -97,8 +93,8 @@ class ExportedClassifier(Classifier):
         known = ", ".join(f"{threshold.target:g}" for threshold in self.facts.thresholds)
         if not known:
             raise UserError(
-                f"sure is {accuracy:g}, and {self.path} does not say from where on it is sure; name the run folder, or export it "
-                "again, with one view"
+                f"sure is {accuracy:g}, and {self.path} does not say from where on it is sure, for it is of an earlier version, "
+                "or its run held no images out; name the run folder, or export it again"
             )
         raise UserError(
             f"sure is {accuracy:g}, and {self.path} knows {known}; take one of these, or name the run folder"
@@ -249,7 +245,9 @@ def facts_of(path: Path, text: str | None) -> Facts:
 def threshold_in(row: Any) -> Threshold:
     """One threshold as a file has it. Raises `TypeError`, `KeyError` or `ValueError` for anything else."""
     low, high = row["interval95"]
-    parts = {name: float(row[name]) for name in ("target", "confidence", "coverage", "accuracy")}
-    if not all(0 <= part <= 1 for part in (*parts.values(), low, high)) or type(row["images"]) is not int:
+    parts = {name: row[name] for name in ("target", "confidence", "coverage", "accuracy")}
+    if not all(type(part) in (int, float) and 0 <= part <= 1 for part in (*parts.values(), low, high)):
         raise ValueError(f"{row} is no threshold")
-    return Threshold(**parts, interval95=(float(low), float(high)), images=row["images"])
+    if type(row["images"]) is not int or row["images"] < 0:
+        raise ValueError(f"{row} is no threshold")
+    return Threshold(**parts, interval95=(low, high), images=row["images"])

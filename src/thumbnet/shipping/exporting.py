@@ -11,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from thumbnet.augment import to_float
 from thumbnet.backend import processor_name
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import replacing, sha256_of, write_json
+from thumbnet.judging.calibration import threshold_for
 from thumbnet.judging.evaluation import average_over_views, check_views
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
@@ -43,7 +44,7 @@ from thumbnet.shipping.exported import (
     in_parts,
     load_exported,
 )
-from thumbnet.shipping.prediction import load_run, sure_from
+from thumbnet.shipping.prediction import NetworkClassifier, load_run
 
 if TYPE_CHECKING:
     from thumbnet.data.batches import Split
@@ -100,6 +101,7 @@ class Receipt:
     parameters: int
     speed: "Speed"  # of the file where it was checked
     versions: dict[str, str]
+    thresholds: tuple[Threshold, ...] = ()  # what the file says of being sure; see `Facts`
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def export_file(
     facts = Facts(
         format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
-        weights="", thresholds=thresholds_of(run) if views == 1 else (),
+        weights="", thresholds=thresholds_of(classifier, split, views) if name == "validation" else (),
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
     images, labels = split.evenly_spaced(CHECKED)
@@ -151,19 +153,18 @@ def export_file(
         same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
         accuracy=float((found.argmax(1) == labels.numpy()).mean()),
         accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path), speed=speed,
-        parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in classifier.model.parameters()), thresholds=facts.thresholds,
     )  # fmt: skip
     write_json(receipt_path(path), asdict(receipt))
     return receipt
 
 
-def thresholds_of(run: Run) -> tuple[Threshold, ...]:
-    """From where on the run's answers are sure, for each of `SURE` that it ever was on its validation images, in one view."""
-    found = []
-    for accuracy in SURE:
-        with suppress(UserError):
-            found.append(sure_from(run, accuracy))
-    return tuple(found)
+def thresholds_of(classifier: NetworkClassifier, split: "Split", views: int) -> tuple[Threshold, ...]:
+    """From where on answers are sure as the file will give them, for each of `SURE` that they ever are on these images."""
+    images, labels = split.take(torch.arange(len(split)))
+    confidence, place = torch.from_numpy(classifier.probabilities(images.numpy(), views=views)).max(1)
+    found = (threshold_for(confidence, place == labels, accuracy) for accuracy in SURE)
+    return tuple(threshold for threshold in found if threshold)
 
 
 def check_can_export(path: Path) -> None:

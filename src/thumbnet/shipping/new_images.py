@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from thumbnet.data.batches import digests_of, whole
 from thumbnet.data.labelled import LabelledImages, labelled_images
+from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
@@ -51,11 +52,17 @@ def prepared(
 
 
 def trained_on(run: Run, pixels: NDArray[np.uint8], *, data_dir: Path | None = None) -> NDArray[np.bool_]:
-    """bool N: whether an image of `pixels` N C H W equals one that the run was trained on, bit by bit.
+    """bool N: whether an image of `pixels` N C H W equals one that the run was trained on, bit by bit, or a run it began with.
 
-    Nothing is downloaded for it. Raises `UserError` where the training images are gone or have changed.
+    Nothing is downloaded for it. Raises `UserError` where the training images of one of them are gone or have changed.
     """
-    data = run.check_data(run.load_data(data_dir=data_dir, offline=True))
-    seen = set(digests_of(data.train))
+    seen, where = set[bytes](), data_dir
+    while True:
+        if (run.data["channels"], *run.data["image_size"]) != pixels.shape[1:]:
+            raise UserError(f"{run.path}, whose weights it began with, took images of another size")
+        seen.update(digests_of(run.check_data(run.load_data(data_dir=where, offline=True)).train))
+        if not run.recipe.start_from:
+            break
+        run, where = Run.open(run.recipe.start_from), None
     images = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
     return np.array([digest in seen for digest in digests_of(images)])

@@ -3,24 +3,20 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import SPECS, check_dataset_name, decoding_of, is_folder_of_pictures
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.fitting import suited
-from thumbnet.recipes.recipe import Recipe, check_effects
+from thumbnet.recipes.recipe import check_effects
 from thumbnet.studies.cells import Variant
+from thumbnet.studies.fitted import fitted_fields
 from thumbnet.studies.study import Study
-
-if TYPE_CHECKING:
-    from thumbnet.data.datasets import Dataset
 
 KEYS = (
     "name", "about", "dataset", "image_size", "skip_broken", "recipe", "seeds", "first_seed", "folds", "metric", "fields",
@@ -34,7 +30,7 @@ def read_study(
 ) -> Study:
     """The study in a TOML file, with another number of `seeds` or another of `DECODING` where they are given.
 
-    Where it names no recipe for a folder or file, `train`'s is made to fit the images as `train` does it; `tell` hears how.
+    Where it names no recipe for a folder or file, `general` is made to fit the images; `tell` hears how.
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the study file")
@@ -68,12 +64,10 @@ def study_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], 
     shared = table.get("fields", {})
     if not isinstance(shared, dict):
         raise UserError("fields is not a table; begin it with [fields]")
-    folds, notes = whole(table, "folds", 0, least=0), dict[str, None]()
+    folds = whole(table, "folds", 0, least=0)
     decoding = decoding_of(table, [dataset_of(row, table) for row in rows])
-    at_hand = AtHand(decoding, folds, lambda line: notes.setdefault(line))
-    variants = tuple(variant_of(row, table, shared, at_hand) for row in rows)
-    for note in notes:  # each once, however many rows it is of
-        tell(note)
+    fitted = cache(partial(fitted_fields, shared=shared, decoding=decoding, folds=folds, tell=tell))
+    variants = tuple(variant_of(row, table, shared, decoding, fitted) for row in rows)
     names = [variant.name for variant in variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are named {twice!r}")
@@ -173,44 +167,27 @@ def dataset_of(row: dict[str, Any], table: dict[str, Any]) -> str:
     return dataset
 
 
-def variant_of(row: dict[str, Any], table: dict[str, Any], shared: dict[str, Any], at_hand: "AtHand") -> Variant:
-    """One row: its own recipe, data set and fields before the study's."""
+def variant_of(
+    row: dict[str, Any],
+    table: dict[str, Any],
+    shared: dict[str, Any],
+    decoding: Mapping[str, Any],
+    fitted: Callable[[str], dict[str, Any]],
+) -> Variant:
+    """One row: its own recipe, data set and fields before the study's; without a recipe the data set's, `fitted` to it."""
     fields_ = {key: value for key, value in row.items() if key not in ("name", "note", "dataset", "recipe")}
     name, note, dataset = str(row.get("name", "")), str(row.get("note", "")), dataset_of(row, table)
     named = row.get("recipe", table.get("recipe"))
-    recipe = str(named or default_for(dataset))
+    recipe = default_for(dataset) if named is None else str(named)
     if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
         raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
     try:
-        made = vary(named_recipe(recipe), **(shared | fields_))
+        changes = fitted(dataset) if named is None else {}
+        made = vary(named_recipe(recipe), **(changes | shared | fields_))
         if "grid" not in table:  # whose columns are crossed, whatever comes of it
             check_effects(made, fields_)
-        if not named:
-            made = at_hand.suited(named_recipe(recipe), dataset, shared | fields_)
     except UserError as error:
         raise UserError(f"variant {name!r}: {error}") from error
     changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())
-    return Variant(name or changed or recipe, dataset, made, note, decoding=at_hand.decoding_for(dataset))
-
-
-@dataclass
-class AtHand:
-    """The folders and files that a study or sweep is of, each read once, and recipes made to fit them."""
-
-    decoding: Mapping[str, Any]  # of folders of pictures
-    folds: int = 0
-    tell: Callable[[str], None] = lambda line: None
-    loaded: dict[str, "Dataset"] = field(default_factory=dict)
-
-    def decoding_for(self, dataset: str) -> Mapping[str, Any]:
-        """How this one is decoded."""
-        return self.decoding if is_folder_of_pictures(dataset) else {}
-
-    def suited(self, recipe: Recipe, dataset: str, typed: dict[str, Any]) -> Recipe:
-        """The recipe that `train` would take with the fields that were `typed`; published sets have their own."""
-        if dataset in SPECS:
-            return vary(recipe, **typed)
-        if dataset not in self.loaded:
-            self.loaded[dataset] = load_dataset(dataset, validation=0, **self.decoding_for(dataset))
-        cut = self.loaded[dataset].with_validation(**vary(recipe, **typed, folds=self.folds).cut)
-        return suited(recipe, cut, typed, tell=self.tell)
+    decoded = decoding if is_folder_of_pictures(dataset) else {}
+    return Variant(name or changed or recipe, dataset, made, note, decoding=decoded)

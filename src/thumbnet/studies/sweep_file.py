@@ -10,7 +10,8 @@ from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import NEEDS, check_effects, checked
-from thumbnet.studies.study_file import AtHand, check_folder_name, metric_of
+from thumbnet.studies.fitted import fitted_fields
+from thumbnet.studies.study_file import check_folder_name, metric_of
 from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
 
 KEYS = ("name", "dataset", "image_size", "skip_broken", "recipe", "trials", "seeds", "metric", "fields", "search")
@@ -23,7 +24,7 @@ LARGEST_NUMBER = 1e9  # that is searched
 def read_sweep(path: Path, *, tell: Callable[[str], None] = lambda line: None, **instead: Any) -> Sweep:
     """The sweep in a TOML file; `instead` of what it says numbers of `trials` and `seeds` and what is in `DECODING`, if not None.
 
-    Where it names no recipe for a folder or file, `train`'s is made to fit the images as `train` does it; `tell` hears how.
+    Where it names no recipe for a folder or file, `general` is made to fit the images; `tell` hears how.
     Raises `UserError` naming what is unknown, empty or of the wrong type in it.
     """
     table = read_toml(path, "the sweep file")
@@ -50,9 +51,8 @@ def sweep_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], 
         if name in shared:
             raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
     decoding, typed = decoding_of(table, [dataset]), shared | {"seed": SEED}
-    recipe = vary(base := named_recipe(str(table.get("recipe", default_for(dataset)))), **typed)
-    if "recipe" not in table:
-        recipe = AtHand(decoding, tell=tell).suited(base, dataset, typed)
+    changes = {} if "recipe" in table else fitted_fields(dataset, typed, decoding=decoding, tell=tell)
+    recipe = vary(named_recipe(str(table.get("recipe", default_for(dataset)))), **(changes | typed))
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
     name = str(table.get("name", default_name))

@@ -9,7 +9,7 @@ from thumbnet.data.batches import Split
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.models.initial_weights import without_weights
-from thumbnet.recipes.fitting import fitted_to, for_side
+from thumbnet.recipes.fitting import fitted_to, for_side, shown
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.training.selection import stretch_length
@@ -43,7 +43,7 @@ def check_fits(recipe: Recipe, data: Dataset) -> None:
     except (RuntimeError, IndexError) as error:  # nothing left of a map: the one of convolutions, the other of maxima
         least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
         fitting = for_side(recipe, min(height, width)).resolution
-        hint = f", or --resolution {' '.join(map('{:g}'.format, fitting))}" if fitting != recipe.resolution else ""
+        hint = f", or --resolution {shown(fitting)}" if fitting != recipe.resolution else ""
         raise UserError(
             f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
         ) from error

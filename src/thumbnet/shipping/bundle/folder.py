@@ -20,10 +20,11 @@ from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.judging.groups import evaluation_of
+from thumbnet.judging.statistics import images_to_show
 from thumbnet.recipes import title_of
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import MODEL
-from thumbnet.shipping.exporting import ENDINGS, Receipt, export_file, receipt_path, thresholds_of
+from thumbnet.shipping.exporting import ENDINGS, Receipt, export_file, receipt_path
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         rows.append((f"{split} accuracy", f"{reached} (95 % interval {low:.2%} to {high:.2%}{opened})"))
         error, before = scores.calibration.error_after, scores.calibration.error
         rows.append((f"{split} calibration", f"expected error {error:.2%} ({before:.2%} without the temperature)"))
-    rows += sure_rows(run) if receipt.views == 1 else []
+    rows += sure_rows(receipt)
     checked = f"{receipt.images:,} {receipt.split} images, in fp32: the same class for {receipt.same_class:,}"
     speed, many = receipt.speed, f"{receipt.speed.images_per_second:,.0f} images/s"
     return [
@@ -139,14 +140,14 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
     ]
 
 
-def sure_rows(run: Run) -> list[tuple[str, str]]:
-    """From which probability on so many answers were right, where some were that sure."""
+def sure_rows(receipt: Receipt) -> list[tuple[str, str]]:
+    """From which probability on so many answers were right, where enough images were that sure to show it."""
     rows = []
-    for found in thresholds_of(run):
-        if found.target in SURE_ON_CARD:
+    for found in receipt.thresholds:
+        if found.target in SURE_ON_CARD and found.images >= images_to_show(found.target):
             low, high = found.interval95
-            right = f"{found.accuracy:.2%} of them right (95 % interval {low:.2%} to {high:.2%})"
-            told = f"from a probability of {found.confidence:.2%} on: {found.coverage:.1%} of the validation images, {right}"
+            right = f"{found.accuracy:.2%} of these {found.images:,} are right (95 % interval {low:.2%} to {high:.2%})"
+            told = f"from a probability of {found.confidence:.2%} on: {found.coverage:.1%} of the validation images; {right}"
             rows.append((f"{found.target:.0%} sure", told))
     return rows
 

@@ -41,14 +41,15 @@ def serve(
     sure: float | None = None,
     machine: Machine | None = None,
     tell: Callable[[str], None] = print,
+    note: Callable[[str], None] = lambda told: None,
 ) -> None:
     """Answer on http://HOST:PORT for a finished run, or a FILE.onnx or folder that `export` wrote, until SIGINT or SIGTERM.
 
-    `tell` is given the address once the server listens. With port 0 the system picks a free one. Another host than this computer
-    alone needs `allow_remote`, which answers under any name (behind a proxy too) and asks every request for the token that the
-    address ends in: THUMBNET_TOKEN, else a new one. With `sure`, an accuracy, answers say whether they reach the probability from
-    which on so many answers on the validation images were right. Raises `UserError` where the port is taken or there is nothing
-    to serve.
+    `tell` is given the address once the server listens, `note` what `sure` comes down to. With port 0 the system picks a free
+    one. Another host than this computer alone needs `allow_remote`, which answers under any name (behind a proxy too) and asks
+    every request for the token that the address ends in: THUMBNET_TOKEN, else a new one. With `sure`, an accuracy, answers say
+    whether they reach the probability from which on so many answers on the validation images were right. Raises `UserError` where
+    the port is taken or there is nothing to serve.
     """
     if not allow_remote and not is_loopback(host):
         raise UserError(f"--host {host!r} lets other computers in; say so with --allow-remote, and they need a token")
@@ -57,6 +58,8 @@ def serve(
         opened = run if isinstance(run, Run) or exported_file(run) else Run.open(run)
         classifier = load(opened, machine=machine)
         threshold = None if sure is None else sure_from(opened, classifier, sure)
+        if threshold:
+            note(threshold.in_words())
         told = about(opened, classifier)
         app = application(classifier, told, any_host=allow_remote, token=token, threshold=threshold)
         server = uvicorn.Server(settings(app))
