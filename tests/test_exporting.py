@@ -103,7 +103,7 @@ def test_a_file_keeps_thresholds_of_its_own_answers(run, tiny, views, tmp_path):
     confidence, place = torch.from_numpy(classifier.probabilities(images.numpy())).max(1)
     assert classifier.facts.thresholds == receipt.thresholds != ()
     for found in receipt.thresholds:
-        answered = confidence >= found.confidence - 1e-6
+        answered = confidence >= found.confidence
         assert int(answered.sum()) == found.images == round(found.coverage * len(held))
         assert (place == labels)[answered].float().mean().item() == pytest.approx(found.accuracy)
         assert found.accuracy >= found.target
@@ -112,7 +112,7 @@ def test_a_file_keeps_thresholds_of_its_own_answers(run, tiny, views, tmp_path):
 def test_a_run_that_held_nothing_out_has_no_thresholds(tiny, quick, tmp_path):
     run = train(vary(quick, validation=0.0, epochs=1), tiny, tmp_path / "run", machine=CPU, plots=False)
     assert export(run, tmp_path / "model.onnx", data=tiny).thresholds == ()
-    with pytest.raises(UserError, match="or its run held no images out; name the run folder, or export it again"):
+    with pytest.raises(UserError, match="run held no images out or was never sure with reason; export a run that was"):
         load(tmp_path / "model.onnx").sure_from(0.9)
 
 
@@ -250,7 +250,7 @@ def test_a_file_keeps_from_where_on_it_is_sure_and_others_say_how_to_know(tmp_pa
         ),
         (
             GOOD,
-            "sure is 0.99, and .* does not say from where on it is sure, for it is of an earlier version, or its run",
+            "sure is 0.99, and .* does not say from where on it is sure: it is of an earlier version, or its run held",
         ),
     ):
         with pytest.raises(UserError, match=message):

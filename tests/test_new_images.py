@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ def test_arrays_are_matched_by_name_or_count_the_classes(tmp_path):
         "named": ({"labels": np.array([1, 0, 0, 0]), "classes": np.array(["dog", "cat"])}, CLASSES, [0, 1, 1, 1]),
         "numbered classes": ({"labels": np.array([7, 3, 3, 7])}, ("3", "5", "7"), [2, 0, 0, 2]),
         "below zero": ({"labels": np.array([0, 1, -1, 0])}, ("-1", "0", "1"), [1, 2, 0, 1]),
+        "some named": ({"labels": np.array([1, 2, 2, 1])}, ("1", "2", "zero"), [0, 1, 1, 0]),
         "padded": ({"labels": np.array([0, 1, 2, 0])}, ("00", "01", "02"), [0, 1, 2, 0]),
         "yes or no": ({"labels": np.array([True, False, True, True])}, ("0", "1"), [1, 0, 1, 1]),
     }
@@ -101,6 +103,9 @@ def test_arrays_are_matched_by_name_or_count_the_classes(tmp_path):
         found = labelled_images(tmp_path / "new.npz", classes)
         assert found.labels.tolist() == expected, name
         np.testing.assert_array_equal(found.images, images)
+    decomposed = np.array([normalize("NFD", name) for name in ("Kürbis", "Apfel", "Apfel", "Apfel")])
+    np.savez(tmp_path / "new.npz", images=images, labels=decomposed)
+    assert labelled_images(tmp_path / "new.npz", ("Apfel", "Kürbis")).labels.tolist() == [1, 0, 0, 0]
     test = {"x_test": images[:1], "y_test": np.array([1])}
     for arrays in (test, test | {"x_train": images, "y_train": np.array([0, 0, 0, 0])}):
         np.savez(tmp_path / "new.npz", **arrays)
@@ -133,16 +138,46 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     paint(tmp_path / "beside" / "val", ("cat", "dog"), count=1, seed=1)
     paint(tmp_path / "others", ("cat", "dogs"), count=1, seed=0)
     (tmp_path / "none" / "cat").mkdir(parents=True)
+    (tmp_path / "picture.png").write_bytes(b"")
     for name, message in {
         "splits": "holds 2 splits, test, train, and one folder per class is wanted; name one, as in .*splits/test$",
         "beside": "holds 1 split, val, and one folder per class is wanted; name one, as in .*beside/val$",
         "others": "unknown class 'dogs'; did you mean 'dog'",
         "none": "no image in the class folders of .*none; add some",
-        "a" * 300: "there is no folder .*aaa; give one",
-        "missing": "there is no folder .*missing; give one with one folder of images per class, or an .npz file",
+        "a" * 300: "there is no folder .*aaa; give a folder",
+        "picture.png": "picture.png is a file; give a folder with one folder of images per class",
+        "missing": "there is no folder .*missing; give a folder with one folder of images per class, or an .npz file",
     }.items():
         with pytest.raises(UserError, match=message):
             labelled_images(tmp_path / name, CLASSES)
+
+
+def test_what_was_made_of_arrays_is_told(tmp_path):
+    images, path = np.zeros((2, 8, 8), np.uint8), tmp_path / "new.npz"
+    np.savez(path, x_train=images, y_train=np.array([0, 1]), x_val=images[:1], y_val=np.array([2]))
+    found = labelled_images(path, CLASSES)
+    assert found.labels.tolist() == [2]
+    assert found.note == f"of {path} the validation images are taken; labels stand for classes by number: 2 for 'eel'"
+    np.savez(path, images=images, labels=np.array([0, 1]))
+    assert labelled_images(path, CLASSES).note == "labels stand for classes by number: 0 for 'cat', 1 for 'dog'"
+    assert labelled_images(path, ("0", "1")).note == ""
+
+
+def test_numbers_are_names_from_python_too_where_classes_are_numbers(run):
+    classifier = load(run, machine=CPU)
+    classifier.classes = ("1", "2", "10")
+    assert classifier.places_of(np.array([10, 1, 2])).tolist() == [2, 0, 1]
+    with pytest.raises(UserError, match="unknown class '0'"):
+        classifier.places_of(np.array([0, 1]))
+
+
+def test_class_folders_without_images_are_passed_over(tmp_path):
+    paint(tmp_path, ("cat",), count=1, seed=0)
+    (tmp_path / "leer").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("")
+    found = labelled_images(tmp_path, CLASSES)
+    assert found.labels.tolist() == [0] and [path.name for path in found.ignored] == ["a.txt"]
 
 
 def test_a_folder_of_idx_files_is_read(tmp_path):
@@ -205,11 +240,12 @@ def test_the_command_counts_what_was_trained_on_and_leaves_out_what_is_broken(ru
     assert refused.returncode == 2 and "or skip such files (--skip-broken)" in refused.stderr
     told = command(*words, "--skip-broken", "--predictions", "said.csv", cwd=tmp_path, **ONE_THREAD)
     assert told.returncode == 0, told.stderr
-    assert "general" in told.stdout and "on 10 new images of new" in told.stdout
+    assert "general" in told.stdout and "on 10 labelled images of new" in told.stdout
     assert "skipped: cannot read image new/cat/broken.png" in told.stderr and "ignored: 1 file" in told.stderr
     assert (
         "note: 1 of these images equals one that the run was trained on; on the other 9 the accuracy is" in told.stderr
     )
+    assert "% (95 % interval" in told.stderr
     rows = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
     assert len(rows) == 10 and all(row["class"] in row["file"] for row in rows)
     answers = judge_new_images(load(run, machine=CPU), tmp_path / "new", skip_broken=True).predictions
@@ -250,6 +286,6 @@ def test_an_export_knows_no_training_images(run, tmp_path):
     paint(tmp_path / "new", CLASSES, count=2, seed=3)
     export(run, tmp_path / "model.onnx")
     told = command("evaluate", "model.onnx", "--on", "new", cwd=tmp_path, **ONE_THREAD)
-    assert told.returncode == 0 and "the network of model.onnx on 6 new images of new" in told.stdout
+    assert told.returncode == 0 and "the network of model.onnx on 6 labelled images of new" in told.stdout
     refused = command("evaluate", "model.onnx", "--on", "new", "--data-dir", "x", cwd=tmp_path, **ONE_THREAD)
     assert refused.returncode == 2 and "--data-dir x names the training images of a run" in refused.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.options import note, tell_left_out
-from thumbnet.cli.scores import calibration_lines, class_lines, confused_lines, measure_lines
+from thumbnet.cli.scores import between, calibration_lines, class_lines, confused_lines, measure_lines
 from thumbnet.errors import UserError
 from thumbnet.recipes import title_of
 from thumbnet.words import counted
@@ -46,12 +46,14 @@ def judge_on(
             f"--data-dir {data_dir} names the training images of a run, and {run} is an export; leave it out"
         )
     judged = judge_new_images(load(opened or run, machine=machine), path, views=views, skip_broken=skip_broken)
-    tell_left_out(judged.ignored, judged.broken)
+    if judged.note:
+        note(judged.note)
+    tell_left_out(judged.ignored, judged.broken, outside=", or outside the class folders")
     left_out = {"skipped": list(judged.broken), "ignored": [str(file) for file in judged.ignored]}
     known = known_images(opened, judged, data_dir) if opened else UNKNOWN
     name = title_of(opened.recipe) if opened else f"the network of {run}"
     lines = [
-        f"{name} on {counted(judged.scores.images, 'new image')} of {path}",
+        f"{name} on {counted(judged.scores.images, 'labelled image')} of {path}",
         f"{'run' if opened else 'export':11}  {run.resolve()}",
         *measure_lines(judged.scores),
         *calibration_lines(judged.scores),
@@ -66,6 +68,7 @@ UNKNOWN: dict[str, Any] = {"trained_on": None, "accuracy_on_others": None}
 
 def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[str, Any]:
     """How many of the images the run was trained on, and the accuracy on the others; told on stderr, too, if it is any."""
+    from thumbnet.judging.statistics import wilson_interval
     from thumbnet.shipping.new_images import trained_on
 
     try:
@@ -76,7 +79,10 @@ def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[st
     hits = judged.predictions.hits().numpy()[~known]
     others = float(hits.mean()) if len(hits) else None
     if known.any():
-        rest = f"on the other {len(hits):,} the accuracy is {others:.2%}" if others is not None else "there is no other"
+        rest = "there is no other"
+        if others is not None:
+            interval = between(wilson_interval(int(hits.sum()), len(hits)))
+            rest = f"on the other {len(hits):,} the accuracy is {others:.2%} ({interval})"
         told = counted(int(known.sum()), "of these images equals one", "of these images equal ones")
         note(f"{told} that the run was trained on; {rest}")
     return {"trained_on": int(known.sum()), "accuracy_on_others": others}

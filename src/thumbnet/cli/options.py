@@ -117,13 +117,16 @@ def note(told: str) -> None:
     print(f"note: {told}", file=sys.stderr)
 
 
-def tell_left_out(ignored: Sequence[Path], broken: Sequence[str]) -> None:
+def tell_left_out(ignored: Sequence[Path], broken: Sequence[str], *, outside: str = "") -> None:
     """On stderr, what of a folder was no image by its name, and what could not be read."""
     from thumbnet.data.images import FORMATS_IN_WORDS
 
     if ignored:
         shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
-        print(f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name: {shown}", file=sys.stderr)
+        print(
+            f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name{outside}: {shown}",
+            file=sys.stderr,
+        )
     for complaint in broken:
         print(f"skipped: {complaint}", file=sys.stderr)
 

@@ -1,10 +1,11 @@
 """Labelled images that no run was cut from, to judge a trained network on: a folder with one folder per class, or arrays."""
 # Shapes: N images, C channels, H and W height and width.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from thumbnet.data.pack import SPLIT_OF_NAME
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted, printable, shortened
 
+NAMED = 5  # labels in a sentence
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -24,6 +27,7 @@ class LabelledImages:
     images: Sequence[Path] | NDArray[np.uint8]  # N files, or pixels N H W C
     labels: NDArray[np.int64]  # N, places in the classes that were asked for
     ignored: tuple[Path, ...] = ()  # files that are no images, or lie outside the class folders
+    note: str = ""  # what was made of arrays that say it in other words
 
 
 def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
@@ -33,10 +37,12 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
     """
     if not exists(str(path)):
-        raise UserError(f"there is no folder {path}; give one with one folder of images per class, or an .npz file")
+        what = f"{path} is a file" if is_file(path) else f"there is no folder {path}"
+        raise UserError(f"{what}; give a folder with one folder of images per class, or an .npz file")
     if holds_arrays(path):
         return labelled_arrays(path, classes)
-    found, passed_over = find_classes(path)
+    folders, passed_over = find_classes(path)
+    found = {name: images for name, images in folders.items() if images}
     refuse_splits(path, set(found) - set(classes))
     places = places_of(path, found, classes)
     rows = [(Path(image.path), places[name]) for name, images in found.items() for image in images]
@@ -46,16 +52,36 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     return LabelledImages(files, np.array(labels, np.int64), tuple(Path(entry.path) for entry in passed_over))
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; one that no file system could hold is none."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
+
+
 def labelled_arrays(path: Path, classes: Sequence[str]) -> LabelledImages:
-    """The test images of arrays, or all where none are called so."""
+    """The test images of arrays; of those that have none the validation images, else all."""
     parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
     there = {split for split, _ in parts}
-    split = next(split for split in ("test", "train", "validation") if split in there)
+    split = next(split for split in ("test", "validation", "train") if split in there)
     found = checked_split(path, split, parts)
     values, meant = np.unique(found.labels), called(path, split, found.labels, names, classes)
     places = places_of(path, meant, classes)
     labels = np.array([places[name] for name in meant], np.int64)[np.searchsorted(values, found.labels)]
-    return LabelledImages(np.ascontiguousarray(found.images.transpose(0, 2, 3, 1)), labels)  # N C H W -> N H W C
+    images = np.ascontiguousarray(found.images.transpose(0, 2, 3, 1))  # N C H W -> N H W C
+    return LabelledImages(images, labels, note=told_of_arrays(path, split, there, values, meant))
+
+
+def told_of_arrays(path: Path, split: str, there: Set[str], values: NDArray[Any], meant: Sequence[str]) -> str:
+    """Which of several splits was taken, and which classes numbers stand for that are not their names."""
+    told = [f"of {path} the {split} images are taken"] if len(there) > 1 else []
+    if values.dtype.kind != "U" and [str(value) for value in values.tolist()] != list(meant):
+        pairs = [f"{value} for {name!r}" for value, name in zip(values.tolist(), meant, strict=True)]
+        told.append(
+            f"labels stand for classes by number: {', '.join(pairs[:NAMED])}" + (", ..." if pairs[NAMED:] else "")
+        )
+    return "; ".join(told)
 
 
 def called(
@@ -63,13 +89,13 @@ def called(
 ) -> list[str]:
     """The class that each different label stands for, in their order.
 
-    A number counts the `names` that lie beside the labels. Without them it counts `classes`, unless these are numbers too, as
-    they are where the run itself was trained on numbered classes.
+    A number counts the `names` that lie beside the labels. Without them it counts `classes`, unless some of these are numbers
+    themselves, as they are where the run was trained on numbered classes: then it is a name.
     """
     values = np.unique(labels)
     if values.dtype.kind == "b":
         values = values.astype(np.int64)
-    if names is None and (values.dtype.kind == "U" or all(map(is_number, classes))):
+    if names is None and (values.dtype.kind == "U" or any(map(is_number, classes))):
         return [str(value) for value in values.tolist()]
     known = np.array(classes) if names is None else checked_names(path, names)
     kinds = known if values.dtype.kind == "U" else np.arange(len(known))
@@ -85,11 +111,12 @@ def is_number(name: str) -> bool:
 
 
 def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
-    """Where each of the names stands in `classes`."""
+    """Where each of the names stands in `classes`; letters with accents are the same in one code or in two, as macOS has them."""
+    places = {normalize("NFC", name): place for place, name in enumerate(classes)}
     for name in names:
-        if name not in classes:
+        if normalize("NFC", name) not in places:
             raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")
-    return {name: classes.index(name) for name in names}
+    return {name: places[normalize("NFC", name)] for name in names}
 
 
 def refuse_splits(path: Path, names: Iterable[str]) -> None:

@@ -66,8 +66,8 @@ class Scores:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 of the classes that have one."""
-        return fmean(value for value in self.f1 if value is not None)
+        """Mean F1 of the classes that have images."""
+        return fmean(value for value, images in zip(self.f1, self.support, strict=True) if value is not None and images)
 
     def most_confused(self, limit: int = 10) -> list[tuple[str, str, int, float]]:
         """The most frequent mistakes: class, what it was taken for, how often, which part of the class's images."""

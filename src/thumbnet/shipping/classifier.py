@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.images import decode_image
+from thumbnet.data.labelled import is_number
 from thumbnet.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Classifier(ABC):
     def score(
         self, images: NDArray[np.uint8] | Sequence[ImageSource], labels: Sequence[str] | NDArray[Any], *, views: int = 1
     ) -> float:
-        """Accuracy in [0, 1] against `labels`: names of classes, or their places in `classes`.
+        """Accuracy in [0, 1] against `labels`: names of classes, or their places in `classes`, of which none is a number then.
 
         Raises `UserError` where there are more or fewer labels than images, or a label is no class.
         """
@@ -115,7 +116,7 @@ class Classifier(ABC):
     ) -> "Scores":
         """All that `thumbnet.evaluate` measures, of images of your own; takes and raises what `score` does, and needs PyTorch.
 
-        Classes without images among them are left out of the balanced accuracy, and of the F1 where none was taken for them.
+        Classes without images among them are left out of balanced accuracy and macro F1.
         """
         from thumbnet.judging.evaluation import score_predictions
 
@@ -149,6 +150,8 @@ class Classifier(ABC):
         """Labels as places in `classes`."""
         if labels.ndim != 1 or len(labels) == 0:
             raise UserError(f"labels have the shape {labels.shape}; give one for each image")
+        if labels.dtype.kind in "iu" and any(map(is_number, self.classes)):
+            labels = labels.astype(str)
         if labels.dtype.kind in "iu":
             if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise UserError(

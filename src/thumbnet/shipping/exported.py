@@ -87,14 +87,16 @@ class ExportedClassifier(Classifier):
 
         Raises `UserError` where the file does not say.
         """
+        if not 0 < accuracy < 1:
+            raise UserError(f"sure is {accuracy:g}; give the accuracy wanted of the answers, above 0 and below 1")
         for threshold in self.facts.thresholds:
             if threshold.target == accuracy:
                 return threshold
         known = ", ".join(f"{threshold.target:g}" for threshold in self.facts.thresholds)
         if not known:
             raise UserError(
-                f"sure is {accuracy:g}, and {self.path} does not say from where on it is sure, for it is of an earlier version, "
-                "or its run held no images out; name the run folder, or export it again"
+                f"sure is {accuracy:g}, and {self.path} does not say from where on it is sure: it is of an earlier version, or "
+                "its run held no images out or was never sure with reason; export a run that was"
             )
         raise UserError(
             f"sure is {accuracy:g}, and {self.path} knows {known}; take one of these, or name the run folder"

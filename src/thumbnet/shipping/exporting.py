@@ -58,6 +58,9 @@ MOST_AT_ONCE = 65_536  # images in a batch of the file
 OPSET = 20  # ONNX of 2023
 MANY = 64  # images in a batch whose speed is told
 TIMED_FOR = 0.3  # seconds of each of the two
+MARGIN = (
+    1e-5  # by which a threshold lies below the image that it is, so that the file's rounding does not lose that one
+)
 SURE = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)  # accuracies whose thresholds a file keeps
 
 
@@ -164,7 +167,7 @@ def thresholds_of(classifier: NetworkClassifier, split: "Split", views: int) -> 
     images, labels = split.take(torch.arange(len(split)))
     confidence, place = torch.from_numpy(classifier.probabilities(images.numpy(), views=views)).max(1)
     found = (threshold_for(confidence, place == labels, accuracy) for accuracy in SURE)
-    return tuple(threshold for threshold in found if threshold)
+    return tuple(replace(it, confidence=max(0.0, it.confidence - MARGIN)) for it in found if it)
 
 
 def check_can_export(path: Path) -> None:

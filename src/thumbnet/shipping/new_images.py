@@ -27,6 +27,7 @@ class Judged:
     pixels: NDArray[np.uint8]  # N C H W, as the network saw them
     ignored: tuple[Path, ...]  # files that are no images by their names, or lie outside the class folders
     broken: tuple[str, ...]  # complaints about images that could not be read
+    note: str  # what was made of arrays that say it in other words
 
 
 def judge_new_images(classifier: Classifier, path: Path, *, views: int = 1, skip_broken: bool = False) -> Judged:
@@ -39,7 +40,7 @@ def judge_new_images(classifier: Classifier, path: Path, *, views: int = 1, skip
     names = [str(found.images[place]) for place in readable] if isinstance(found.images, Sequence) else []
     predictions = classifier.answers(pixels, found.labels[readable], files=names, views=views)
     scores = score_predictions(predictions, temperature=classifier.temperature)
-    return Judged(scores, predictions, pixels, found.ignored, tuple(broken))
+    return Judged(scores, predictions, pixels, found.ignored, tuple(broken), found.note)
 
 
 def prepared(
