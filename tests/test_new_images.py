@@ -171,6 +171,14 @@ def test_numbers_are_names_from_python_too_where_classes_are_numbers(run):
         classifier.places_of(np.array([0, 1]))
 
 
+def test_a_folder_may_be_of_a_class_with_a_slash(tmp_path):
+    for name in ("T-shirt_top", "Trouser"):
+        paint(tmp_path, (name,), count=1, seed=0)
+    assert sorted(labelled_images(tmp_path, ("T-shirt/top", "Trouser")).labels.tolist()) == [0, 1]
+    taken = ("T-shirt/top", "Trouser", "T-shirt_top")  # a name as it is comes first
+    assert sorted(labelled_images(tmp_path, taken).labels.tolist()) == [1, 2]
+
+
 def test_class_folders_without_images_are_passed_over(tmp_path):
     paint(tmp_path, ("cat",), count=1, seed=0)
     (tmp_path / "leer").mkdir()

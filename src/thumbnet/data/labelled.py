@@ -18,6 +18,7 @@ from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted, printable, shortened
 
 NAMED = 5  # labels in a sentence
+FOR_A_SLASH = "_-: "
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,15 @@ def is_number(name: str) -> bool:
 
 
 def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
-    """Where each of the names stands in `classes`; letters with accents are the same in one code or in two, as macOS has them."""
+    """Where each of the names stands in `classes`.
+
+    Letters with accents are the same in one code or in two, as macOS writes them; for a slash, which no folder's name can hold,
+    one of `FOR_A_SLASH` is taken.
+    """
     places = {normalize("NFC", name): place for place, name in enumerate(classes)}
+    for name, place in list(places.items()):
+        for sign in FOR_A_SLASH:
+            places.setdefault(name.replace("/", sign), place)
     for name in names:
         if normalize("NFC", name) not in places:
             raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")

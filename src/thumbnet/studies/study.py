@@ -210,7 +210,7 @@ def line_of(cell: Cell, folder: Path, running: Running, done: int, total: int, l
         return f"{done}/{total}  {cell.name}  failed; see {cell.log(folder)}"
     summary = Run.open(cell.run_folder(folder)).summary
     reached = summary["validation_accuracy"]
-    said = "" if reached is None else f"  validation {reached:.2%}"
+    said = "" if reached is None else f"  validation accuracy {reached:.2%}"
     mean = sum(running.seconds) / len(running.seconds)
     rest = f"  about {duration(mean * left / jobs)} left" if left else ""
     return f"{done}/{total}  {cell.name}{said}  {duration(running.seconds[-1])}{rest}"
