@@ -328,6 +328,10 @@ def test_a_recipe_that_the_file_does_not_name_is_made_to_fit_a_folder_and_what_i
     assert (shared.variants[0].recipe.batch_size, shared.variants[0].recipe.epochs) == (18, 150)
     folded = study_of({"dataset": str(tmp_path / "photos"), "folds": 2, **rows}, default_name="s")
     assert folded.variants[0].recipe.epochs == 150  # of 20 images
+    pictures(tmp_path / "fewer", count=12)
+    said_of_few = []
+    study_of({"dataset": str(tmp_path / "fewer"), **rows}, default_name="s", tell=said_of_few.append)
+    assert said_of_few[0].startswith("2 classes have fewer than 20 training images: a, b")
     named = study_of(
         {"dataset": str(tmp_path / "photos"), "recipe": "general", **rows}, default_name="s", tell=told.append
     )

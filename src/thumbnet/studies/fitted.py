@@ -22,12 +22,14 @@ def fitted_fields(
     """The fields in which a data set's own recipe changes to fit its images, beside those that all runs `shared`.
 
     Published sets have recipes that fit. Asked once for all runs of a data set, so that they differ in what the file says and in
-    nothing else. `tell` hears what was changed.
+    nothing else. `tell` hears what was changed, and what `train` would say of the data.
     """
     if dataset in SPECS:
         return {}
     recipe = named_recipe(default_for(dataset))
     data = load_dataset(dataset, validation=0, **(decoding if is_folder_of_pictures(dataset) else {}))
+    for note in data.notes:
+        tell(note)
     cut = {"fraction": shared.get("validation", recipe.validation), "seed": recipe.seed, "folds": folds}
     fitted = suited(recipe, data.with_validation(**cut), shared, tell=tell)
     return {name: now for name, (now, _) in differences(fitted, vary(recipe, **shared)).items()}
