@@ -1,4 +1,4 @@
-"""Sentences about compared groups that claim only what the statistics carry. No other module words a claim."""
+"""Sentences about compared groups that claim only what the statistics carry. No other module words such a claim."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
