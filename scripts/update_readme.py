@@ -27,7 +27,7 @@ def headline() -> list[str]:
     machine = ("processor", "threads", "precision")
     own = [record for record in own if not record["changes"] and all(record[key] == own[0][key] for key in machine)]
     head = f"training and test, {own[0]['threads']} threads, {own[0]['precision']}"
-    rows = [["images", "recipe", "test images right", "views", "n", head], ["---"] * 6]
+    rows = [["images", "recipe", "test accuracy", "views", "n", head], ["---"] * 6]
     for record in sorted(own, key=lambda record: (record["dataset"], record["train_clock"])):
         took = duration(record["train_clock"])
         right = f"{record['accuracy']:.2%}"

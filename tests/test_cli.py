@@ -518,7 +518,7 @@ def test_a_small_folder_trains_with_a_recipe_that_fits_it_and_what_was_left_out_
 def test_a_folder_above_runs_names_one_of_them(trained, capsys, monkeypatch):
     place, _ = trained
     monkeypatch.chdir(place)
-    assert command_line(["evaluate", "runs"]) == 2
+    assert command_line(["export", "runs", "model.pt2"]) == 2
     assert "runs is not a run folder: it has no recipe.toml; there is runs/" in capsys.readouterr().err
 
 

@@ -512,7 +512,7 @@ def test_json_has_groups_and_pairs_and_nothing_else_is_printed(runs, tmp_path):
     [
         (["compare"], "two runs or more"),
         (["compare", "nowhere"], "there is no run folder nowhere"),
-        (["compare", ".", "--plot", "x.txt"], "--plot x.txt: give a name that ends in .png"),
+        (["compare", ".", "--plot", "x.txt"], "--plot x.txt: give a name that ends in .png, .svg or .pdf"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(words, message, tmp_path):

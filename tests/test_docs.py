@@ -57,6 +57,12 @@ def test_every_command_line_of_a_page_is_understood(page):
     assert refused == {}
 
 
+def test_what_is_cited_is_this_version():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    assert version is not None
+    assert f"\nversion: {version[1]}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_every_command_has_a_page_and_a_row_in_the_readme():
     for command in COMMANDS:
         assert (ROOT / "docs" / f"{command}.md").is_file()

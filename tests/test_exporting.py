@@ -19,7 +19,7 @@ from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import sha256_of
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
-from thumbnet.recipes import recipe, vary
+from thumbnet.recipes import recipe
 from thumbnet.shipping import exporting
 from thumbnet.shipping.bundle.folder import export
 from thumbnet.shipping.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
@@ -107,11 +107,15 @@ def test_a_file_keeps_thresholds_of_its_own_answers(run, tiny, views, tmp_path):
         assert int(answered.sum()) == found.images == round(found.coverage * len(held))
         assert (place == labels)[answered].float().mean().item() == pytest.approx(found.accuracy)
         assert found.accuracy >= found.target
+        assert confidence[answered].min().item() == pytest.approx(found.confidence, abs=5e-5)  # of these views, not of others
 
 
-def test_a_run_that_held_nothing_out_has_no_thresholds(tiny, quick, tmp_path):
-    run = train(vary(quick, validation=0.0, epochs=1), tiny, tmp_path / "run", machine=CPU, plots=False)
-    assert export(run, tmp_path / "model.onnx", data=tiny).thresholds == ()
+def test_a_run_that_held_nothing_out_has_no_thresholds(tiny, tmp_path):
+    learnt_by_heart = recipe("general", widths=(16, 32, 32), epochs=20, batch_size=16, validation=0.0)
+    run = train(learnt_by_heart, tiny, tmp_path / "run", machine=CPU, plots=False)
+    receipt = export(run, tmp_path / "model.onnx", data=tiny)
+    assert receipt.split == "train" and receipt.accuracy > 0.9  # so sure with reason, if only of what it was trained on
+    assert receipt.thresholds == ()
     with pytest.raises(UserError, match="run held no images out or was never sure with reason; export a run that was"):
         load(tmp_path / "model.onnx").sure_from(0.9)
 
@@ -157,8 +161,10 @@ def test_the_views_lie_inside(run, tiny, tmp_path):
     found = by_file.probabilities(pixels)
     np.testing.assert_allclose(found, by_run.probabilities(pixels, views=6), atol=1e-5)
     assert np.abs(found - by_run.probabilities(pixels)).max() > 1e-3
-    with pytest.raises(UserError, match="views is 2, and the exported file has 6 inside; leave it out"):
-        by_file.probabilities(pixels, views=2)
+    np.testing.assert_array_equal(by_file.probabilities(pixels, views=6), found)
+    for views in (1, 2):
+        with pytest.raises(UserError, match=f"views is {views}, and the exported file has 6 inside; leave it out"):
+            by_file.predict_proba(pixels.transpose(0, 2, 3, 1)[..., 0], views=views)
 
 
 @pytest.mark.parametrize("spoilt", ["temperature", "nan"])

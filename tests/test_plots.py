@@ -45,3 +45,14 @@ def test_equal_figures_are_equal_files_whatever_letters_they_have(text):
         return made
 
     assert as_svg(figure(), "").source == as_svg(figure(), "").source
+
+
+@pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_a_figure_is_written_as_its_name_says_and_alike_each_time(ending, begins, tmp_path):
+    for folder in ("one", "two"):
+        figure = Figure()
+        figure.subplots().set_title("猫 & cat")
+        style.save(figure, tmp_path / folder / f"x{ending}")
+    written = (tmp_path / "one" / f"x{ending}").read_bytes()
+    assert written.startswith(begins)
+    assert written == (tmp_path / "two" / f"x{ending}").read_bytes()

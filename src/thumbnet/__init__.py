@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from thumbnet.errors import ThumbnetError as ThumbnetError
     from thumbnet.errors import TrainingFailed as TrainingFailed
     from thumbnet.errors import UserError as UserError
+    from thumbnet.judging.answers import evaluate_answers as evaluate_answers
     from thumbnet.judging.comparison import Comparison as Comparison
     from thumbnet.judging.comparison import compare as compare
     from thumbnet.judging.evaluation import Scores as Scores
     from thumbnet.judging.evaluation import evaluate as evaluate
+    from thumbnet.judging.image_by_image import AnswersComparison as AnswersComparison
+    from thumbnet.judging.image_by_image import compare_answers as compare_answers
     from thumbnet.judging.robustness import Robustness as Robustness
     from thumbnet.judging.robustness import evaluate_robustness as evaluate_robustness
     from thumbnet.machine import Machine as Machine
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from thumbnet.training.loop import train as train
 
 HOME_OF = {
+    "AnswersComparison": "thumbnet.judging.image_by_image",
     "Classifier": "thumbnet.shipping.classifier",
     "Comparison": "thumbnet.judging.comparison",
     "Dataset": "thumbnet.data.datasets",
@@ -55,8 +59,10 @@ HOME_OF = {
     "TrainingFailed": "thumbnet.errors",
     "UserError": "thumbnet.errors",
     "compare": "thumbnet.judging.comparison",
+    "compare_answers": "thumbnet.judging.image_by_image",
     "create_model": "thumbnet.models.registry",
     "evaluate": "thumbnet.judging.evaluation",
+    "evaluate_answers": "thumbnet.judging.answers",
     "evaluate_robustness": "thumbnet.judging.robustness",
     "export": "thumbnet.shipping.bundle.folder",
     "list_datasets": "thumbnet.data.names",

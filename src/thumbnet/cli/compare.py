@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json
+from thumbnet.cli.answers import compare_files, refuse
+from thumbnet.cli.options import FIGURES, Json, check_ending, check_writable, described, print_json
 
 if TYPE_CHECKING:
     from thumbnet.judging.comparison import Comparison
@@ -28,7 +29,7 @@ def compare(
     ----------
     runs
         folders written by `thumbnet train`; those of one recipe are a group, whatever their seeds. A folder of several runs
-        stands for all of them
+        stands for all of them. With a .csv or .npz file of another program's answers among them, image by image
     split
         the validation images, or the test images as `thumbnet evaluate --split test` measured them
     metric
@@ -36,17 +37,22 @@ def compare(
     csv
         write a row per run to this file
     plot
-        draw curves with bands, and means with intervals, into this .png file
+        draw curves with bands, and means with intervals, into this .png, .svg or .pdf file
     report
         write the page with everything to this .html file
     """
+    from thumbnet.judging.answers import is_answers
     from thumbnet.judging.comparison import compare as compare_runs
     from thumbnet.runs.paths import find_runs
 
-    check_ending("plot", plot, ".png")
+    check_ending("plot", plot, *FIGURES)
     check_ending("report", report, ".html")
     check_writable(csv, plot, report)
-    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
+    files = [path for path in runs if is_answers(path)]
+    opened = find_runs([path for path in runs if path not in files], tell=lambda line: print(line, file=sys.stderr))
+    if files:
+        refuse(files[0], {f"--metric {metric}": metric != "accuracy", "--plot": plot, "--report": report})
+        return compare_files([*opened, *files], split=split, csv=csv, json=json)
     found = compare_runs(opened, split=split, metric=metric)
     if csv:
         from thumbnet.files import write_text

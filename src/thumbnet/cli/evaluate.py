@@ -4,8 +4,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from thumbnet.cli.answers import judge_file, refuse
 from thumbnet.cli.evaluate_on import check_on, judge_on
+from thumbnet.cli.evaluate_several import evaluate_several, refuse_for_several, runs_below
 from thumbnet.cli.options import (
+    FIGURES,
     Json,
     Measuring,
     MeasuringFlags,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from thumbnet.judging.evaluation import Scores
     from thumbnet.judging.robustness import Robustness
     from thumbnet.machine import Machine
+    from thumbnet.runs.predictions import Predictions
     from thumbnet.runs.run import Run
 
 
@@ -45,7 +49,7 @@ def evaluate(
     split: Literal["validation", "test"] | None = None,
     on: Path | None = None,
     skip_broken: bool = False,
-    views: Literal[1, 2, 6] = 1,
+    views: Literal[1, 2, 6] | None = None,
     uncertain: float = 1.0,
     predictions: Path | None = None,
     confusion: Path | None = None,
@@ -60,7 +64,8 @@ def evaluate(
     Parameters
     ----------
     run
-        folder written by `thumbnet train`; with --on also a FILE.onnx or a folder written by `thumbnet export`
+        folder written by `thumbnet train`, or one of several such, as of --seeds; with --on also a FILE.onnx or a folder
+        written by `thumbnet export`; or an .npz file of another program's answers
     split
         the images held out from training (validation, the default), or the test set
     on
@@ -68,13 +73,14 @@ def evaluate(
     skip_broken
         for --on: count and list unreadable images instead of stopping at the first
     views
-        test-time augmentation: the image (1), its mirror image too (2), and both shifted by one pixel too (6)
+        test-time augmentation: the image (1, the default), its mirror image too (2), and both shifted by one pixel too (6);
+        an export has its own inside
     uncertain
         fraction of the images, the least certain in one view, that get all the views
     predictions
         write class, prediction and probability of every image to this .csv or .npz file
     confusion
-        write the confusion matrix to this .csv or .png file
+        write the confusion matrix to this file: .csv, or a picture, .png, .svg or .pdf
     robustness
         measure on corrupted images instead: 15 kinds, 5 levels each
     images
@@ -83,40 +89,54 @@ def evaluate(
         where the data are now, if they have moved since training
     """
     check_ending("predictions", predictions, ".csv", ".npz")
-    check_ending("confusion", confusion, ".csv", ".png")
+    check_ending("confusion", confusion, ".csv", *FIGURES)
     check_writable(predictions, confusion)
-    check_images(images, robustness=robustness)
-    check_uncertain(uncertain, views)
-    if robustness and (views != 1 or uncertain != 1 or predictions or confusion):
-        raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
+    check_uncertain(uncertain, views or 1)
+    check_robustness(robustness, images, others=(views or 1) > 1 or uncertain != 1 or bool(predictions or confusion))
     check_on(on, split=split, uncertain=uncertain, robustness=robustness, skip_broken=skip_broken)
 
-    from thumbnet.judging.evaluation import measure
+    from thumbnet.judging.answers import is_answers
     from thumbnet.machine import Machine
-    from thumbnet.runs.run import Run
 
     measuring = Machine(**given(machine))
-    if on is not None:
-        options: dict[str, Any] = {"skip_broken": skip_broken, "machine": measuring, "data_dir": data_dir}
-        judged, facts, text = judge_on(on, run=run, views=views, **options)
-        scores, said = judged.scores, judged.predictions
+    options: dict[str, Any] = {"views": views or 1, "uncertain": uncertain, "machine": measuring, "data_dir": data_dir}
+    if (several := runs_below(run)) and on is None:
+        refuse_for_several(run, {"--robustness": robustness, "--predictions": predictions, "--confusion": confusion})
+        return evaluate_several(several, split=split or "validation", json=json, **options)
+    if is_answers(run):
+        asked = {"--split": split, "--on": on, "--robustness": robustness, "--views": views, "--data-dir": data_dir}
+        refuse(run, asked | {"a flag for the machine": given(machine)})
+        measured = judge_file(run)
+    elif on is not None:
+        told: dict[str, Any] = {"skip_broken": skip_broken, "machine": measuring, "data_dir": data_dir}
+        measured = judge_on(on, run=run, views=views, **told)
     elif robustness:
         return print_robustness(run, split or "validation", images or 1_000, measuring, data_dir, json=json)
     else:
-        opened, split = Run.open(run), split or "validation"
-        options = {"machine": measuring, "data_dir": data_dir, "say": note}
-        scores, said = measure(opened, split=split, views=views, uncertain=uncertain, **options)
-        facts = {"uncertain": uncertain} | ({"test_openings": opened.test_openings} if split == "test" else {})
-        text = lines(opened, scores, uncertain)
+        measured = judge_run(run, split=split or "validation", **options)
+    print_measured(run, *measured, predictions=predictions, confusion=confusion, json=json)
+
+
+def print_measured(
+    run: Path,
+    scores: "Scores",
+    said: "Predictions",
+    facts: dict[str, Any],
+    text: list[str],
+    *,
+    predictions: Path | None,
+    confusion: Path | None,
+    json: bool,
+) -> None:
+    """Write the files that were asked for, and print the scores: with further `facts` as JSON, or the `text` for people."""
     if predictions:
         write_predictions(said, predictions, scores.calibration.temperature)
     if confusion:
         write_confusion(scores, confusion)
     if json:
-        print_json({"run": str(run), **facts, **scores.to_dict()})
-    else:
-        files = (("predictions", predictions), ("confusion", confusion))
-        print("\n".join([*text, *(f"{what:11}  {path}" for what, path in files if path)]))
+        return print_json({"run": str(run), **scores.to_dict(), **facts})
+    files = (("predictions", predictions), ("confusion", confusion))
+    print("\n".join([*text, *(f"{what:11}  {path}" for what, path in files if path)]))
 
 
 def check_uncertain(uncertain: float, views: int) -> None:
@@ -127,11 +147,27 @@ def check_uncertain(uncertain: float, views: int) -> None:
         )
 
 
-def check_images(images: int | None, *, robustness: bool) -> None:
-    """Raise `UserError` for a number of images that is none, or is not used."""
+def check_robustness(robustness: bool, images: int | None, *, others: bool) -> None:
+    """Raise `UserError` for a number of images that is none, or is not used, and for what else was asked beside --robustness."""
     check_positive(images=images)
     if images is not None and not robustness:
         raise UserError(f"--images {images} is for --robustness; all images of the split are measured without it")
+    if robustness and others:
+        raise UserError("--robustness measures one view and keeps a table of its own; leave out the other options")
+
+
+def judge_run(
+    path: Path, *, split: str, views: int, uncertain: float, machine: "Machine", data_dir: Path | None
+) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
+    """The scores of a run on a split, its answers, what JSON tells of them besides, and all of it in words."""
+    from thumbnet.judging.evaluation import measure
+    from thumbnet.runs.run import Run
+
+    run = Run.open(path)
+    options: dict[str, Any] = {"machine": machine, "data_dir": data_dir, "say": note}
+    scores, said = measure(run, split=split, views=views, uncertain=uncertain, **options)
+    facts = {"uncertain": uncertain} | ({"test_openings": run.test_openings} if split == "test" else {})
+    return scores, said, facts, lines(run, scores, uncertain)
 
 
 def print_robustness(
@@ -158,11 +194,13 @@ def print_robustness(
 
 def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
+    from thumbnet.measuring.results import views_in_words
+
     images = f"{counted(scores.images, f'{scores.split} image')} of {run.data['name']}"
     text = [
         f"{title_of(run.recipe)} on {images}{openings_of(run, scores.split)}",
         f"run          {run.path.resolve()}",
-        *measure_lines(scores, uncertain),
+        *measure_lines(scores, views_in_words(scores.views, uncertain)),
     ]
     if scores.views == 1 < run.recipe.test_views and scores.split == "validation":  # of test images a second look costs
         part = f" --uncertain {run.recipe.uncertain:g}" if run.recipe.uncertain < 1 else ""

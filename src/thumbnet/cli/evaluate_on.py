@@ -10,7 +10,9 @@ from thumbnet.recipes import title_of
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
+    from thumbnet.judging.evaluation import Scores
     from thumbnet.machine import Machine
+    from thumbnet.runs.predictions import Predictions
     from thumbnet.runs.run import Run
     from thumbnet.shipping.new_images import Judged
 
@@ -32,9 +34,10 @@ def check_on(on: Path | None, *, split: str | None, uncertain: float, robustness
 
 
 def judge_on(
-    path: Path, *, run: Path, views: int, skip_broken: bool, machine: "Machine", data_dir: Path | None
-) -> "tuple[Judged, dict[str, Any], list[str]]":
-    """What was measured on the images at `path`, what JSON tells of them besides, and all of it in words."""
+    path: Path, *, run: Path, views: int | None, skip_broken: bool, machine: "Machine", data_dir: Path | None
+) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
+    """The scores of the images at `path`, the answers, what JSON tells of them besides, and all of it in words."""
+    from thumbnet.measuring.results import views_in_words
     from thumbnet.runs.run import Run
     from thumbnet.shipping.exported import exported_file
     from thumbnet.shipping.loading import load
@@ -55,12 +58,12 @@ def judge_on(
     lines = [
         f"{name} on {counted(judged.scores.images, 'labelled image')} of {path}",
         f"{'run' if opened else 'export':11}  {run.resolve()}",
-        *measure_lines(judged.scores),
+        *measure_lines(judged.scores, views_in_words(judged.scores.views, 1.0)),
         *calibration_lines(judged.scores),
         *class_lines(judged.scores),
         *confused_lines(judged.scores),
     ]
-    return judged, {"on": str(path), **known, **left_out}, lines
+    return judged.scores, judged.predictions, {"on": str(path), **known, **left_out}, lines
 
 
 UNKNOWN: dict[str, Any] = {"trained_on": None, "accuracy_on_others": None}

@@ -138,10 +138,15 @@ def check_positive(**counts: int | None) -> None:
             raise UserError(f"{name.replace('_', '-')} is {value}; give 1 or more")
 
 
+FIGURES = (".png", ".svg", ".pdf")  # what figures can be written as
+
+
 def check_ending(option: str, path: Path | None, *endings: str) -> None:
     """Raise `UserError` for a file whose ending says nothing of how to write it, or the wrong thing."""
     if path is not None and path.suffix.lower() not in endings:
-        raise UserError(f"--{option} {path}: give a name that ends in {' or '.join(endings)}")
+        *most, last = endings
+        wanted = f"{', '.join(most)} or {last}" if most else last
+        raise UserError(f"--{option} {path}: give a name that ends in {wanted}")
 
 
 def check_writable(*paths: Path | None) -> None:

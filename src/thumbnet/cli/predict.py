@@ -38,7 +38,7 @@ def predict(
     /,
     *,
     top: Whole = 1,
-    views: Literal[1, 2, 6] = 1,
+    views: Literal[1, 2, 6] | None = None,
     sure: float | None = None,
     explain: Path | None = None,
     data_dir: Path | None = None,
@@ -59,7 +59,8 @@ def predict(
     top
         how many of the most likely classes to print
     views
-        test-time augmentation: the image (1), its mirror image too (2), and both shifted by one pixel too (6)
+        test-time augmentation: the image (1, the default), its mirror image too (2), and both shifted by one pixel too (6);
+        an export has its own inside
     sure
         mark uncertain answers: 0.99 finds the probability from which on 99 % of the answers on the validation images were
         right, and marks what is below it as not sure
@@ -77,7 +78,7 @@ def predict(
     check_positive(top=top)
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output)
-    if sure is not None and views != 1:
+    if sure is not None and views not in (None, 1):
         raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
     from thumbnet.data.images import image_files

@@ -10,12 +10,10 @@ if TYPE_CHECKING:
     from thumbnet.runs.predictions import Predictions
 
 
-def measure_lines(scores: "Scores", uncertain: float = 1.0) -> list[str]:
-    """Accuracy, top-5 where there are more classes than five, the means over classes, the loss."""
-    from thumbnet.measuring.results import views_in_words
-
+def measure_lines(scores: "Scores", views: str = "") -> list[str]:
+    """Accuracy, with the `views` it was measured with, top-5 where there are more classes than five, means over classes, loss."""
     return [
-        f"accuracy     {scores.accuracy:.2%}  ({between(scores.interval95)}; {views_in_words(scores.views, uncertain)})",
+        f"accuracy     {scores.accuracy:.2%}  ({'; '.join(filter(None, (between(scores.interval95), views)))})",
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
         f"balanced     {scores.balanced_accuracy:.2%}  (accuracy, all classes counting alike); macro F1 {scores.macro_f1:.4f}",
         f"loss         {scores.loss:.4f}",
@@ -73,7 +71,7 @@ def write_predictions(predictions: "Predictions", path: Path, temperature: float
 
 def write_confusion(scores: "Scores", path: Path) -> None:
     """Counts as CSV with the classes in the first row and column, the same in parts of the class's images below, or a picture."""
-    if path.suffix.lower() == ".png":
+    if path.suffix.lower() != ".csv":
         from thumbnet.plots.judging import confusion_figure
         from thumbnet.plots.style import save
 

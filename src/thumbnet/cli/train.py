@@ -215,7 +215,7 @@ def seeds_outcome(runs: "list[Run]") -> list[str]:
         accuracy = run.summary["validation_accuracy"]
         lines.append(f"seed {run.recipe.seed}  {'-' if accuracy is None else f'{accuracy:.2%}'}  {run.path}")
     if found["validation_accuracy"] is None:
-        return [*lines, "validation  none was held out; measure with thumbnet evaluate RUN --split test"]
+        return [*lines, "validation  none was held out; measure with thumbnet evaluate FOLDER --split test"]
     interval = found["validation_accuracy_interval95"]
     spread = (
         f" (sd {100 * found['validation_accuracy_sd']:.2f} points, 95 % interval {interval[0]:.2%} to {interval[1]:.2%})"

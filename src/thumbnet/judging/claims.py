@@ -8,6 +8,7 @@ from thumbnet.words import counted, metric_in_words
 
 if TYPE_CHECKING:
     from thumbnet.judging.groups import Group
+    from thumbnet.judging.image_by_image import Tally
     from thumbnet.judging.pairs import Pair, PairedImages
 
 OPENED_OFTEN = "the test set was opened more than once for a run"  # a reason to claim nothing, whatever the seeds
@@ -24,7 +25,17 @@ def on_pair(pair: "Pair", first: "Group", second: "Group", metric: str) -> str:
     if alone and pair.reason != OPENED_OFTEN:
         why = f" ({pair.reason})" if pair.reason else ""
         return f"No difference can be claimed: n = 1 for {alone}{why}; train more seeds."
-    return f'No difference can be claimed between "{first.name}" and "{second.name}": {pair.reason}.'
+    return on_nothing(pair)
+
+
+def on_answers(pair: "Pair") -> str:
+    """What may be said of two networks whose answers for the same images are there."""
+    return on_images(pair, pair.images, "accuracy") if pair.images else on_nothing(pair)
+
+
+def on_nothing(pair: "Pair") -> str:
+    """Why there is nothing to claim."""
+    return f'No difference can be claimed between "{pair.first}" and "{pair.second}": {pair.reason}.'
 
 
 def on_seeds(pair: "Pair", difference: Difference, first: "Group", second: "Group", metric: str) -> str:
@@ -85,17 +96,7 @@ def warnings(
     `only_these` are pairs whose claim does not reach beyond the images at hand; `unlike` holds in what the runs' machines and
     versions differ, `looks` with how many seeds all was judged before.
     """
-    found = []
-    if opened_often:
-        shown = ", ".join(opened_often[:3]) + (" ..." if len(opened_often) > 3 else "")
-        found.append(
-            f"the test set was opened more than once for {shown}: a number seen before may have chosen the setting"
-        )
-    tested = sum(pair.p is not None for pair in pairs)
-    if tested > 1:
-        found.append(
-            f"{tested} comparisons were made: their p values are adjusted by Holm's method, their intervals are not"
-        )
+    found = [*often(opened_often), *several(pairs)]
     if only_these:
         named = ", ".join(f'"{pair.first}" and "{pair.second}"' for pair in only_these)
         found.append(
@@ -115,6 +116,33 @@ def warnings(
         told = "; ".join(f"{name} {' and '.join(values)}" for name, values in unlike.items())
         found.append(f"the environments of the runs differ: {told}")
     return found
+
+
+def warnings_on_answers(tallies: Sequence["Tally"], pairs: Sequence["Pair"], opened_often: Sequence[str]) -> list[str]:
+    """What a reader should know of networks compared by their answers."""
+    found = [*often(opened_often), *several(pairs)]
+    unknown = [f'"{it.name}"' for it in tallies if it.test_openings is None]
+    if unknown:
+        found.append(
+            f"what {', '.join(unknown)} was trained on and chosen by is not known, nor how often these images were seen before"
+        )
+    return found
+
+
+def often(names: Sequence[str]) -> list[str]:
+    """Of runs whose test set was opened more than once."""
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return [f"the test set was opened more than once for {shown}: a number seen before may have chosen the setting"]
+
+
+def several(pairs: Sequence["Pair"]) -> list[str]:
+    """Of p values that were adjusted, because there are several."""
+    tested = sum(pair.p is not None for pair in pairs)
+    if tested < 2:
+        return []
+    return [f"{tested} comparisons were made: their p values are adjusted by Holm's method, their intervals are not"]
 
 
 # ---------------------------------------------------------------- words

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from thumbnet.errors import UserError
 from thumbnet.judging import claims
-from thumbnet.judging.groups import Group, Metric, SplitName, evaluation_of, members_of, runs_by_seed
+from thumbnet.judging.groups import Group, Metric, SplitName, evaluation_of, members_of, runs_by_seed, value_of
 from thumbnet.judging.pairs import Pair, adjusted, compare_two, not_for_other_images
 from thumbnet.recipes import names_of_groups
 from thumbnet.runs.run import Run
@@ -79,7 +80,8 @@ def compare_groups(
     check_same_folds(runs.values())
     if split == "test":
         check_same_test_images(everyone)
-    groups = tuple(Group(name, members_of(part, split, metric), metric) for name, part in runs.items())
+    value = partial(value_of, split=split, metric=metric)
+    groups = tuple(Group(name, members_of(part, value), metric) for name, part in runs.items())
     chosen = [(groups[0], other) for other in groups[1:]] if baseline else list(combinations(groups, 2))
     opened_often = [m.path for group in groups for m in group.members if split == "test" and m.test_openings > 1]
     if opened_often:

@@ -1,6 +1,6 @@
 """Groups of runs: one recipe over several seeds, and what each of them reached."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
@@ -62,19 +62,25 @@ class Group:
         return median(member.train_seconds for member in self.members)
 
 
-def members_of(runs: Sequence[Run], split: str, metric: str) -> tuple[Member, ...]:
+def members_of(runs: Sequence[Run], value: Callable[[Run], float]) -> tuple[Member, ...]:
     """What each seed reached: one run, or the mean over the folds of one seed, which share images and are no draws apart.
 
-    Raises `UserError` where that was not measured, or one seed is there twice, since the same run twice is no second draw.
+    Raises `UserError` where one seed is there twice, and what `value` raises.
     """
+    check_drawn_once(runs)
     members = []
     for seed, part in runs_by_seed(runs).items():
-        if len({run.recipe.fold for run in part}) < len(part):
-            raise UserError(f"{part[0].path} and {part[1].path} have the same recipe and seed {seed}; name one of them")
-        values = [value_of(run, split, metric) for run in part]
+        values = [value(run) for run in part]
         openings, seconds = max(run.test_openings for run in part), sum(run.summary["train_seconds"] for run in part)
         members.append(Member(str(part[0].path), seed, fmean(values), openings, seconds))
     return tuple(members)
+
+
+def check_drawn_once(runs: Sequence[Run]) -> None:
+    """Raise `UserError` where one seed of a recipe is there twice, since the same run twice is no second draw."""
+    for seed, part in runs_by_seed(runs).items():
+        if len({run.recipe.fold for run in part}) < len(part):
+            raise UserError(f"{part[0].path} and {part[1].path} have the same recipe and seed {seed}; name one of them")
 
 
 def runs_by_seed(runs: Sequence[Run]) -> dict[int, list[Run]]:

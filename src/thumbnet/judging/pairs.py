@@ -145,9 +145,14 @@ def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metri
         only_first += int((right[0] & ~right[1]).sum())
         only_second += int((right[1] & ~right[0]).sum())
         images += len(right[0])
+    return paired_by_counts(only_first, only_second, images, folds=len(first))
+
+
+def paired_by_counts(only_first: int, only_second: int, images: int, *, folds: int = 1) -> PairedImages:
+    """What follows for two networks from how many of `images` one alone was right on."""
     return PairedImages(
         images=images,
-        folds=len(first),
+        folds=folds,
         only_first=only_first,
         only_second=only_second,
         p=mcnemar(only_first, only_second),

@@ -4,8 +4,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from matplotlib import font_manager, rcParams
+from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -16,6 +17,11 @@ from thumbnet.words import printable
 
 TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's palette, safe for colour-blind readers
 DPI = 120
+UNDATED: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}  # without the time of day
 
 
 # Families with the letters that matplotlib's own font lacks, Chinese, Japanese and Korean ones above all: what Linux and macOS
@@ -42,9 +48,11 @@ def letters_of_all_fonts(figure: Figure) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG in one step."""
-    with replacing(path) as temporary, letters_of_all_fonts(figure):
-        figure.savefig(temporary, format="png", dpi=DPI)
+    """Write a figure in one step: as SVG or PDF where the name ends so, else as PNG. The same figure gives the same bytes."""
+    kind = path.suffix.lower().removeprefix(".")
+    kind = kind if kind in UNDATED else "png"
+    with replacing(path) as temporary, letters_of_all_fonts(figure), rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=UNDATED[kind])
 
 
 def percented(axes: Axes, *, legend: bool = True) -> Figure:

@@ -65,10 +65,10 @@ class Classifier(ABC):
         """What computes, for people."""
 
     @abstractmethod
-    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
         """float32 N K for prepared images uint8 N C H W."""
 
-    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+    def logits(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
         """float32 N K for prepared images uint8 N C H W, before the temperature divides them; each row up to a constant.
 
         From the probabilities here: those that fp32 cannot tell from 0 count as its smallest number, 1e-38.
@@ -76,17 +76,18 @@ class Classifier(ABC):
         found = np.maximum(self.probabilities(pixels, views=views), np.finfo(np.float32).tiny)
         return (self.temperature * np.log(found)).astype(np.float32)
 
-    def views_taken(self, views: int) -> int:
-        """How many views of an image are averaged where so many are asked for."""
-        return views
+    def views_taken(self, views: int | None) -> int:
+        """How many views of an image are averaged where so many are asked for; None asks for one, or for those inside a file."""
+        return views or 1
 
     def predict_proba(
-        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int | None = None
     ) -> NDArray[np.float32]:
         """float32 N K, rows summing to 1.
 
         `images` is a uint8 array N H W 3 (or N H W for grey), or a sequence of paths or PIL images; what has another size
-        or mode than the training images is converted as they were. `views` averages over mirrored and shifted copies.
+        or mode than the training images is converted as they were. `views` (1, 2 or 6) averages over mirrored and shifted
+        copies; None means one view, or those that an exported file has inside, which takes no others.
         Raises `UserError` on files that are no images and on arrays of another type or shape.
         """
         pixels = self.prepare_images(images)
@@ -94,12 +95,18 @@ class Classifier(ABC):
             return np.zeros((0, len(self.classes)), np.float32)
         return self.probabilities(pixels, views=views)
 
-    def predict(self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int = 1) -> NDArray[np.str_]:
+    def predict(
+        self, images: NDArray[np.uint8] | Sequence[ImageSource], *, views: int | None = None
+    ) -> NDArray[np.str_]:
         """The name of the likeliest class of each image; takes what `predict_proba` takes."""
         return self.classes_[self.predict_proba(images, views=views).argmax(1)]
 
     def score(
-        self, images: NDArray[np.uint8] | Sequence[ImageSource], labels: Sequence[str] | NDArray[Any], *, views: int = 1
+        self,
+        images: NDArray[np.uint8] | Sequence[ImageSource],
+        labels: Sequence[str] | NDArray[Any],
+        *,
+        views: int | None = None,
     ) -> float:
         """Accuracy in [0, 1] against `labels`: names of classes, or their places in `classes`, of which none is a number then.
 
@@ -112,7 +119,11 @@ class Classifier(ABC):
         return float((found == truth).mean())
 
     def evaluate(
-        self, images: NDArray[np.uint8] | Sequence[ImageSource], labels: Sequence[str] | NDArray[Any], *, views: int = 1
+        self,
+        images: NDArray[np.uint8] | Sequence[ImageSource],
+        labels: Sequence[str] | NDArray[Any],
+        *,
+        views: int | None = None,
     ) -> "Scores":
         """All that `thumbnet.evaluate` measures, of images of your own; takes and raises what `score` does, and needs PyTorch.
 
@@ -126,7 +137,12 @@ class Classifier(ABC):
         return score_predictions(self.answers(pixels, truth, views=views), temperature=self.temperature)
 
     def answers(
-        self, pixels: NDArray[np.uint8], truth: NDArray[np.int64], *, files: Sequence[str] = (), views: int = 1
+        self,
+        pixels: NDArray[np.uint8],
+        truth: NDArray[np.int64],
+        *,
+        files: Sequence[str] = (),
+        views: int | None = None,
     ) -> "Predictions":
         """What is said of prepared images uint8 N C H W, beside the places N of their classes and perhaps their names."""
         import torch
@@ -200,7 +216,7 @@ def predict_files(
     files: Sequence[Path],
     *,
     top: int = 1,
-    views: int = 1,
+    views: int | None = None,
     sure: float = 0.0,
     skip_broken: bool = False,
 ) -> tuple[list[Prediction], list[str]]:

@@ -71,15 +71,16 @@ class ExportedClassifier(Classifier):
     def computed_by(self) -> str:
         return "onnxruntime" + (f", {counted(self.threads, 'thread')}" if self.threads else "")
 
-    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
-        if views not in (1, self.facts.views):
-            raise UserError(f"views is {views}, and the exported file has {self.facts.views} inside; leave it out")
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
+        self.views_taken(views)
         found = np.concatenate([self.computed(part) for part in in_parts(pixels)])
         if not (found >= 0).all() or not np.allclose(found.sum(1), 1, atol=1e-3):  # a NaN is neither
             raise UserError(f"{self.path} is damaged: its answers are no probabilities; export it again")
         return found
 
-    def views_taken(self, views: int) -> int:
+    def views_taken(self, views: int | None) -> int:
+        if views not in (None, self.facts.views):
+            raise UserError(f"views is {views}, and the exported file has {self.facts.views} inside; leave it out")
         return self.facts.views
 
     def sure_from(self, accuracy: float) -> Threshold:

@@ -30,7 +30,9 @@ class Judged:
     note: str  # what was made of arrays that say it in other words
 
 
-def judge_new_images(classifier: Classifier, path: Path, *, views: int = 1, skip_broken: bool = False) -> Judged:
+def judge_new_images(
+    classifier: Classifier, path: Path, *, views: int | None = None, skip_broken: bool = False
+) -> Judged:
     """Measure a classifier on a folder of class folders, or on arrays, as `labelled_images` reads them.
 
     Raises `UserError` for a class that the classifier does not know, and for an unreadable image unless `skip_broken`.

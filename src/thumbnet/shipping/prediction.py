@@ -43,13 +43,14 @@ class NetworkClassifier(Classifier):
     def computed_by(self) -> str:
         return self.backend.describe()
 
-    def probabilities(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+    def probabilities(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
         return (torch.from_numpy(self.logits(pixels, views=views)) / self.temperature).softmax(1).numpy()
 
-    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
-        check_views(views, mirrored=self.mirrored)
+    def logits(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
+        taken = self.views_taken(views)
+        check_views(taken, mirrored=self.mirrored)
         split = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)).to(self.backend.device)
-        return predict_logits(self.model, split, self.backend, views=views).numpy()
+        return predict_logits(self.model, split, self.backend, views=taken).numpy()
 
 
 def load_run(run: Run, *, machine: Machine | None = None) -> NetworkClassifier:
