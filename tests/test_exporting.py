@@ -17,14 +17,25 @@ from conftest import thumbnet as thumbnet_command
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import sha256_of
+from thumbnet.judging.statistics import mcnemar
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
 from thumbnet.recipes import recipe
 from thumbnet.shipping import exporting
 from thumbnet.shipping.bundle.folder import export
 from thumbnet.shipping.exported import FORMAT, KEY, Facts, digest_of, facts_of, load_exported
-from thumbnet.shipping.exporting import Deployed, check_same, in_batches, read_onnx, write_onnx
+from thumbnet.shipping.exporting import (
+    Checked,
+    Deployed,
+    check_as_good,
+    check_same,
+    checked_with,
+    in_batches,
+    read_onnx,
+    write_onnx,
+)
 from thumbnet.shipping.loading import load
+from thumbnet.shipping.quantizing import quantize
 from thumbnet.training.loop import train
 
 onnx = pytest.importorskip("onnx", reason="exporting to ONNX needs the extra `export`")
@@ -107,7 +118,9 @@ def test_a_file_keeps_thresholds_of_its_own_answers(run, tiny, views, tmp_path):
         assert int(answered.sum()) == found.images == round(found.coverage * len(held))
         assert (place == labels)[answered].float().mean().item() == pytest.approx(found.accuracy)
         assert found.accuracy >= found.target
-        assert confidence[answered].min().item() == pytest.approx(found.confidence, abs=5e-5)  # of these views, not of others
+        assert confidence[answered].min().item() == pytest.approx(
+            found.confidence, abs=5e-5
+        )  # of these views, not of others
 
 
 def test_a_run_that_held_nothing_out_has_no_thresholds(tiny, tmp_path):
@@ -181,13 +194,94 @@ def test_no_file_is_left_that_says_something_else(run, tiny, spoilt, tmp_path, m
     assert caught.value.exit_code == 1 and not list(tmp_path.iterdir())
 
 
-def test_one_image_that_differs_is_enough(tmp_path):
-    said = np.full((1000, 4), 0.25, np.float32)
-    check_same(tmp_path, said + np.float32(5e-5), said)
-    other = said.copy()
-    other[700, 2] += np.float32(2e-4)
-    with pytest.raises(ThumbnetError, match=r"than the network on 1 of 1,000 images \(by 0.0002, allowed are 0.0001\)"):
-        check_same(tmp_path, other, said)
+def test_one_image_that_differs_is_enough(tmp_path, tiny):
+    split = tiny.development  # 240 images
+    said = np.full((len(split), 10), 0.1, np.float32)
+    for off, beyond in ((5e-5, 0), (2e-4, 1), (np.nan, 1)):
+        other = said.copy()
+        other[200, 2] += np.float32(off)
+        answers = iter(np.split(other, [1, 8]))
+        checked = checked_with(lambda pixels, answers=answers: next(answers), lambda pixels: said, split, 1000)
+        assert (checked.images, checked.beyond) == (240, beyond)
+        if beyond:
+            with pytest.raises(ThumbnetError, match="something else than the network on 1 of 240 images"):
+                check_same(tmp_path, checked)
+        else:
+            check_same(tmp_path, checked)
+
+
+# ---------------------------------------------------------------- int8
+
+
+def test_in_int8_a_file_is_smaller_says_nearly_the_same_and_is_sure_by_its_own_answers(run, tiny, tmp_path):
+    whole = export(run, tmp_path / "fp32.onnx", data=tiny, views=2)
+    receipt = export(run, tmp_path / "int8.onnx", data=tiny, views=2, int8=True)
+    assert (whole.precision, receipt.precision) == ("fp32", "int8") and receipt.bytes < whole.bytes
+    assert receipt.tolerance is None and receipt.p is not None and 1e-4 < receipt.largest_difference < 0.2
+    classifier = load(tmp_path / "int8.onnx")
+    assert classifier.facts.precision == "int8" and "int8" in classifier.computed_by()
+    held = run.check_data(tiny).validation
+    images, labels = held.take(torch.arange(len(held)))
+    probabilities = classifier.probabilities(images.numpy())
+    assert receipt.images == len(held)
+    assert receipt.accuracy == pytest.approx((probabilities.argmax(1) == labels.numpy()).mean())
+    assert (
+        receipt.same_class
+        == (probabilities.argmax(1) == load(tmp_path / "fp32.onnx").probabilities(images.numpy()).argmax(1)).sum()
+    )
+    assert classifier.facts.thresholds == receipt.thresholds != ()
+    for found in receipt.thresholds:
+        answered = probabilities.max(1) >= found.confidence
+        assert answered.sum() == found.images
+        assert probabilities.max(1)[answered].min() == pytest.approx(found.confidence, abs=5e-5)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_run_gives_the_same_file_each_time(run, tiny, int8, tmp_path):
+    first, again = (export(run, tmp_path / name, data=tiny, int8=int8).sha256 for name in ("a.onnx", "b.onnx"))
+    assert first == again
+
+
+def test_only_convolutions_and_products_are_in_int8_with_weights_that_no_processor_overflows(run, tiny, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    export(run, tmp_path / "int8.onnx", data=tiny, int8=True)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    undone = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    assert layers
+    for layer in layers:
+        weights = stored[undone[layer.input[1]].input[0]]
+        assert weights.dtype == np.int8 and np.abs(weights.astype(int)).max() <= 64  # 7 bits
+        assert layer.input[0] in undone
+
+
+def test_a_file_that_int8_makes_worse_is_not_left(run, tiny, tmp_path, monkeypatch):
+    def by_black_images(path, images):
+        quantize(path, np.zeros_like(images))
+
+    monkeypatch.setattr(exporting, "quantize", by_black_images)  # ranges of nothing
+    with pytest.raises(ThumbnetError, match=r"in int8 it is right on .*% of 24 images, the network in fp32 on .*"):
+        export(run, tmp_path / "int8.onnx", data=tiny, int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lost", "images", "refused"),
+    [(0.02, 5000, True), (0.009, 5000, False), (0.02, 100, False)],  # a point, and more than chance explains
+)
+def test_int8_is_refused_for_more_than_a_point_that_chance_does_not_explain(lost, images, refused, tmp_path):
+    checked = Checked(images, 0, 0.1, images, 0.9 - lost, 0.9, mcnemar(0, round(lost * images)))
+    if refused:
+        with pytest.raises(ThumbnetError, match="nothing was written"):
+            check_as_good(tmp_path, checked)
+    else:
+        check_as_good(tmp_path, checked)
+
+
+def test_int8_is_for_onnx(run, tiny, tmp_path):
+    with pytest.raises(UserError, match=r"int8 is for ONNX files, and .*model.pt2 is none"):
+        export(run, tmp_path / "model.pt2", data=tiny, int8=True)
 
 
 def test_a_run_that_held_nothing_out_is_checked_with_training_images(tiny, tmp_path):
@@ -281,6 +375,7 @@ def test_a_file_with_the_facts_is_read(tmp_path):
         (GOOD | {"image_size": [8]}, "is damaged: its classes, image size"),
         (GOOD | {"channels": 2}, "is damaged: its classes, image size, channels"),
         (GOOD | {"views": 0}, "is damaged: its classes, image size, channels or views"),
+        (GOOD | {"precision": "int4"}, "computes in 'int4', which this thumbnet does not know"),
         (GOOD | {"temperature": None}, "is damaged: 'temperature' is"),
         (GOOD | {"thresholds": 3}, "is damaged: its thresholds are none; export it again"),
         (GOOD | {"thresholds": [{"target": 0.9}]}, "is damaged: its thresholds are none"),

@@ -25,6 +25,7 @@ IMAGES, PROBABILITIES = "images", "probabilities"  # uint8 N H W C in, float32 N
 NEEDED = "pip install 'thumbnet[export]' (in a clone: pip install -e '.[export]')"
 LARGEST_FILE = 2**31  # bytes; protobuf's own limit
 PIXELS_AT_ONCE = 500 * 32**2  # of the images computed together, as in evaluation.py
+PRECISIONS = ("fp32", "int8")
 MOST_LETTERS = 200  # of what onnxruntime says
 SILENT = 4  # onnxruntime's level of messages: fatal ones only, since what fails is told in one line
 
@@ -44,6 +45,7 @@ class Facts:
     views: int  # averaged inside the file
     weights: str  # SHA-256 of all tensors of the graph, see `digest_of`
     thresholds: tuple[Threshold, ...] = ()  # from where on answers are sure; none of older files
+    precision: str = "fp32"  # what it computes in: fp32, or int8 in convolutions and matrix products
 
 
 FACTS: Fields = {
@@ -69,7 +71,8 @@ class ExportedClassifier(Classifier):
         self.path, self.session, self.facts, self.threads = path, session, facts, threads
 
     def computed_by(self) -> str:
-        return "onnxruntime" + (f", {counted(self.threads, 'thread')}" if self.threads else "")
+        named = "onnxruntime" + (", int8" if self.facts.precision == "int8" else "")
+        return named + (f", {counted(self.threads, 'thread')}" if self.threads else "")
 
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
         self.views_taken(views)
@@ -242,7 +245,11 @@ def facts_of(path: Path, text: str | None) -> Facts:
         thresholds = tuple(threshold_in(row) for row in table.get("thresholds", ()))
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged: its thresholds are none; export it again") from error
-    return Facts(**known | {"classes": tuple(classes), "image_size": tuple(size), "thresholds": thresholds})
+    precision = table.get("precision", "fp32")
+    if precision not in PRECISIONS:
+        raise UserError(f"{path} computes in {precision!r}, which this thumbnet does not know; export it again")
+    made = {"classes": tuple(classes), "image_size": tuple(size), "thresholds": thresholds, "precision": precision}
+    return Facts(**known | made)
 
 
 def threshold_in(row: Any) -> Threshold:

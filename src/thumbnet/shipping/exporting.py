@@ -29,6 +29,7 @@ from thumbnet.errors import ThumbnetError, UserError
 from thumbnet.files import replacing, sha256_of, write_json
 from thumbnet.judging.calibration import threshold_for
 from thumbnet.judging.evaluation import average_over_views, check_views
+from thumbnet.judging.statistics import CLAIM_BELOW, mcnemar
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.runs.run import Run
@@ -44,7 +45,8 @@ from thumbnet.shipping.exported import (
     in_parts,
     load_exported,
 )
-from thumbnet.shipping.prediction import NetworkClassifier, load_run
+from thumbnet.shipping.prediction import load_run
+from thumbnet.shipping.quantizing import SAMPLED, quantize
 
 if TYPE_CHECKING:
     from thumbnet.data.batches import Split
@@ -58,6 +60,8 @@ MOST_AT_ONCE = 65_536  # images in a batch of the file
 OPSET = 20  # ONNX of 2023
 MANY = 64  # images in a batch whose speed is told
 TIMED_FOR = 0.3  # seconds of each of the two
+CHECKED_INT8 = 5_000  # images that the two accuracies are compared on
+MOST_LOST = 0.01  # of the accuracy by int8, if it is more than chance explains
 MARGIN = (
     1e-5  # by which a threshold lies below the image that it is, so that the file's rounding does not lose that one
 )
@@ -97,7 +101,7 @@ class Receipt:
     split: str  # whose images it was checked with
     images: int
     largest_difference: float  # of a probability, from what the run's network says in fp32
-    tolerance: float
+    tolerance: float | None  # None for int8, which is judged by the accuracies
     same_class: int  # images that both take for the same
     accuracy: float  # of the file on these images
     accuracy_of_run: float
@@ -105,6 +109,8 @@ class Receipt:
     speed: "Speed"  # of the file where it was checked
     versions: dict[str, str]
     thresholds: tuple[Threshold, ...] = ()  # what the file says of being sure; see `Facts`
+    precision: str = "fp32"  # what the file computes in
+    p: float | None = None  # for int8: McNemar's, that it and the run are right equally often
 
 
 @dataclass(frozen=True)
@@ -117,64 +123,84 @@ class Speed:
 
 
 def export_file(
-    run: Run, path: Path, *, views: int, data: "Dataset | None" = None, data_dir: str | Path | None = None
+    run: Run,
+    path: Path,
+    *,
+    views: int,
+    int8: bool = False,
+    data: "Dataset | None" = None,
+    data_dir: str | Path | None = None,
 ) -> Receipt:
     """Write a finished run's network to FILE.onnx or FILE.pt2, once it was shown to say what the run says.
 
     Up to 1,000 validation images (training images of a run that held none out) go through both, and no file is left where a
-    probability differs by more than 1e-4. `views` are averaged inside the file. Raises `UserError` for another ending, an
-    unfinished run, data that are gone, and where what the file's kind needs is not installed; `ThumbnetError` where it differs.
+    probability differs by more than 1e-4. `views` are averaged inside the file. `int8` then rewrites an ONNX file in whole
+    numbers, which is not left either if up to 5,000 such images show it to be worse by more than a point. Raises `UserError` for
+    another ending, an unfinished run, data that are gone, and where what the file's kind needs is not installed;
+    `ThumbnetError` where it differs.
     """
     check_views(views, mirrored=run.recipe.flip)
-    check_can_export(path)
+    check_can_export(path, int8=int8)
     run.require_finished()
-    split, name = images_to_check(run.check_data(data or run.load_data(data_dir=data_dir)))
+    data = run.check_data(data or run.load_data(data_dir=data_dir))
+    split, name = images_to_check(data)
     classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
+    say = partial(classifier.probabilities, views=views)
     facts = Facts(
         format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
-        weights="", thresholds=thresholds_of(classifier, split, views) if name == "validation" else (),
+        weights="", thresholds=thresholds_of(say, split) if name == "validation" else (),
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
-    images, labels = split.evenly_spaced(CHECKED)
-    expected = classifier.probabilities(images.numpy(), views=views)
     write, read = WAYS[path.suffix.lower()]
     with replacing(path) as temporary:
         write(deployed, facts, temporary)
         compute = read(temporary)
-        found = in_batches(compute, images.numpy())
-        check_same(path, found, expected)
-        speed = speed_of(compute, images.numpy())
+        checked = checked_with(compute, say, split, CHECKED)
+        check_same(path, checked)
+        if int8:
+            facts = rewrite_in_int8(temporary, facts, data.train, split if name == "validation" else None)
+            compute = read(temporary)
+            checked = checked_with(compute, say, split, CHECKED_INT8)
+            check_as_good(path, checked)
+        speed = speed_of(compute, split.evenly_spaced(MANY)[0].numpy())
         size, digest = temporary.stat().st_size, sha256_of(temporary)
         receipt_path(path).unlink(missing_ok=True)  # of the file that is replaced now
     receipt = Receipt(
         file=str(path), bytes=size, sha256=digest, run=run.path.resolve().name, weights_of_run=run.summary.get("model_sha256"),
         recipe=run.recipe.name, seed=run.recipe.seed, data=run.data.title, fingerprint=run.data["fingerprint"],
         classes=len(facts.classes), image_size=facts.image_size, channels=facts.channels, views=views,
-        temperature=facts.temperature, split=name, images=len(images),
-        largest_difference=float(np.abs(found - expected).max()), tolerance=TOLERANCE,
-        same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
-        accuracy=float((found.argmax(1) == labels.numpy()).mean()),
-        accuracy_of_run=float((expected.argmax(1) == labels.numpy()).mean()), versions=versions(path), speed=speed,
+        temperature=facts.temperature, split=name, images=checked.images, largest_difference=checked.largest_difference,
+        tolerance=None if int8 else TOLERANCE, same_class=checked.same_class, accuracy=checked.accuracy,
+        accuracy_of_run=checked.accuracy_of_run, versions=versions(path), speed=speed,
         parameters=sum(parameter.numel() for parameter in classifier.model.parameters()), thresholds=facts.thresholds,
+        precision=facts.precision, p=checked.p if int8 else None,
     )  # fmt: skip
     write_json(receipt_path(path), asdict(receipt))
     return receipt
 
 
-def thresholds_of(classifier: NetworkClassifier, split: "Split", views: int) -> tuple[Threshold, ...]:
+Compute: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # N C H W -> N K
+
+
+def thresholds_of(say: Compute, split: "Split") -> tuple[Threshold, ...]:
     """From where on answers are sure as the file will give them, for each of `SURE` that they ever are on these images."""
     images, labels = split.take(torch.arange(len(split)))
-    confidence, place = torch.from_numpy(classifier.probabilities(images.numpy(), views=views)).max(1)
+    confidence, place = torch.from_numpy(say(images.numpy())).max(1)
     found = (threshold_for(confidence, place == labels, accuracy) for accuracy in SURE)
     return tuple(replace(it, confidence=max(0.0, it.confidence - MARGIN)) for it in found if it)
 
 
-def check_can_export(path: Path) -> None:
+def check_can_export(path: Path, *, int8: bool = False) -> None:
     """Raise `UserError` for a file that cannot be written here, before anything is computed."""
-    if path.suffix.lower() not in ENDINGS:
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
         raise UserError(f"cannot export to {path}; give a name that ends in {' or '.join(ENDINGS)}, or a folder")
-    if path.suffix.lower() == ".onnx":
+    if int8 and ending != ".onnx":
+        raise UserError(
+            f"int8 is for ONNX files, and {path} is none; give a name that ends in .onnx, or leave int8 out"
+        )
+    if ending == ".onnx":
         try:
             for name in ("onnx", "onnxruntime", "onnxscript"):
                 importlib.import_module(name)
@@ -192,18 +218,52 @@ def images_to_check(data: "Dataset") -> tuple["Split", str]:
     return (data.validation, "validation") if data.validation is not None else (data.train, "train")
 
 
-def check_same(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    """Raise `ThumbnetError` where the file does not say what the network says; NaN never does."""
+@dataclass(frozen=True)
+class Checked:
+    """An exported file beside the run's network, on the same images."""
+
+    images: int
+    beyond: int  # images with a probability that differs by more than `TOLERANCE`, or is no number
+    largest_difference: float
+    same_class: int
+    accuracy: float
+    accuracy_of_run: float
+    p: float  # McNemar's, that both are right equally often
+
+
+def checked_with(compute: Compute, say: Compute, split: "Split", count: int) -> Checked:
+    """What a file computes and what the network says, of up to `count` images spread over a split."""
+    images, labels = split.evenly_spaced(count)
+    found, expected, truth = in_batches(compute, images.numpy()), say(images.numpy()), labels.numpy()
     difference = np.abs(found - expected).max(1)
-    if not (difference <= TOLERANCE).all():
-        off = int((~(difference <= TOLERANCE)).sum())
+    right, right_in_run = found.argmax(1) == truth, expected.argmax(1) == truth
+    return Checked(
+        images=len(truth),
+        beyond=int((~(difference <= TOLERANCE)).sum()),
+        largest_difference=float(difference.max()),
+        same_class=int((found.argmax(1) == expected.argmax(1)).sum()),
+        accuracy=float(right.mean()),
+        accuracy_of_run=float(right_in_run.mean()),
+        p=mcnemar(int((right & ~right_in_run).sum()), int((right_in_run & ~right).sum())),
+    )
+
+
+def check_same(path: Path, checked: Checked) -> None:
+    """Raise `ThumbnetError` where the file does not say what the network says; NaN never does."""
+    if checked.beyond:
         raise ThumbnetError(
-            f"nothing was written to {path}: what was exported says something else than the network on {off:,} of "
-            f"{len(found):,} images (by {difference.max():.2g}, allowed are {TOLERANCE:g}); please report it"
+            f"nothing was written to {path}: what was exported says something else than the network on {checked.beyond:,} of "
+            f"{checked.images:,} images (by {checked.largest_difference:.2g}, allowed are {TOLERANCE:g}); please report it"
         )
 
 
-Compute: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # N C H W -> N K
+def check_as_good(path: Path, checked: Checked) -> None:
+    """Raise `ThumbnetError` where int8 costs more than `MOST_LOST`, and chance does not explain it."""
+    if checked.accuracy_of_run - checked.accuracy > MOST_LOST and checked.p < CLAIM_BELOW:
+        raise ThumbnetError(
+            f"nothing was written to {path}: in int8 it is right on {checked.accuracy:.2%} of {checked.images:,} images, the "
+            f"network in fp32 on {checked.accuracy_of_run:.2%}; export it without int8"
+        )
 
 
 def in_batches(compute: Compute, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -246,10 +306,36 @@ def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
             dynamic_shapes={IMAGES: {0: batch()}},
         )
     assert program is not None
-    model = program.model_proto
+    save_with(facts, program.model_proto, path)
+
+
+def save_with(facts: Facts, model: Any, path: Path) -> None:
+    """Write an ONNX model with the facts in its metadata, and the digest of its weights in them.
+
+    The exporter's notes on each node go, of which some count what this process exported before: a run gives one file.
+    """
+    for part in (model, *model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(asdict(replace(facts, weights=digest_of(model)))))
     model.doc_string = f"{facts.recipe} on {facts.data}: images uint8 N H W C, probabilities float32 N K"
     path.write_bytes(model.SerializeToString())
+
+
+def rewrite_in_int8(path: Path, facts: Facts, train: "Split", held_out: "Split | None") -> Facts:
+    """Turn an exported ONNX file into one in int8, by some of the training images; the facts it has now.
+
+    From where on it is sure is found anew, by its own answers to the images held out, if some were.
+    """
+    import onnx
+
+    quantize(path, train.evenly_spaced(SAMPLED)[0].numpy())
+    model = onnx.load(path)
+    facts = replace(facts, precision="int8")
+    save_with(facts, model, path)
+    if held_out is not None:
+        facts = replace(facts, thresholds=thresholds_of(partial(in_batches, read_onnx(path)), held_out))
+        save_with(facts, model, path)
+    return facts
 
 
 def read_onnx(path: Path) -> Compute:

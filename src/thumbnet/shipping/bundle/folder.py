@@ -38,19 +38,21 @@ def export(
     path: str | Path,
     *,
     views: int = 1,
+    int8: bool = False,
     data: "Dataset | None" = None,
     data_dir: str | Path | None = None,
 ) -> Receipt:
     """Write a finished run's network to FILE.onnx, FILE.pt2, or, where `path` has no such ending, a folder to hand on.
 
-    It is shown first that the file says what the run says, see `exporting.export_file`, which also tells what is raised. A
+    It is shown first that the file says what the run says, or with `int8` that it is as often right, see
+    `exporting.export_file`, which also tells what is raised. A
     folder is made, or an earlier export in it replaced; `UserError` where something else is there.
     """
     run, path = run if isinstance(run, Run) else Run.open(run), Path(path)
     if is_file_name(path):
-        return export_file(run, path, views=views, data=data, data_dir=data_dir)
+        return export_file(run, path, views=views, int8=int8, data=data, data_dir=data_dir)
     check_free(path)
-    receipt = export_file(run, path / MODEL, views=views, data=data, data_dir=data_dir)
+    receipt = export_file(run, path / MODEL, views=views, int8=int8, data=data, data_dir=data_dir)
     write_text(
         path / "classify.py", resources.files("thumbnet.shipping.bundle").joinpath("classify.py").read_text("utf-8")
     )
@@ -130,12 +132,20 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         error, before = scores.calibration.error_after, scores.calibration.error
         rows.append((f"{split} calibration", f"expected error {error:.2%} ({before:.2%} without the temperature)"))
     rows += sure_rows(receipt)
-    checked = f"{receipt.images:,} {receipt.split} images, in fp32: the same class for {receipt.same_class:,}"
+    checked = f"{receipt.images:,} {receipt.split} images"
+    if receipt.precision == "int8":
+        told = (
+            f"{receipt.accuracy:.2%} right, {receipt.accuracy_of_run:.2%} by the network in fp32 (p = {receipt.p:.2g})"
+        )
+        checked = f"{checked}: {told}; the same class for {receipt.same_class:,}"
+    else:
+        near = f"probabilities differ by {receipt.largest_difference:.1e} at most"
+        checked = f"{checked}, in fp32: the same class for {receipt.same_class:,}, {near}"
     speed, many = receipt.speed, f"{receipt.speed.images_per_second:,.0f} images/s"
     return [
         *rows,
-        ("file", f"{MODEL}, {receipt.bytes / 1e6:.1f} MB, SHA-256 {receipt.sha256}"),
-        ("checked with", f"{checked}, probabilities differ by {receipt.largest_difference:.1e} at most"),
+        ("file", f"{MODEL}, {receipt.precision}, {receipt.bytes / 1e6:.1f} MB, SHA-256 {receipt.sha256}"),
+        ("checked with", checked),
         ("speed", f"{speed.milliseconds:.3g} ms for one image, {many} in batches, on {speed.processor}"),
     ]
 
