@@ -1,6 +1,7 @@
 """Answers of other programs: read, scored, and compared image by image with those of runs."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 
 from conftest import CPU
 from conftest import thumbnet as command
+from thumbnet.data.datasets import assemble
+from thumbnet.data.embedded import read_fashion_mini
+from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
-from thumbnet.judging.answers import evaluate_answers, read_answers
+from thumbnet.judging.answers import as_predictions, evaluate_answers, read_answers
 from thumbnet.judging.evaluation import evaluate, score_predictions
 from thumbnet.judging.image_by_image import compare_answers
 from thumbnet.judging.pairs import PairedImages
@@ -77,6 +81,10 @@ def test_logits_and_the_file_that_evaluate_writes_are_answers_too(run, tiny, tmp
     assert evaluate_answers(tmp_path / "said.npz").confusion == expected.confusion
     assert evaluate_answers(tmp_path / "bare.npz").loss == pytest.approx(expected.loss, abs=1e-6)
     assert evaluate_answers(tmp_path / "bare.npz").classes == tuple("0123456789")  # by their numbers
+    own, other = evaluate_answers(tmp_path / "said.npz"), evaluate_answers(tmp_path / "bare.npz")
+    assert (own.split, own.views, other.split, other.views) == ("validation", 1, "answers", 1)
+    kept = as_predictions(read_answers(tmp_path / "said.npz"))
+    assert torch.equal(kept.rows, run.predictions().rows) and torch.equal(kept.labels, run.predictions().labels)
 
 
 def test_labels_may_be_names_where_the_classes_are_named(tmp_path):
@@ -93,11 +101,40 @@ def test_labels_may_be_names_where_the_classes_are_named(tmp_path):
         evaluate_answers(tmp_path / "half.npz")
 
 
-def test_a_csv_has_one_answer_and_is_compared_not_evaluated(tmp_path):
-    path = table(tmp_path / "said.csv", [("cat", "cat"), ("dog", "cat")])
-    with pytest.raises(UserError, match="has one answer for each image, and evaluate needs a probability"):
-        evaluate_answers(path)
-    assert [it.right for it in compare_answers([path]).answers] == [1]
+def test_answers_alone_get_the_scores_that_they_can_have(tmp_path):
+    rows = [("cat", "cat"), ("cat", "dog"), ("dog", "dog"), ("eel", "cat")]
+    scores = evaluate_answers(table(tmp_path / "said.csv", rows))
+    assert (scores.accuracy, scores.classes) == (0.5, ("cat", "dog", "eel"))
+    assert scores.confusion == ((1, 1, 0), (0, 1, 0), (1, 0, 0))
+    assert scores.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
+    found = scores.to_dict()
+    assert [found[name] for name in ("top5", "loss", "brier")] == [None] * 3
+    assert set(found["calibration"].values()) == {None}
+    np.savez(tmp_path / "said.npz", labels=np.array([0, 0, 1, 2]), predicted=np.array([0, 1, 1, 0]))
+    assert evaluate_answers(tmp_path / "said.npz").confusion == scores.confusion
+
+
+def test_what_scikit_learn_has_is_taken_as_it_is(tmp_path):
+    classes, truth = np.array([100, 107, 109]), np.array([107, 100, 109, 107])
+    probabilities = np.array([[0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0, 1, 0]])
+    np.savez(tmp_path / "forest.npz", labels=truth, probabilities=probabilities, classes=classes)
+    scores = evaluate_answers(tmp_path / "forest.npz")
+    assert (scores.accuracy, scores.classes) == (0.75, ("100", "107", "109"))
+    np.savez(
+        tmp_path / "alone.npz", labels=truth.astype(float), predicted=classes[probabilities.argmax(1)], classes=classes
+    )
+    assert evaluate_answers(tmp_path / "alone.npz").confusion == scores.confusion
+    np.savez(tmp_path / "two.npz", labels=np.array([True, False, True]), probabilities=np.eye(2, dtype=int)[[1, 1, 1]])
+    assert evaluate_answers(tmp_path / "two.npz").confusion == ((0, 1), (0, 2))
+
+
+def test_top5_is_not_told_where_it_hangs_on_ties(tmp_path):
+    labels, probabilities = np.arange(7), np.eye(7)  # as of a tree, which gives the other classes nothing
+    np.savez(tmp_path / "tree.npz", labels=labels, probabilities=probabilities)
+    assert evaluate_answers(tmp_path / "tree.npz").to_dict()["top5"] is None
+    smooth = 0.9 * probabilities + 0.1 * np.linspace(0, 1, 7) / np.linspace(0, 1, 7).sum()
+    np.savez(tmp_path / "smooth.npz", labels=labels, probabilities=smooth)
+    assert evaluate_answers(tmp_path / "smooth.npz").top5 == 1
 
 
 # ---------------------------------------------------------------- compared
@@ -120,8 +157,11 @@ def test_a_run_and_another_program_are_compared_image_by_image(run, tmp_path):
     assert pair.images.p == pair.adjusted_p == mcnemar(9, 0)
     assert pair.significant and not pair.claimed  # of these networks, not of recipes
     assert pair.sentence.startswith(f'The network of "{run.path}" is better than that of "{other}" by')
-    assert "not about their recipes" in pair.sentence
-    assert found.warnings[0].startswith(f'what "{other}" was trained on and chosen by is not known')
+    assert pair.sentence.endswith("this is about these 2 networks, not about the ways they were trained.")
+    assert [it.matched_by for it in found.answers] == [None, "image"]
+    assert found.warnings == (
+        f'not known of "{other}": the training images, what chose the network, how often these images were seen',
+    )
 
 
 def test_a_difference_that_chance_makes_is_not_claimed_of_answers(run, tmp_path):
@@ -140,6 +180,25 @@ def test_several_files_are_adjusted_together(run, tmp_path):
     assert len(found.pairs) == 3 and any("3 comparisons were made" in told for told in found.warnings)
 
 
+def test_runs_beside_a_file_are_compared_with_it_and_not_with_each_other(run, tiny, tmp_path):
+    other = train(dataclasses.replace(BASE, learning_rate=0.01), tiny, tmp_path / "other", machine=CPU)
+    file = as_other_program(run, tmp_path / "keras.csv")
+    found = compare_answers([run, file, other])
+    assert [(pair.first, pair.second) for pair in found.pairs] == [
+        (str(run.path), str(file)),
+        (str(file), str(other.path)),
+    ]
+
+
+def test_runs_of_other_data_are_refused(run, tmp_path):
+    pack = read_fashion_mini()
+    arrays = {name: array[240:480] for name, array in pack.arrays.items() if name.startswith("train")}
+    others = assemble("others", Pack(arrays, pack.description), {"location": "memory"})
+    other = train(BASE, others, tmp_path / "other", machine=CPU)
+    with pytest.raises(UserError, match="only runs on the same data compare"):
+        compare_answers([run, other, as_other_program(run, tmp_path / "keras.csv")])
+
+
 def test_answers_are_matched_by_file_then_by_image_then_by_order(tmp_path):
     truth = ("cat", "dog", "eel")
     left = [(f"{name}/1.png", place, name, name) for place, name in enumerate(truth)]
@@ -152,10 +211,9 @@ def test_answers_are_matched_by_file_then_by_image_then_by_order(tmp_path):
     found = compare_answers([one, three])
     assert (found.pairs[0].images.only_first, found.pairs[0].images.only_second) == (1, 0)
     four = table(tmp_path / "four.csv", [("eel", "eel"), ("cat", "eel"), ("dog", "eel")])
-    assert [it.right for it in compare_answers([three, four]).answers] == [
-        2,
-        1,
-    ]  # neither image nor file in both: by order
+    found = compare_answers([three, four])  # neither image nor file in both
+    assert [(it.right, it.matched_by) for it in found.answers] == [(2, None), (1, "order")]
+    assert f'the images of "{four}" were matched by their order' in found.warnings[0]
     turned_about = table(tmp_path / "five.csv", [("cat", "dog"), ("dog", "dog"), ("eel", "dog")])
     with pytest.raises(UserError, match=r"do not agree of which class answer 1 is .*in the same order"):
         compare_answers([three, turned_about])
@@ -168,15 +226,38 @@ def test_numbers_count_the_classes_of_the_run(run, tmp_path):
     for sources in ([run, numbers], [numbers, run]):
         assert [it.right for it in compare_answers(sources).answers] == [int(kept.hits().sum())] * 2
     beyond = table(tmp_path / "beyond.csv", [(0, 0, 10)], ("image", "class", "predicted"))
-    with pytest.raises(UserError, match="has the class 10, and 10 classes count from 0 to 9"):
+    with pytest.raises(UserError, match="answer 1: class 10, and 10 classes count from 0 to 9"):
         compare_answers([run, beyond])
 
 
 def test_numbers_are_names_where_classes_are_called_by_numbers(tmp_path):
     classes = np.array(["7", "3"])
-    np.savez(tmp_path / "a.npz", labels=np.array([0, 1, 1]), predicted=np.array([0, 1, 0]), classes=classes)
-    other = table(tmp_path / "b.csv", [("7", "3"), ("3", "3"), ("3", "3")])
+    np.savez(tmp_path / "a.npz", labels=np.array([1, 0, 1]), predicted=np.array([0, 0, 1]), classes=classes)
+    other = table(tmp_path / "b.csv", [("3", "3"), ("7", "3"), ("3", "3")])
     assert [it.right for it in compare_answers([tmp_path / "a.npz", other]).answers] == [2, 2]
+
+
+def test_numbers_and_names_do_not_meet_without_classes(tmp_path):
+    numbers = table(tmp_path / "numbers.csv", [(0, 0), (1, 0), (0, 0)])
+    names = table(tmp_path / "names.csv", [("cat", "cat"), ("dog", "cat"), ("cat", "cat")])
+    with pytest.raises(UserError, match=r"numbers.csv has numbers for its classes and .*names.csv names"):
+        compare_answers([numbers, names])
+    for classes in (["cat", "dog"], ["dog", "cat"]):
+        said = np.array(["cat", "dog", "cat"])
+        np.savez(tmp_path / f"{classes[0]}.npz", labels=said, predicted=said, classes=np.array(classes))
+    assert [it.right for it in compare_answers([numbers, tmp_path / "cat.npz"]).answers] == [2, 3]
+    with pytest.raises(UserError, match="others name theirs in different orders"):
+        compare_answers([numbers, tmp_path / "cat.npz", tmp_path / "dog.npz"])
+
+
+def test_the_file_that_names_most_classes_says_which_there_are(tmp_path):
+    few = {"labels": np.array([0, 1, 0]), "predicted": np.array([0, 1, 1]), "classes": np.array(["cat", "dog"])}
+    np.savez(tmp_path / "few.npz", **few)
+    more = few | {"predicted": np.array([2, 1, 0]), "classes": np.array(["cat", "dog", "eel"])}
+    np.savez(tmp_path / "more.npz", **more)
+    for order in (("few", "more"), ("more", "few")):
+        found = compare_answers([tmp_path / f"{name}.npz" for name in order])
+        assert [it.right for it in found.answers] == [2, 2]
 
 
 def test_test_images_that_were_opened_twice_claim_nothing(run, tmp_path, tiny):
@@ -194,6 +275,20 @@ def test_test_images_that_were_opened_twice_claim_nothing(run, tmp_path, tiny):
     )  # validation images
 
 
+def test_images_class_by_class_need_something_that_tells_which_they_are(tmp_path):
+    """As folders have them: another order within a class would make another p, and nothing would show it."""
+    truth = ["cat"] * 20 + ["dog"] * 20
+    one = table(tmp_path / "one.csv", [(name, "cat") for name in truth])
+    two = table(tmp_path / "two.csv", [(name, "dog") for name in truth])
+    with pytest.raises(UserError, match="class by class, and no column or array in both"):
+        compare_answers([one, two])
+    named = [(f"{name}/{number}.png", name, "cat") for number, name in enumerate(truth)]
+    both = [
+        table(tmp_path / f"{n}.csv", named[::step], ("file", "class", "predicted")) for n, step in ((3, 1), (4, -1))
+    ]
+    assert [it.right for it in compare_answers(both).answers] == [20, 20]
+
+
 # ---------------------------------------------------------------- what cannot be
 
 
@@ -201,21 +296,24 @@ def test_answers_for_other_images_are_refused(run, tmp_path):
     other = as_other_program(run, tmp_path / "some.csv", order=range(5))
     with pytest.raises(
         UserError,
-        match=r"are of different images: image .* is in .*run \(validation images\) only \(--split test takes",
+        match=r"are of different images: image .* is in .*run \(validation images\) only, where .* \(--split test takes",
     ):
         compare_answers([run, other])
     with pytest.raises(
         UserError,
-        match=r"are of different images: image .* is in .*run \(validation images\) only \(--split test takes",
+        match=r"are of different images: image .* is in .*run \(validation images\) only, where .* \(--split test takes",
     ):
         compare_answers([other, run])
     bare = as_other_program(run, tmp_path / "bare.csv", order=range(5), by=None)
     with pytest.raises(UserError, match="and no column or array in both tells which image one is of"):
         compare_answers([run, bare])
-    with pytest.raises(UserError, match="are named more than once"):
-        compare_answers([other, other])
+    with pytest.raises(UserError, match=r"some.csv is named twice"):
+        compare_answers([run, other, other])
+    for nothing in ([], "some.csv"):
+        with pytest.raises(UserError, match="give a list of runs and files of answers"):
+            compare_answers(nothing)
     unknown = table(tmp_path / "unknown.csv", [("cat", "T-shirt/tops")])
-    with pytest.raises(UserError, match=r"unknown class 'T-shirt/tops'|unknown class 'cat'"):
+    with pytest.raises(UserError, match=r"answer 1: unknown class '(T-shirt/tops|cat)'"):
         compare_answers([run, unknown])
 
 
@@ -225,7 +323,9 @@ BROKEN_TABLES = {
     "row 1 of the answers has more values than there are columns": "class,predicted\ncat,dog,eel\n",
     "has no answers; give one for each image": "class,predicted\n",
     "has image 4 twice": "image,class,predicted\n4,cat,cat\n4,dog,dog\n",
-    "has no column class; its first line names": "",
+    "has no column class; its first line must name the columns": "",
+    "with commas between them .it has 'class;predicted'": "class;predicted\ncat;dog\n",
+    "has more than one column class": "class,class,predicted\ncat,cat,dog\n",
 }
 
 
@@ -238,7 +338,7 @@ def test_a_broken_table_is_one_line(complaint, tmp_path):
 
 def test_a_table_that_is_no_text_is_one_line(tmp_path):
     (tmp_path / "said.csv").write_bytes(b"class,predicted\n\xff\xfe,\x00")
-    with pytest.raises(UserError, match=r"cannot read .*said.csv"):
+    with pytest.raises(UserError, match=r"said.csv: it is no text in UTF-8; save it as such"):
         read_answers(tmp_path / "said.csv")
     with pytest.raises(UserError, match=r"cannot read .*none.csv: No such file"):
         read_answers(tmp_path / "none.csv")
@@ -246,32 +346,73 @@ def test_a_table_that_is_no_text_is_one_line(tmp_path):
         read_answers(tmp_path / "said.txt")
 
 
+def test_one_odd_cell_among_numbers_is_the_one_that_is_named(run, tmp_path):
+    rows = [(row, label, 3) for row, label in enumerate([3, 4, "nan", 5])]
+    with pytest.raises(UserError, match="answer 3: 'nan' is no whole number, and most classes are"):
+        compare_answers([table(tmp_path / "odd.csv", rows, ("image", "class", "predicted")), run])
+
+
+def test_numbers_beyond_all_machines_are_one_line(run, tmp_path):
+    huge = table(tmp_path / "huge.csv", [(0, "99999999999999999999", 3)], ("image", "class", "predicted"))
+    with pytest.raises(UserError, match="class 99999999999999999999, and 10 classes count from 0 to 9"):
+        compare_answers([huge, run])
+    rows = np.array([1, 2**63, 5], np.uint64)
+    np.savez(tmp_path / "rows.npz", labels=np.arange(3), probabilities=np.eye(3), rows=rows)
+    with pytest.raises(UserError, match="its rows are uint64"):
+        evaluate_answers(tmp_path / "rows.npz")
+    named = table(tmp_path / "named.csv", [("x", "cat", "cat"), ("y", "dog", "cat")], ("image", "class", "predicted"))
+    assert as_predictions(read_answers(named)).rows.tolist() == [0, 1]
+
+
 EYE = np.eye(3)
+THREE = np.array(["a", "b", "c"])
 BROKEN_ARRAYS = {
     "has no array labels; give labels with logits": {"probabilities": EYE},
     "has no array predicted": {"labels": np.arange(3)},
-    "its labels are float64 3; give one whole number or text": {"labels": np.arange(3.0), "probabilities": EYE},
-    "its labels are int64 3 x 2": {"labels": np.ones((3, 2), np.int64), "probabilities": EYE},
-    "its probabilities are float64 2 x 3; give a float": {"labels": np.arange(3), "probabilities": EYE[:2]},
-    "its logits are int64 3 x 3": {"labels": np.arange(3), "logits": EYE.astype(np.int64)},
-    "names 2 classes, and its logits have 3 columns": {
-        "labels": np.arange(3),
-        "logits": EYE,
-        "classes": np.array(["a", "b"]),
+    "its labels are float64 of shape .3,.; give one whole number or text": {
+        "labels": np.arange(3) / 2,
+        "probabilities": EYE,
     },
+    "its labels are int64 of shape .3, 2.": {"labels": np.ones((3, 2), np.int64), "probabilities": EYE},
+    "its probabilities are float64 of shape .2, 3.; give a number for each of 3 images": {
+        "labels": np.arange(3),
+        "probabilities": EYE[:2],
+    },
+    "of two classes, two columns": {"labels": np.array([0, 1, 1]), "probabilities": np.full((3, 1), 0.5)},
+    "names 2 classes, and its logits have 3 columns": {"labels": np.arange(3), "logits": EYE, "classes": THREE[:2]},
     "some of its logits are no finite numbers": {"labels": np.arange(3), "logits": np.full((3, 3), np.inf)},
     "probabilities of its image 0 are negative or do not add up to 1": {
         "labels": np.arange(3),
         "probabilities": 5 * EYE,
     },
-    "its predicted are int64 2; give one whole number": {"labels": np.arange(3), "predicted": np.arange(2)},
-    "unknown class '3'; known: 0, 1, 2": {"labels": np.arange(1, 4), "probabilities": EYE},
-    "has the class 3, and 3 classes count from 0 to 2": {
+    "probabilities of its image 1 are negative": {
+        "labels": np.arange(2),
+        "probabilities": np.array([[1, 0], [-0.2, 1.2]]),
+    },
+    "probabilities of its image 2 are": {"labels": np.arange(3), "probabilities": EYE + np.array([[0], [0], [0.007]])},
+    "has both logits and probabilities; keep one": {"labels": np.arange(3), "probabilities": EYE, "logits": EYE},
+    "for 2 images its predicted is not the class of the largest probability": {
+        "labels": np.arange(3),
+        "probabilities": EYE,
+        "predicted": np.array([0, 2, 1]),
+    },
+    "its predicted are int64 of shape .2,.; give one whole number or text for each image, 3 of them": {
+        "labels": np.arange(3),
+        "predicted": np.arange(2),
+    },
+    "answer 3: unknown class '3'; known: 0, 1, 2": {"labels": np.arange(1, 4), "probabilities": EYE},
+    "answer 3: class 3, and 3 classes count from 0 to 2": {
         "labels": np.arange(1, 4),
         "probabilities": EYE,
-        "classes": np.array(["a", "b", "c"]),
+        "classes": THREE,
     },
-    "its files are float64 3": {"labels": np.arange(3), "probabilities": EYE, "files": np.arange(3.0)},
+    "answer 1: class -1, and 3 classes count": {"labels": np.arange(3) - 1, "probabilities": EYE, "classes": THREE},
+    "one of its classes has no name": {
+        "labels": np.arange(3),
+        "probabilities": EYE,
+        "classes": np.array(["a", "", "c"]),
+    },
+    "its files are float64 of shape": {"labels": np.arange(3), "probabilities": EYE, "files": np.arange(3) + 0.5},
 }
 
 
@@ -315,5 +456,43 @@ def test_the_command_line_evaluates_and_compares_files(run, tmp_path):
     assert [row["test_openings"] for row in rows] == [str(run.test_openings), ""]
     found = json.loads(command("compare", str(run.path), "torch.csv", "--json", cwd=tmp_path).stdout)
     assert found["pairs"][0]["images"]["only_first"] == 9 and found["split"] == "validation"
-    refused = command("compare", str(run.path), "torch.csv", "--metric", "top5", cwd=tmp_path)
-    assert refused.returncode == 2 and "--metric top5 needs a run" in refused.stderr
+    assert float(rows[0]["low"]) == pytest.approx(found["answers"][0]["interval95"][0], abs=1e-6)
+    assert float(rows[1]["high"]) == pytest.approx(found["answers"][1]["interval95"][1], abs=1e-6)
+    turned = json.loads(command("compare", "torch.csv", str(run.path), "--json", cwd=tmp_path).stdout)
+    assert [row["name"] for row in turned["answers"]] == ["torch.csv", str(run.path)]  # in the order they were named
+
+
+def test_the_command_line_evaluates_answers_alone(tmp_path):
+    table(tmp_path / "said.csv", [("cat", "cat"), ("cat", "dog"), ("dog", "dog"), ("eel", "cat")])
+    shown = command("evaluate", "said.csv", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "accuracy     50.00%" in shown.stdout and "eel taken for cat: 1" in shown.stdout
+    assert not any(word in shown.stdout for word in ("nan", "loss", "Brier", "calibration"))
+    assert json.loads(command("evaluate", "said.csv", "--json", cwd=tmp_path).stdout)["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("evaluate", "k.npz", "--views", "2"), "--views needs a run, and k.npz is a file of answers; leave it out"),
+        (("evaluate", "k.npz", "--uncertain", "0.5"), "--uncertain needs a run"),
+        (("evaluate", "k.npz", "--images", "5"), "--images needs a run"),
+        (("evaluate", "k.npz", "--skip-broken"), "--skip-broken needs a run"),
+        (("evaluate", "k.npz", "--data-dir", "."), "--data-dir needs a run"),
+        (("evaluate", "k.npz", "--threads", "1"), "--threads needs a run"),
+        (
+            ("evaluate", "k.npz", "k.csv"),
+            "evaluate takes one file of answers, and 2 things are named; see: thumbnet compare",
+        ),
+        (("compare", "k.npz", "--metric", "top5"), "--metric top5 needs a run, and k.npz is a file of answers"),
+        (("compare", "k.npz", "--plot", "x.png"), "--plot needs a run"),
+        (
+            ("compare", "k.npz", "--split", "test"),
+            "--split test says which images of a run to take, and there is none here",
+        ),
+    ],
+)
+def test_what_a_file_of_answers_cannot_tell_is_refused(words, message, tmp_path):
+    np.savez(tmp_path / "k.npz", labels=np.arange(3), probabilities=np.eye(3))
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr

@@ -396,7 +396,7 @@ def test_a_part_of_uncertain_images_beyond_all_of_them_is_refused(part, run, tin
             "cannot write /proc/no/said.csv: /proc: No such file or directory; choose another place",
         ),
         (["--confusion", "folder.csv"], "cannot write folder.csv: it is a folder; give the name of a file"),
-        (["elsewhere"], "'elsewhere' is an unexpected argument; type thumbnet evaluate RUN"),
+        (["elsewhere"], "there is no run folder elsewhere; `thumbnet train` makes one and prints its location"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_measured(words, message, run, tmp_path):

@@ -247,8 +247,9 @@ def test_only_convolutions_and_products_are_in_int8_with_weights_that_no_process
     export(run, tmp_path / "int8.onnx", data=tiny, int8=True)
     graph = onnx.load(tmp_path / "int8.onnx").graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    first, *layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     undone = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    assert stored[first.input[1]].dtype == np.float32  # what convolves the pixels
     assert layers
     for layer in layers:
         weights = stored[undone[layer.input[1]].input[0]]

@@ -2,10 +2,12 @@
 
 import csv
 import io
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thumbnet.cli.options import print_json
+from thumbnet.cli.options import note, print_json
 from thumbnet.cli.scores import class_lines, confused_lines, measure_lines
 from thumbnet.errors import UserError
 from thumbnet.words import counted
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from thumbnet.judging.evaluation import Scores
     from thumbnet.judging.image_by_image import AnswersComparison
     from thumbnet.runs.predictions import Predictions
-    from thumbnet.runs.run import Run
 
 
 def refuse(path: Path, asked: dict[str, Any]) -> None:
@@ -27,24 +28,31 @@ def refuse(path: Path, asked: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- evaluate
 
 
-def judge_file(path: Path) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
+def judge_file(paths: Sequence[Path], asked: dict[str, Any]) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
     """The scores of another program's answers, the answers, what JSON tells of them besides, and all of it in words."""
-    from thumbnet.judging.answers import as_predictions, read_answers
-    from thumbnet.judging.evaluation import score_predictions
+    if len(paths) > 1:
+        raise UserError(f"evaluate takes one file of answers, and {len(paths)} things are named; see: thumbnet compare")
+    [path] = paths
+    refuse(path, asked)
 
-    said = as_predictions(read_answers(path))
-    scores = score_predictions(said)
-    return scores, said, {"split": None, "views": None}, score_lines(path, scores)  # the file does not tell these two
+    from thumbnet.judging.answers import as_predictions, read_answers, score_answers
+
+    answers = read_answers(path)
+    scores = score_answers(answers)
+    return scores, as_predictions(answers), {"split": answers.split, "views": answers.views}, score_lines(path, scores)
 
 
 def score_lines(path: Path, scores: "Scores") -> list[str]:
     """The scores for people."""
     measured = scores.calibration
+    more = [
+        f"Brier score  {scores.brier:.4f}",
+        f"calibration  error {measured.error:.2%} (bins of equal mass {measured.error_equal_mass:.2%})",
+    ]
     return [
         f"{path}: answers for {counted(scores.images, 'image')} of {counted(len(scores.classes), 'class', 'classes')}",
         *measure_lines(scores),
-        f"Brier score  {scores.brier:.4f}",
-        f"calibration  error {measured.error:.2%} (bins of equal mass {measured.error_equal_mass:.2%})",
+        *([] if isnan(scores.brier) else more),
         *class_lines(scores),
         *confused_lines(scores),
     ]
@@ -54,12 +62,21 @@ def score_lines(path: Path, scores: "Scores") -> list[str]:
 
 
 def compare_files(
-    sources: "list[Run | Path]", *, split: Literal["validation", "test"], csv: Path | None, json: bool
+    paths: Sequence[Path], *, split: Literal["validation", "test"] | None, csv: Path | None, json: bool
 ) -> None:
-    """Compare answers image by image; write and print it."""
+    """Compare the answers of runs and files image by image, in the order they were named; write and print it."""
     from thumbnet.judging.image_by_image import compare_answers
+    from thumbnet.runs.paths import find_runs, is_answers
+    from thumbnet.runs.run import Run
 
-    found = compare_answers(sources, split=split)
+    sources: list[Run | Path] = []
+    for path in paths:
+        sources += (
+            [path] if is_answers(path) else find_runs([path], tell=lambda line: note(line.removeprefix("note: ")))
+        )
+    if split and not any(isinstance(source, Run) for source in sources):
+        raise UserError(f"--split {split} says which images of a run to take, and there is none here; leave it out")
+    found = compare_answers(sources, split=split or "validation")
     if csv:
         from thumbnet.files import write_text
 

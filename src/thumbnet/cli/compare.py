@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @described
 def compare(
     *runs: Path,
-    split: Literal["validation", "test"] = "validation",
+    split: Literal["validation", "test"] | None = None,
     metric: Literal["accuracy", "balanced_accuracy", "top5", "loss"] = "accuracy",
     csv: Path | None = None,
     plot: Path | None = None,
@@ -31,7 +31,7 @@ def compare(
         folders written by `thumbnet train`; those of one recipe are a group, whatever their seeds. A folder of several runs
         stands for all of them. With a .csv or .npz file of another program's answers among them, image by image
     split
-        the validation images, or the test images as `thumbnet evaluate --split test` measured them
+        the validation images (the default), or the test images as `thumbnet evaluate --split test` measured them
     metric
         what to compare
     csv
@@ -41,19 +41,17 @@ def compare(
     report
         write the page with everything to this .html file
     """
-    from thumbnet.judging.answers import is_answers
     from thumbnet.judging.comparison import compare as compare_runs
-    from thumbnet.runs.paths import find_runs
+    from thumbnet.runs.paths import find_runs, is_answers
 
     check_ending("plot", plot, *FIGURES)
     check_ending("report", report, ".html")
     check_writable(csv, plot, report)
-    files = [path for path in runs if is_answers(path)]
-    opened = find_runs([path for path in runs if path not in files], tell=lambda line: print(line, file=sys.stderr))
-    if files:
-        refuse(files[0], {f"--metric {metric}": metric != "accuracy", "--plot": plot, "--report": report})
-        return compare_files([*opened, *files], split=split, csv=csv, json=json)
-    found = compare_runs(opened, split=split, metric=metric)
+    if file := next(filter(is_answers, runs), None):
+        refuse(file, {f"--metric {metric}": metric != "accuracy", "--plot": plot, "--report": report})
+        return compare_files(runs, split=split, csv=csv, json=json)
+    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
+    found = compare_runs(opened, split=split or "validation", metric=metric)
     if csv:
         from thumbnet.files import write_text
 

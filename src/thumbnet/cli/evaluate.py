@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thumbnet.cli.answers import judge_file, refuse
+from thumbnet.cli.answers import judge_file
 from thumbnet.cli.evaluate_on import check_on, judge_on
-from thumbnet.cli.evaluate_several import evaluate_several, refuse_for_several, runs_below
+from thumbnet.cli.evaluate_several import evaluate_several, refuse_for_several, several_runs
 from thumbnet.cli.options import (
     FIGURES,
     Json,
@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 
 @described
 def evaluate(
-    run: Path,
-    /,
-    *,
+    *runs: Path,
     split: Literal["validation", "test"] | None = None,
     on: Path | None = None,
     skip_broken: bool = False,
@@ -63,9 +61,9 @@ def evaluate(
 
     Parameters
     ----------
-    run
-        folder written by `thumbnet train`, or one of several such, as of --seeds; with --on also a FILE.onnx or a folder
-        written by `thumbnet export`; or an .npz file of another program's answers
+    runs
+        folders written by `thumbnet train`, or one that holds several, as of --seeds; with --on also a FILE.onnx or a folder
+        written by `thumbnet export`; or an .npz or .csv file of another program's answers
     split
         the images held out from training (validation, the default), or the test set
     on
@@ -88,33 +86,40 @@ def evaluate(
     data_dir
         where the data are now, if they have moved since training
     """
+    from thumbnet.machine import Machine
+    from thumbnet.runs.paths import is_answers
+
+    if not runs:
+        raise UserError("name what to measure, as in: thumbnet evaluate runs/latest")
     check_ending("predictions", predictions, ".csv", ".npz")
     check_ending("confusion", confusion, ".csv", *FIGURES)
     check_writable(predictions, confusion)
+    if any(map(is_answers, runs)):
+        asked: dict[str, Any] = {"--split": split, "--on": on, "--robustness": robustness, "--views": views}
+        asked |= {
+            "--uncertain": uncertain != 1,
+            "--images": images,
+            "--skip-broken": skip_broken,
+            "--data-dir": data_dir,
+        }
+        measured = judge_file(runs, asked | {f"--{name}": True for name in given(machine)})
+        return print_measured(runs[0], *measured, predictions=predictions, confusion=confusion, json=json)
     check_uncertain(uncertain, views or 1)
     check_robustness(robustness, images, others=(views or 1) > 1 or uncertain != 1 or bool(predictions or confusion))
     check_on(on, split=split, uncertain=uncertain, robustness=robustness, skip_broken=skip_broken)
-
-    from thumbnet.judging.answers import is_answers
-    from thumbnet.machine import Machine
-
-    measuring = Machine(**given(machine))
-    options: dict[str, Any] = {"views": views or 1, "uncertain": uncertain, "machine": measuring, "data_dir": data_dir}
-    if (several := runs_below(run)) and on is None:
-        refuse_for_several(run, {"--robustness": robustness, "--predictions": predictions, "--confusion": confusion})
-        return evaluate_several(several, split=split or "validation", json=json, **options)
-    if is_answers(run):
-        asked = {"--split": split, "--on": on, "--robustness": robustness, "--views": views, "--data-dir": data_dir}
-        refuse(run, asked | {"a flag for the machine": given(machine)})
-        measured = judge_file(run)
-    elif on is not None:
-        told: dict[str, Any] = {"skip_broken": skip_broken, "machine": measuring, "data_dir": data_dir}
-        measured = judge_on(on, run=run, views=views, **told)
-    elif robustness:
-        return print_robustness(run, split or "validation", images or 1_000, measuring, data_dir, json=json)
+    options: dict[str, Any] = {"machine": Machine(**given(machine)), "data_dir": data_dir}
+    if several := several_runs(runs):
+        asked = {"--on": on, "--robustness": robustness, "--predictions": predictions, "--confusion": confusion}
+        refuse_for_several(several, asked)
+        options |= {"split": split or "validation", "views": views or 1, "uncertain": uncertain}
+        return evaluate_several(several, json=json, **options)
+    if robustness:
+        return print_robustness(runs[0], split or "validation", images or 1_000, json=json, **options)
+    if on is not None:
+        measured = judge_on(on, run=runs[0], views=views, skip_broken=skip_broken, **options)
     else:
-        measured = judge_run(run, split=split or "validation", **options)
-    print_measured(run, *measured, predictions=predictions, confusion=confusion, json=json)
+        measured = judge_run(runs[0], split=split or "validation", views=views or 1, uncertain=uncertain, **options)
+    print_measured(runs[0], *measured, predictions=predictions, confusion=confusion, json=json)
 
 
 def print_measured(
@@ -171,7 +176,7 @@ def judge_run(
 
 
 def print_robustness(
-    path: Path, split: str, images: int, machine: "Machine", data_dir: Path | None, *, json: bool
+    path: Path, split: str, images: int, *, machine: "Machine", data_dir: Path | None, json: bool
 ) -> None:
     """Measured on corrupted images, with its progress shown where somebody watches."""
     from thumbnet.judging.evaluation import say_of_earlier_looks

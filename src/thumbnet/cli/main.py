@@ -60,7 +60,7 @@ Validation images are cut from the training set; the test set stays closed until
 Example: thumbnet train cifar10 --recipe cifar10-resnet18 --epochs 10""",
     ),
     "evaluate": (
-        "RUN",
+        "RUN...",
         """Measure a finished run on held-out images.
 
 Accuracy with its interval, top-5, loss, calibration, and each class; --robustness: on corrupted images. The test split is

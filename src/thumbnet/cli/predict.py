@@ -78,8 +78,6 @@ def predict(
     check_positive(top=top)
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output)
-    if sure is not None and views not in (None, 1):
-        raise UserError(f"--sure goes by one view, as the validation images were measured; leave out --views {views}")
 
     from thumbnet.data.images import image_files
     from thumbnet.machine import Machine
@@ -87,7 +85,9 @@ def predict(
 
     searched = [image_files(path) for path in images]
     files, ignored = ([file for part in searched for file in part[kind]] for kind in (0, 1))
-    classifier, opened, threshold = what_predicts(run, Machine(**given(machine)), sure=sure, explain=explain)
+    classifier, opened, threshold = what_predicts(
+        run, Machine(**given(machine)), views=views, sure=sure, explain=explain
+    )
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
     tell_left_out(ignored, broken)
@@ -129,7 +129,7 @@ def format_of(output: Path | None) -> Format:
 
 
 def what_predicts(
-    run: Path, machine: "Machine", *, sure: float | None, explain: Path | None
+    run: Path, machine: "Machine", *, views: int | None, sure: float | None, explain: Path | None
 ) -> "tuple[Classifier, Run | None, Threshold | None]":
     """The classifier; of a run folder the run too, and from where on it is sure, where that was asked."""
     from thumbnet.shipping.exported import exported_file
@@ -142,6 +142,10 @@ def what_predicts(
     else:
         from thumbnet.runs.run import Run
 
+        if sure is not None and views not in (None, 1):
+            raise UserError(
+                f"--sure goes by one view, as the validation images were measured; leave out --views {views}"
+            )
         opened = Run.open(run)
     classifier = load(opened or run, machine=machine)
     threshold = None if sure is None else sure_from(opened or run, classifier, sure)

@@ -1,5 +1,6 @@
 """Scores for people, and as files; shared by what measures a run and what measures new images."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
 
 def measure_lines(scores: "Scores", views: str = "") -> list[str]:
     """Accuracy, with the `views` it was measured with, top-5 where there are more classes than five, means over classes, loss."""
+    top5 = len(scores.classes) > 5 and not isnan(scores.top5)
     return [
         f"accuracy     {scores.accuracy:.2%}  ({'; '.join(filter(None, (between(scores.interval95), views)))})",
-        *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if len(scores.classes) > 5 else []),
+        *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if top5 else []),
         f"balanced     {scores.balanced_accuracy:.2%}  (accuracy, all classes counting alike); macro F1 {scores.macro_f1:.4f}",
-        f"loss         {scores.loss:.4f}",
+        *([] if isnan(scores.loss) else [f"loss         {scores.loss:.4f}"]),
     ]
 
 

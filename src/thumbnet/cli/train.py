@@ -210,12 +210,13 @@ def over_seeds(runs: "list[Run]") -> dict[str, Any]:
 def seeds_outcome(runs: "list[Run]") -> list[str]:
     """Each seed in a line, then what they say together."""
     found = over_seeds(runs)
+    paths = " ".join(shlex.quote(str(run.path)) for run in runs)
     lines = []
     for run in runs:
         accuracy = run.summary["validation_accuracy"]
         lines.append(f"seed {run.recipe.seed}  {'-' if accuracy is None else f'{accuracy:.2%}'}  {run.path}")
     if found["validation_accuracy"] is None:
-        return [*lines, "validation  none was held out; measure with thumbnet evaluate FOLDER --split test"]
+        return [*lines, f"validation  none was held out; measure with thumbnet evaluate {paths} --split test"]
     interval = found["validation_accuracy_interval95"]
     spread = (
         f" (sd {100 * found['validation_accuracy_sd']:.2f} points, 95 % interval {interval[0]:.2%} to {interval[1]:.2%})"
@@ -223,8 +224,7 @@ def seeds_outcome(runs: "list[Run]") -> list[str]:
         else ""
     )
     lines.append(f"validation  accuracy {found['validation_accuracy']:.2%}{spread}, n = {counted(found['n'], 'seed')}")
-    paths = " ".join(shlex.quote(str(run.path)) for run in runs[:3]) + (" ..." if len(runs) > 3 else "")
-    return [*lines, f"next        thumbnet compare {paths}"]
+    return [*lines, f"next        thumbnet evaluate {paths}   (with other runs: thumbnet compare)"]
 
 
 def budget_seconds(budget: str, resume: bool, changes: dict[str, Any]) -> float:

@@ -96,11 +96,16 @@ def called(
     values = np.unique(labels)
     if values.dtype.kind == "b":
         values = values.astype(np.int64)
-    if names is None and (values.dtype.kind == "U" or any(map(is_number, classes))):
+    if names is None and (values.dtype.kind == "U" or called_by_numbers(classes)):
         return [str(value) for value in values.tolist()]
     known = np.array(classes) if names is None else checked_names(path, names)
     kinds = known if values.dtype.kind == "U" else np.arange(len(known))
     return [printable(str(known[place])) for place in as_places(path, split, values, kinds)]
+
+
+def called_by_numbers(classes: Iterable[str]) -> bool:
+    """Whether some classes are called by numbers: then a number is a name; else it counts the classes."""
+    return any(map(is_number, classes))
 
 
 def is_number(name: str) -> bool:
@@ -112,7 +117,16 @@ def is_number(name: str) -> bool:
 
 
 def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
-    """Where each of the names stands in `classes`.
+    """Where each of the names stands in `classes`, as `places_by_name` knows them."""
+    places = places_by_name(classes)
+    for name in names:
+        if normalize("NFC", name) not in places:
+            raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")
+    return {name: places[normalize("NFC", name)] for name in names}
+
+
+def places_by_name(classes: Sequence[str]) -> dict[str, int]:
+    """Where a class stands, by every way to write its name, each in Unicode's form NFC.
 
     Letters with accents are the same in one code or in two, as macOS writes them; for a slash, which no folder's name can hold,
     one of `FOR_A_SLASH` is taken.
@@ -121,10 +135,7 @@ def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[
     for name, place in list(places.items()):
         for sign in FOR_A_SLASH:
             places.setdefault(name.replace("/", sign), place)
-    for name in names:
-        if normalize("NFC", name) not in places:
-            raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")
-    return {name: places[normalize("NFC", name)] for name in names}
+    return places
 
 
 def refuse_splits(path: Path, names: Iterable[str]) -> None:

@@ -2,28 +2,34 @@
 # Shapes: N images, K classes.
 
 import csv
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from thumbnet.data.arrays import checked_names
-from thumbnet.data.labelled import is_number, places_of
-from thumbnet.errors import UserError
+from thumbnet.data.labelled import called_by_numbers, is_number, places_by_name
+from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import first_line, read_npz
+from thumbnet.judging.calibration import Calibration
 from thumbnet.judging.evaluation import Scores, score_predictions
+from thumbnet.runs.paths import ANSWERS, is_answers
 from thumbnet.runs.predictions import LARGEST, Predictions
 from thumbnet.runs.run import Run
-from thumbnet.words import shortened
+from thumbnet.words import printable, shortened
 
-ENDINGS = (".csv", ".npz")
 ARRAY_OF = {"file": "files", "image": "rows"}  # what tells which image a row is of, the surest first: column, and array
 SUM_TO_ONE = 0.01  # how far the sum of an image's probabilities may be off; in half precision it is off by a thousandth
 SMALLEST = 1e-12  # for a probability of 0, whose logarithm there is none of
+TOP = 5  # guesses of `Scores.top5`
+UNKNOWN = math.nan  # a score that the file does not tell
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Answers:
         default_factory=dict
     )  # by names of `ARRAY_OF`, N texts: which image it is
     logits: NDArray[np.float64] | None = None  # N K
-    split: str | None = None  # of a run
+    split: str | None = None  # where it is told
+    views: int | None = None  # where it is told
     test_openings: int | None = None  # of a run; None for a file, of which nobody knows
 
     def __str__(self) -> str:
@@ -46,26 +53,21 @@ class Answers:
         return f"{self.name} ({self.split} images)" if self.split else self.name
 
 
-def is_answers(path: Path) -> bool:
-    """Whether this is a file of answers by its name, not a run folder."""
-    return path.suffix.lower() in ENDINGS and not path.is_dir()
-
-
 def read_answers(path: str | Path) -> Answers:
-    """The answers in FILE.csv or FILE.npz; docs/evaluate.md tells the columns and arrays.
+    """The answers in FILE.csv or FILE.npz; docs/evaluate.md and docs/compare.md tell the arrays and columns.
 
     Raises `UserError` where it cannot be read, or does not say what each image is and what it was taken for.
     """
+    if not isinstance(path, str | Path) or not is_answers(Path(path)):
+        raise UserError(f"{path} is no file of answers; give a name that ends in {' or '.join(ANSWERS)}")
     path = Path(path)
-    if not is_answers(path):
-        raise UserError(f"{path} is no file of answers; give a name that ends in {' or '.join(ENDINGS)}")
     found = read_csv(path) if path.suffix.lower() == ".csv" else read_arrays(path)
     if not len(found.labels):
         raise UserError(f"{path} has no answers; give one for each image")
     for kind, names in found.images.items():
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{path} has {kind} {shortened(twice)} twice; give one answer for each image")
+        [(name, times)] = Counter(names).most_common(1)
+        if times > 1:
+            raise UserError(f"{path} has {kind} {shortened(name)} twice; give one answer for each image")
     return found
 
 
@@ -82,6 +84,7 @@ def answers_of_run(run: Run, split: str) -> Answers:
         classes=kept.classes,
         images=images,
         split=split,
+        views=1,
         test_openings=run.test_openings,
     )
 
@@ -93,14 +96,18 @@ def read_csv(path: Path) -> Answers:
     """Columns `class` and `predicted`, and perhaps `file` or `image`, as `evaluate --predictions` writes them."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            there, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
+            there, rows = list(reader.fieldnames or []), list(reader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
+    except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
     for name in ("class", "predicted"):
-        if name not in there:
+        if there.count(name) != 1:
+            found = ", ".join(repr(shortened(title)) for title in there) or "nothing"
             raise UserError(
-                f"{path} has no column {name}; its first line names the columns class and predicted, perhaps image or file"
+                f"{path} has {'no' if name not in there else 'more than one'} column {name}; its first line must name "
+                f"the columns class and predicted, perhaps image or file, with commas between them (it has {found})"
             )
     wanted = ["class", "predicted", *(name for name in ARRAY_OF if name in there)]
     for number, row in enumerate(rows, 1):
@@ -109,12 +116,8 @@ def read_csv(path: Path) -> Answers:
             wrong = f"nothing under {empty}" if empty else "more values than there are columns"
             raise UserError(f"{path}: row {number:,} of the answers has {wrong}; correct it")
     columns = {name: tuple(row[name] for row in rows) for name in wanted}
-    return Answers(
-        str(path),
-        np.array(columns.pop("class"), dtype=np.str_),
-        np.array(columns.pop("predicted"), dtype=np.str_),
-        images=columns,
-    )
+    labels, predicted = (as_text(columns.pop(name)) for name in ("class", "predicted"))
+    return Answers(str(path), labels, predicted, images=columns)
 
 
 # ---------------------------------------------------------------- arrays
@@ -125,35 +128,39 @@ def read_arrays(path: Path) -> Answers:
     try:
         arrays, _ = read_npz(path, LARGEST)
     except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"cannot read {path} as a file of numpy.savez: {error}") from error
     labels = column(path, arrays, "labels")
-    classes = tuple(map(str, checked_names(path, arrays["classes"]))) if "classes" in arrays else ()
+    classes, counted = classes_in(path, arrays)
     logits = logits_in(path, arrays, len(labels), classes)
-    if logits is not None:
-        predicted: NDArray[Any] = logits.argmax(1)
+    if logits is None:
+        predicted = as_names(path, column(path, arrays, "predicted", len(labels)), classes, counted)
+    else:
         if labels.dtype.kind == "U" and not classes:
             raise UserError(
                 f"{path} has names as labels and no array classes; give them, one for each column, in its order"
             )
-    else:
-        predicted = column(path, arrays, "predicted", len(labels))
+        predicted = as_names(path, logits.argmax(1), classes, True)
+        check_likeliest(path, arrays, predicted, classes, counted)
     images = {
         kind: tuple(map(str, column(path, arrays, name, len(labels)).tolist()))
         for kind, name in ARRAY_OF.items()
         if name in arrays
     }
+    ours = {"split", "views", "fingerprint"} <= set(arrays)  # what evaluate --predictions wrote
     return Answers(
         str(path),
-        as_names(path, labels, classes),
-        as_names(path, predicted, classes),
+        as_names(path, labels, classes, counted),
+        predicted,
         classes=classes,
         images=images,
         logits=logits,
+        split=str(arrays["split"]) if ours else None,
+        views=int(arrays["views"]) if ours else None,
     )
 
 
 def column(path: Path, arrays: Mapping[str, Any], name: str, count: int | None = None) -> NDArray[Any]:
-    """One whole number or text for each image, N or N 1 as Keras has them."""
+    """One whole number, int64, or one text for each image: N, or N 1 as Keras has them."""
     if name not in arrays:
         there = ", ".join(map(shortened, arrays)) or "nothing"
         raise UserError(
@@ -162,32 +169,62 @@ def column(path: Path, arrays: Mapping[str, Any], name: str, count: int | None =
     values: NDArray[Any] = arrays[name]
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim != 1 or values.dtype.kind not in "iuU" or (count is not None and len(values) != count):
-        shape = " x ".join(map(str, values.shape))
-        raise UserError(
-            f"{path}: its {name} are {values.dtype} {shape}; give one whole number or text for each image of labels"
-        )
-    return values
+    whole = whole_numbers(values)
+    if values.ndim != 1 or whole is None or (count is not None and len(values) != count):
+        wanted = "one whole number or text for each image" + ("" if count is None else f", {count:,} of them")
+        raise UserError(f"{path}: its {name} are {values.dtype} of shape {values.shape}; give {wanted}")
+    return whole
+
+
+def whole_numbers(values: NDArray[Any]) -> NDArray[Any] | None:
+    """Texts as they are, numbers as int64 where all are whole, as booleans and the floats of some programs are; else None."""
+    if values.dtype.kind == "U":
+        return values
+    if values.dtype.kind not in "biuf":
+        return None
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    return whole if np.array_equal(whole, values) and (whole >= 0).all() == (values >= 0).all() else None
+
+
+def classes_in(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes, if there are some, and whether numbers count them.
+
+    Where they are numbers themselves, such as `classes_` of scikit-learn's classifiers, numbers are names.
+    """
+    if "classes" not in arrays:
+        return (), False
+    values = arrays["classes"]
+    numbers = values.dtype.kind in "biu"
+    names = checked_names(path, values.astype(np.int64).astype(np.str_) if numbers else values)
+    if "" in names:
+        raise UserError(f"{path}: one of its classes has no name; give each a text")
+    return tuple(printable(str(name)) for name in names), not numbers
 
 
 def logits_in(
     path: Path, arrays: Mapping[str, NDArray[Any]], images: int, classes: Sequence[str]
 ) -> NDArray[np.float64] | None:
     """Logits N K, or the logarithms of probabilities, which are such; None where there are neither."""
-    name = next((name for name in ("logits", "probabilities") if name in arrays), None)
-    if name is None:
+    names = [name for name in ("logits", "probabilities") if name in arrays]
+    if not names:
         return None
+    if len(names) > 1:
+        raise UserError(f"{path} has both logits and probabilities; keep one of them")
+    [name] = names
     values = arrays[name]
-    if values.ndim != 2 or values.dtype.kind != "f" or len(values) != images or values.shape[1] < 2:
-        shape = " x ".join(map(str, values.shape))
-        raise UserError(f"{path}: its {name} are {values.dtype} {shape}; give a float for each image and class")
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or len(values) != images or values.shape[1] < 2:
+        raise UserError(
+            f"{path}: its {name} are {values.dtype} of shape {values.shape}; give a number for each of {images:,} images and of "
+            "all classes (of two classes, two columns)"
+        )
     if classes and len(classes) != values.shape[1]:
         raise UserError(
             f"{path} names {len(classes)} classes, and its {name} have {values.shape[1]} columns; make them alike"
         )
+    values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise UserError(f"{path}: some of its {name} are no finite numbers")
-    values = values.astype(np.float64)
     if name == "logits":
         return values
     off = (values < 0).any(1) | (np.abs(values.sum(1) - 1) > SUM_TO_ONE)
@@ -199,19 +236,39 @@ def logits_in(
     return np.log(np.maximum(values, SMALLEST))
 
 
-def as_names(path: Path, values: NDArray[Any], classes: Sequence[str]) -> NDArray[np.str_]:
-    """Names of classes: numbers count the `classes`, if there are some; else they stay numbers, as texts."""
-    if values.dtype.kind == "U" or not classes:
-        return values.astype(np.str_)
-    return np.array(classes)[within(path, values.astype(np.int64), len(classes))]
+def check_likeliest(
+    path: Path, arrays: Mapping[str, Any], likeliest: NDArray[np.str_], classes: Sequence[str], counted: bool
+) -> None:
+    """Raise `UserError` where `predicted` beside probabilities says something else, as support vector machines may."""
+    if "predicted" not in arrays:
+        return
+    said = as_names(path, column(path, arrays, "predicted", len(likeliest)), classes, counted)
+    if differ := int((said != likeliest).sum()):
+        raise UserError(
+            f"{path}: for {differ:,} images its predicted is not the class of the largest probability; leave one of the two out"
+        )
 
 
-def within(path: str | Path, places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """The places, if there are so many classes. Raises `UserError` where one is beyond."""
-    beyond = places[(places < 0) | (places >= count)]
+def as_names(path: Path, values: NDArray[Any], classes: Sequence[str], counted: bool) -> NDArray[np.str_]:
+    """Names of classes: numbers count the `classes` where they are `counted`; else they stay numbers, as texts."""
+    if values.dtype.kind == "U" or not classes or not counted:
+        return as_text(values.tolist())
+    beyond = np.flatnonzero((values < 0) | (values >= len(classes)))
     if len(beyond):
-        raise UserError(f"{path} has the class {beyond[0]}, and {count} classes count from 0 to {count - 1}")
-    return places
+        raise beyond_classes(str(path), int(beyond[0]), values[beyond[0]], len(classes))
+    return np.array(classes)[values]
+
+
+def as_text(values: Sequence[Any]) -> NDArray[np.str_]:
+    """Names as they are shown, N."""
+    texts = [str(value) for value in values]
+    shown = {text: printable(text) for text in set(texts)}
+    return np.array([shown[text] for text in texts], dtype=np.str_)
+
+
+def beyond_classes(name: str, row: int, value: Any, count: int) -> UserError:
+    """The error for a number that counts no class."""
+    return UserError(f"{name}, answer {row + 1:,}: class {value}, and {count} classes count from 0 to {count - 1}")
 
 
 # ---------------------------------------------------------------- what they are in classes, and their scores
@@ -222,38 +279,85 @@ def in_classes(answers: Answers, classes: Sequence[str]) -> tuple[NDArray[np.int
 
     Where all of a file's are whole numbers they count the classes, unless some of these are called by numbers themselves.
     """
-    kinds = np.unique(np.concatenate([answers.labels, answers.predicted]))
-    if all(map(is_number, kinds)) and not any(map(is_number, classes)):
-        places = within(answers.name, kinds.astype(np.int64), len(classes))
-    else:
-        where = places_of(Path(answers.name), kinds.tolist(), classes)
-        places = np.array([where[name] for name in kinds.tolist()], np.int64)
-    labels, predicted = (places[np.searchsorted(kinds, part)] for part in (answers.labels, answers.predicted))
-    return labels, predicted
+    said = np.concatenate([answers.labels, answers.predicted])
+    kinds, first = np.unique(said, return_index=True)
+    rows = first % len(answers.labels)
+    numbers = np.array([is_number(kind) for kind in kinds.tolist()])
+    counting = bool(numbers.all()) and not called_by_numbers(classes)
+    where = {str(place): place for place in range(len(classes))} if counting else places_by_name(classes)
+    places = np.array([where.get(normalize("NFC", kind), -1) for kind in kinds.tolist()], np.int64)
+    mostly_numbers = (
+        not counting and 2 * np.isin(said, kinds[numbers]).sum() > len(said) and not called_by_numbers(classes)
+    )
+    for kind, place, row, number in zip(kinds.tolist(), places.tolist(), rows.tolist(), numbers.tolist(), strict=True):
+        if mostly_numbers and not number:
+            raise UserError(
+                f"{answers.name}, answer {row + 1:,}: {shortened(kind)!r} is no whole number, and most classes are"
+            )
+        if mostly_numbers:
+            continue
+        if place < 0 and counting:
+            raise beyond_classes(answers.name, row, kind, len(classes))
+        if place < 0:
+            raise UserError(f"{answers.name}, answer {row + 1:,}: {unknown_name('class', shortened(kind), classes)}")
+    found = places[np.searchsorted(kinds, said)]
+    return found[: len(answers.labels)], found[len(answers.labels) :]
 
 
 def as_predictions(answers: Answers) -> Predictions:
-    """The answers as thumbnet keeps its own. Raises `UserError` where they have one answer for an image and no probabilities."""
-    if answers.logits is None:
-        raise UserError(
-            f"{answers.name} has one answer for each image, and evaluate needs a probability for every class: an .npz file with "
-            "labels and probabilities; thumbnet compare takes answers alone"
-        )
-    classes = answers.classes or tuple(map(str, range(answers.logits.shape[1])))
-    labels, _ = in_classes(answers, classes)
-    rows = torch.arange(len(labels))
-    if "image" in answers.images and all(map(is_number, answers.images["image"])):
-        rows = torch.tensor([int(row) for row in answers.images["image"]])
+    """The answers as thumbnet keeps its own, with logits that are 1 for the answer where there are no probabilities."""
+    classes = answers.classes
+    if not classes and answers.logits is not None:
+        classes = tuple(map(str, range(answers.logits.shape[1])))
+    classes = classes or everything_said([answers])
+    labels, predicted = in_classes(answers, classes)
+    logits = np.eye(len(classes))[predicted] if answers.logits is None else answers.logits
+    numbered = answers.images.get("image", ())
+    known = all(is_number(row) and len(row) < 19 for row in numbered) and numbered
     return Predictions(
-        split="answers", views=1, classes=classes, fingerprint="", rows=rows, labels=torch.from_numpy(labels),
-        logits=torch.from_numpy(answers.logits), files=answers.images.get("file", ()),
-    )  # fmt: skip
+        split=answers.split or "answers",
+        views=answers.views or 1,
+        classes=classes,
+        fingerprint="",
+        rows=torch.tensor([int(row) for row in numbered]) if known else torch.arange(len(labels)),
+        labels=torch.from_numpy(labels),
+        logits=torch.from_numpy(logits),
+        files=answers.images.get("file", ()),
+    )
+
+
+def everything_said(given: Sequence[Answers]) -> tuple[str, ...]:
+    """All classes that occur, where no file tells which there are."""
+    return tuple(np.unique(np.concatenate([part for it in given for part in (it.labels, it.predicted)])).tolist())
+
+
+def score_answers(answers: Answers) -> Scores:
+    """The scores of answers; NaN for those that need probabilities where there are none, and for top-5 where it hangs on ties."""
+    scores = score_predictions(as_predictions(answers))
+    if answers.logits is None:
+        errors = Calibration(*[UNKNOWN] * 7)
+        scores = replace(scores, loss=UNKNOWN, brier=UNKNOWN, calibration=errors)
+    elif not math.isnan(scores.calibration.error):  # no temperature was fitted
+        after = {name: UNKNOWN for name in ("temperature", "error_after", "error_equal_mass_after", "loss_after")}
+        scores = replace(scores, calibration=replace(scores.calibration, **after))
+    if answers.logits is None or ties_at(TOP, answers.logits):
+        scores = replace(scores, top5=UNKNOWN, top5_interval95=(UNKNOWN, UNKNOWN))
+    return scores
+
+
+def ties_at(place: int, logits: NDArray[np.float64]) -> bool:
+    """Whether for some image the likeliest so many classes of K cannot be told, as of a tree that gives most classes nothing."""
+    if place >= logits.shape[1]:
+        return False
+    ordered = -np.partition(-logits, (place - 1, place), axis=1)
+    return bool((ordered[:, place - 1] == ordered[:, place]).any())
 
 
 def evaluate_answers(path: str | Path) -> Scores:
-    """The scores of another program's answers: FILE.npz with `labels` N and `probabilities` or `logits` N K.
+    """The scores of another program's answers: FILE.npz with `labels` N and `probabilities` or `logits` N K, or answers alone.
 
-    What the network was trained on, and how often these images were looked at before, nobody can tell from the file. Raises
-    `UserError` where it cannot be read or has no probabilities.
+    Scores that the file does not tell are NaN (those of probabilities, where there are none), as is what a temperature would
+    make of them; `split` and `views` are those that a file of thumbnet's own tells, else "answers" and 1. What the network was
+    trained on, and how often these images were looked at before, nobody can tell. Raises `UserError` where it cannot be read.
     """
-    return score_predictions(as_predictions(read_answers(path)))
+    return score_answers(read_answers(path))

@@ -30,7 +30,8 @@ def on_pair(pair: "Pair", first: "Group", second: "Group", metric: str) -> str:
 
 def on_answers(pair: "Pair") -> str:
     """What may be said of two networks whose answers for the same images are there."""
-    return on_images(pair, pair.images, "accuracy") if pair.images else on_nothing(pair)
+    about = "this is about these 2 networks, not about the ways they were trained."
+    return on_images(pair, pair.images, "accuracy", about) if pair.images else on_nothing(pair)
 
 
 def on_nothing(pair: "Pair") -> str:
@@ -54,8 +55,8 @@ def on_seeds(pair: "Pair", difference: Difference, first: "Group", second: "Grou
     return f'No difference can be claimed between "{first.name}" and "{second.name}": {by}{favour} {numbers}.'
 
 
-def on_images(pair: "Pair", paired: "PairedImages", metric: str) -> str:
-    """For networks of one seed; it says nothing of their recipes, and says so."""
+def on_images(pair: "Pair", paired: "PairedImages", metric: str, caveat: str = "") -> str:
+    """For networks of one seed; it says nothing of their recipes, and says so, in these words or others."""
     show, sign = amount(metric), 1 if paired.difference > 0 else -1
     low, high = sorted(sign * end for end in paired.interval95)
     by = f"{show(abs(paired.difference))} {unit(metric)}{' of top-5' if metric == 'top5' else ''}"
@@ -64,7 +65,8 @@ def on_images(pair: "Pair", paired: "PairedImages", metric: str) -> str:
         f"McNemar's p {p_in_words(p_of(pair))})"
     )
     network, is_, that = ("network", "is", "that") if paired.folds == 1 else ("networks", "are", "those")
-    caveat = f"n = 1 seed each: this is about these {counted(2 * paired.folds, 'network')}, not about their recipes."
+    about = f"n = 1 seed each: this is about these {counted(2 * paired.folds, 'network')}, not about their recipes."
+    caveat = caveat or about
     better, worse = (pair.second, pair.first) if sign > 0 else (pair.first, pair.second)
     if pair.significant:
         return f'The {network} of "{better}" {is_} better than {that} of "{worse}" by {by} {where}; {caveat}'
@@ -121,10 +123,14 @@ def warnings(
 def warnings_on_answers(tallies: Sequence["Tally"], pairs: Sequence["Pair"], opened_often: Sequence[str]) -> list[str]:
     """What a reader should know of networks compared by their answers."""
     found = [*often(opened_often), *several(pairs)]
+    if by_order := [f'"{it.name}"' for it in tallies if it.matched_by == "order"]:
+        found.append(
+            f"the images of {', '.join(by_order)} were matched by their order, since nothing else tells which they are"
+        )
     unknown = [f'"{it.name}"' for it in tallies if it.test_openings is None]
     if unknown:
         found.append(
-            f"what {', '.join(unknown)} was trained on and chosen by is not known, nor how often these images were seen before"
+            f"not known of {', '.join(unknown)}: the training images, what chose the network, how often these images were seen"
         )
     return found
 

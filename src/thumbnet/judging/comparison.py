@@ -35,10 +35,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; groups with mean, sd and interval."""
-        groups = [
-            asdict(group) | {"n": group.n, "mean": group.mean, "sd": group.sd, "interval95": group.interval95}
-            for group in self.groups
-        ]
+        groups = [group.to_dict() for group in self.groups]
         pairs = [asdict(pair) | {"p": pair.p, "claimed": pair.claimed} for pair in self.pairs]
         return asdict(self) | {"groups": groups, "pairs": pairs, "sentences": self.sentences}
 
@@ -112,19 +109,20 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Raise `UserError` unless there are two runs or more, all finished, and each named once."""
     if len(runs) < 2:
         raise UserError("name two runs or more to compare; thumbnet evaluate judges one")
-    named: dict[Path, Path] = {}
-    for run in runs:
-        real = run.path.resolve()
-        if real in named:
-            other = (
-                f"{named[real]} and {run.path} are the same run"
-                if named[real] != run.path
-                else f"{run.path} is named twice"
-            )
-            raise UserError(f"{other}; name each run once")
-        named[real] = run.path
+    check_named_once([run.path for run in runs])
     for run in runs:
         run.require_finished()
+
+
+def check_named_once(paths: Sequence[Path]) -> None:
+    """Raise `UserError` where two paths are of one run or file."""
+    named: dict[Path, Path] = {}
+    for path in paths:
+        real = path.resolve()
+        if real in named:
+            same = f"{path} is named twice" if named[real] == path else f"{named[real]} and {path} are the same run"
+            raise UserError(f"{same}; name each run once")
+        named[real] = path
 
 
 def check_same_data(runs: Sequence[Run]) -> None:

@@ -78,9 +78,9 @@ class Scores:
         return [(self.classes[i], self.classes[j], count, count / self.support[i]) for count, i, j in pairs[:limit]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `json.dumps` takes them."""
+        """Plain values, as `json.dumps` takes them; None for what is not known of another program's answers, NaN here."""
         means = {"balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
-        return json.loads(json.dumps(asdict(self) | means))
+        return json.loads(json.dumps(asdict(self) | means), parse_constant=lambda name: None)
 
 
 def evaluate(
@@ -202,18 +202,25 @@ def load_for_evaluation(
 
 def open_split(run: "Run", data: "Dataset", split: str, images: int | None = None) -> Split:
     """The images to measure on, all or so many of them, evenly spread; opening the test split leaves a line in the run first."""
+    check_split(run, data, split)
     if split == "test":
-        if data.test is None:
-            raise UserError(no_test_split(data.name, on_pictures=run.data.on_pictures))
+        assert data.test is not None
         run.count_test_opening(data, images)
         return some_of(data.test.unlock(), images)
-    if split != "validation":
+    assert data.validation is not None
+    return some_of(data.validation, images)
+
+
+def check_split(run: "Run", data: "Dataset", split: str) -> None:
+    """Raise `UserError` where the data, cut as for the run, have no such split."""
+    if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}; choose validation or test")
-    if data.validation is None:
+    if split == "test" and data.test is None:
+        raise UserError(no_test_split(data.name, on_pictures=run.data.on_pictures))
+    if split == "validation" and data.validation is None:
         raise UserError(
             f"{run.path} was trained on all its images (validation 0), so there is no validation split; take --split test"
         )
-    return some_of(data.validation, images)
 
 
 def no_test_split(name: str, *, on_pictures: bool) -> str:

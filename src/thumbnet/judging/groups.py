@@ -1,7 +1,7 @@
 """Groups of runs: one recipe over several seeds, and what each of them reached."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any, Literal
 
@@ -55,6 +55,10 @@ class Group:
         if not self.sd:
             return None
         return mean_interval(self.values, lowest=0.0) if self.metric == "loss" else accuracy_interval(self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with n, mean, sd and interval."""
+        return asdict(self) | {"n": self.n, "mean": self.mean, "sd": self.sd, "interval95": self.interval95}
 
     @property
     def seconds(self) -> float:

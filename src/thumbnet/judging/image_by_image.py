@@ -10,24 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thumbnet.data.labelled import called_by_numbers, is_number
 from thumbnet.errors import UserError
 from thumbnet.judging import claims
-from thumbnet.judging.answers import ARRAY_OF, Answers, answers_of_run, in_classes, is_answers, read_answers
-from thumbnet.judging.comparison import check_same_data, check_same_test_images
+from thumbnet.judging.answers import ARRAY_OF, Answers, answers_of_run, everything_said, in_classes, read_answers
+from thumbnet.judging.comparison import check_named_once, check_same_data, check_same_test_images
 from thumbnet.judging.groups import SplitName
 from thumbnet.judging.pairs import Pair, adjusted, paired_by_counts
 from thumbnet.judging.statistics import wilson_interval
+from thumbnet.runs.paths import is_answers
 from thumbnet.runs.run import Run
 from thumbnet.words import shortened
+
+ORDER = "order"  # of the answers, by which images are matched where nothing else tells them
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What one network got right."""
+    """What one network got right, and by what its images were matched with those of the first."""
 
     name: str
     images: int
     right: int
+    matched_by: str | None  # "file", "image" or "order"; None for the first
     test_openings: int | None  # of the run; None for a file, of which nobody knows
 
     @property
@@ -42,7 +47,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class AnswersComparison:
-    """Networks in the order they were given, and every pair of them on the same images."""
+    """Networks in the order they were given, and each pair of them on the same images, but for pairs of runs."""
 
     dataset: str | None  # None where no run tells
     split: str | None
@@ -66,78 +71,112 @@ class AnswersComparison:
 def compare_answers(sources: Sequence[Run | str | Path], *, split: SplitName = "validation") -> AnswersComparison:
     """Compares what networks said of the same images: files as `read_answers` takes them, and runs (or their folders).
 
-    Of runs it takes the answers for `split` in one view. It speaks of these networks, never of their recipes. Raises
-    `UserError` where one of them cannot be read or is there twice, or where they are not of the same images.
+    Of runs it takes the answers for `split` in one view, and leaves it to `compare` to compare them with each other. It speaks of
+    these networks, never of their recipes. Raises `UserError` where one of them cannot be read or is there twice, or where they
+    are not of the same images.
     """
-    opened = [source if isinstance(source, Run) or is_answers(Path(source)) else Run.open(source) for source in sources]
-    runs = [source for source in opened if isinstance(source, Run)]
-    check_alike(runs, split)
+    if isinstance(sources, str | Path) or not sources:
+        raise UserError("give a list of runs and files of answers to compare")
+    opened = [it if isinstance(it, Run) or is_answers(Path(it)) else Run.open(it) for it in sources]
+    runs = [it for it in opened if isinstance(it, Run)]
+    check_named_once([it.path if isinstance(it, Run) else Path(it) for it in opened])
+    if len(runs) > 1:
+        check_same_data(runs)
+        if split == "test":
+            check_same_test_images(runs)
     given = [answers_of_run(it, split) if isinstance(it, Run) else read_answers(it) for it in opened]
-    if len({Path(it.name).resolve() for it in given}) < len(given):
-        raise UserError(f"{given[0].name} and others are named more than once; name each once")
-    right = right_answers(given)  # N each, in the order of the first
+    matched = matched_answers(given)
     tallies = [
-        Tally(it.name, len(hits), int(hits.sum()), it.test_openings) for it, hits in zip(given, right, strict=True)
+        Tally(it.name, len(hits), int(hits.sum()), kind, it.test_openings)
+        for it, (kind, hits) in zip(given, matched, strict=True)
     ]
     opened_often = [it.name for it in tallies if split == "test" and (it.test_openings or 0) > 1]
-    pairs = adjusted([pair_of(*two, opened_often) for two in combinations(zip(tallies, right, strict=True), 2)])
+    right = {it.name: hits for it, (_, hits) in zip(given, matched, strict=True)}
+    chosen = [
+        (one.name, other.name)
+        for (one, a), (other, b) in combinations(zip(given, opened, strict=True), 2)
+        if not (isinstance(a, Run) and isinstance(b, Run))
+    ]
+    pairs = adjusted([pair_of(one, other, right, opened_often) for one, other in chosen])
     return AnswersComparison(
         dataset=runs[0].data["name"] if runs else None,
         split=split if runs else None,
-        images=len(right[0]),
+        images=tallies[0].images,
         answers=tuple(tallies),
         pairs=tuple(replace(pair, sentence=claims.on_answers(pair)) for pair in pairs),
         warnings=tuple(claims.warnings_on_answers(tallies, pairs, opened_often)),
     )
 
 
-def check_alike(runs: Sequence[Run], split: str) -> None:
-    """Raise `UserError` where runs among them are of different data."""
-    if len(runs) > 1:
-        check_same_data(runs)
-        if split == "test":
-            check_same_test_images(runs)
-
-
-def pair_of(
-    one: tuple[Tally, NDArray[np.bool_]], other: tuple[Tally, NDArray[np.bool_]], opened_often: Sequence[str]
-) -> Pair:
+def pair_of(first: str, second: str, right: dict[str, NDArray[np.bool_]], opened_often: Sequence[str]) -> Pair:
     """McNemar's test and the bootstrap, unless the test images were opened more than once for one of the two."""
-    (first, hits), (second, others) = one, other
-    if first.name in opened_often or second.name in opened_often:
-        return Pair(first.name, second.name, reason=claims.OPENED_OFTEN)
+    if first in opened_often or second in opened_often:
+        return Pair(first, second, reason=claims.OPENED_OFTEN)
+    hits, others = right[first], right[second]
     only_first, only_second = int((hits & ~others).sum()), int((others & ~hits).sum())
-    return Pair(first.name, second.name, images=paired_by_counts(only_first, only_second, len(hits)))
+    return Pair(first, second, images=paired_by_counts(only_first, only_second, len(hits)))
 
 
-def right_answers(given: Sequence[Answers]) -> list[NDArray[np.bool_]]:
-    """bool N for each: whether it was right, in the order of the first. Raises `UserError` unless all are of the same images."""
-    classes = next((it.classes for it in given if it.classes), ()) or everything_said(given)
-    first, found = given[0], []
-    labels, _ = in_classes(first, classes)
-    for answers in given:
-        places, predicted = in_classes(answers, classes)
-        kind, order = in_order_of(first, answers)
+# ---------------------------------------------------------------- the same images
+
+
+def matched_answers(given: Sequence[Answers]) -> list[tuple[str | None, NDArray[np.bool_]]]:
+    """For each by what it was matched with the first, and bool N: whether it was right, in the first's order.
+
+    Raises `UserError` unless all are of the same images, as far as that can be told.
+    """
+    classes = classes_of(given)
+    first = given[0]
+    labels, right = in_classes(first, classes)
+    found: list[tuple[str | None, NDArray[np.bool_]]] = [(None, labels == right)]
+    for other in given[1:]:
+        places, predicted = in_classes(other, classes)
+        kind, order = in_order_of(first, other)
         differ = np.flatnonzero(places[order] != labels)
         if len(differ):
             row = int(differ[0])
-            which = f"{kind} {shortened(first.images[kind][row])}" if kind else f"answer {row + 1:,}"
-            named = [classes[place] for place in (labels[row], places[order][row])]
+            which = f"answer {row + 1:,}" if kind == ORDER else f"{kind} {shortened(first.images[kind][row])}"
+            one, two = (classes[place] for place in (labels[row], places[order][row]))
             raise UserError(
-                f"{first} and {answers} do not agree of which class {which} is ({named[0]!r} and {named[1]!r}); give answers "
-                f"for the same images{'' if kind else ', in the same order'}"
+                f"{first} and {other} do not agree of which class {which} is ({one!r} and {two!r}); give answers for the same "
+                f"images{', in the same order' if kind == ORDER else ''}"
             )
-        found.append((places == predicted)[order])
+        if kind == ORDER and in_blocks(labels):
+            raise UserError(
+                f"{first} and {other} have their images class by class, and no column or array in both tells which image one is "
+                "of, so that another order would go unnoticed; give image or file in both"
+            )
+        found.append((kind, (places == predicted)[order]))
     return found
 
 
-def everything_said(given: Sequence[Answers]) -> tuple[str, ...]:
-    """All classes that occur, where no file tells which there are."""
-    return tuple(np.unique(np.concatenate([part for it in given for part in (it.labels, it.predicted)])).tolist())
+def classes_of(given: Sequence[Answers]) -> tuple[str, ...]:
+    """The classes that answers are places in: those of a run, else of the file that names most, else all that occur."""
+    of_runs = [it.classes for it in given if it.test_openings is not None]
+    named = {it.classes for it in given if it.classes}
+    numbered = [it for it in given if not it.classes and all(map(is_number, np.unique(it.labels).tolist()))]
+    if of_runs:
+        return of_runs[0]
+    if named:
+        if numbered and len(named) > 1 and not any(map(called_by_numbers, named)):
+            raise UserError(
+                f"{numbered[0].name} has numbers for its classes, and others name theirs in different orders; give it names"
+            )
+        return max(sorted(named), key=len)
+    if numbered and len(numbered) < len(given):
+        other = next(it for it in given if it not in numbered)
+        raise UserError(f"{numbered[0].name} has numbers for its classes and {other.name} names; give names in both")
+    return everything_said(given)
 
 
-def in_order_of(first: Answers, other: Answers) -> tuple[str | None, NDArray[np.int64]]:
-    """By what images are matched, None for their order alone, and N: where the images of `first` stand in `other`."""
+def in_blocks(labels: NDArray[np.int64]) -> bool:
+    """Whether all images of a class follow each other, as folders have them."""
+    kinds = len(np.unique(labels))
+    return kinds < len(labels) and int((np.diff(labels) != 0).sum()) == kinds - 1
+
+
+def in_order_of(first: Answers, other: Answers) -> tuple[str, NDArray[np.int64]]:
+    """By what images are matched, and N: where the images of `first` stand in `other`."""
     kind = next((kind for kind in ARRAY_OF if kind in first.images and kind in other.images), None)
     if kind is None:
         if len(first.labels) != len(other.labels):
@@ -146,23 +185,23 @@ def in_order_of(first: Answers, other: Answers) -> tuple[str | None, NDArray[np.
                 "tells which image one is of; give image or file in both, or answers for the same images"
                 + which_split(first, other)
             )
-        return None, np.arange(len(first.labels))
+        return ORDER, np.arange(len(first.labels))
     where = {image: place for place, image in enumerate(other.images[kind])}
     missing = [image for image in first.images[kind] if image not in where]
     if missing or len(where) > len(first.labels):
         here = set(first.images[kind])
-        name, only = (missing[0], first) if missing else (next(image for image in where if image not in here), other)
+        only, name = (first, missing[0]) if missing else (other, next(image for image in where if image not in here))
+        lacking = other if only is first else first
         raise UserError(
-            f"{first} and {other} are of different images: {kind} {shortened(name)} is in {only} only{which_split(first, other)}"
+            f"{first} and {other} are of different images: {kind} {shortened(name)} is in {only} only, where {lacking} has, for "
+            f"example, {shortened(lacking.images[kind][0])}" + which_split(first, other)
         )
     return kind, np.array([where[image] for image in first.images[kind]], np.int64)
 
 
 def which_split(*compared: Answers) -> str:
-    """Which images of a run were taken, where the others may have been meant."""
-    taken = {it.split for it in compared if it.split}
-    return (
-        f" (--split {'test' if taken == {'validation'} else 'validation'} takes the run's other images)"
-        if taken
-        else ""
-    )
+    """Which images of a run were not taken, where there are more or fewer of the others'."""
+    taken = next((it.split for it in compared if it.test_openings is not None), None)
+    if taken is None or len({len(it.labels) for it in compared}) == 1:
+        return ""
+    return f" (--split {'test' if taken == 'validation' else 'validation'} takes the run's other images)"

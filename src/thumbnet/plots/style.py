@@ -48,7 +48,7 @@ def letters_of_all_fonts(figure: Figure) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in one step: as SVG or PDF where the name ends so, else as PNG. The same figure gives the same bytes."""
+    """Write a figure in one step: as SVG or PDF where the name ends so, else as PNG. The same bytes each time."""
     kind = path.suffix.lower().removeprefix(".")
     kind = kind if kind in UNDATED else "png"
     with replacing(path) as temporary, letters_of_all_fonts(figure), rc_context({"svg.hashsalt": path.stem}):

@@ -75,6 +75,14 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
+ANSWERS = (".csv", ".npz")  # endings of files with what a network said, see judging/answers.py
+
+
+def is_answers(path: Path) -> bool:
+    """Whether this is a file of answers by its name, not a run folder."""
+    return path.suffix.lower() in ANSWERS and not path.is_dir()
+
+
 def find_runs(paths: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Run]:
     """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
 

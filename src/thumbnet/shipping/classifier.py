@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.images import decode_image
-from thumbnet.data.labelled import is_number
+from thumbnet.data.labelled import called_by_numbers
 from thumbnet.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Classifier(ABC):
         """Labels as places in `classes`."""
         if labels.ndim != 1 or len(labels) == 0:
             raise UserError(f"labels have the shape {labels.shape}; give one for each image")
-        if labels.dtype.kind in "iu" and any(map(is_number, self.classes)):
+        if labels.dtype.kind in "iu" and called_by_numbers(self.classes):
             labels = labels.astype(str)
         if labels.dtype.kind in "iu":
             if not 0 <= labels.min() <= labels.max() < len(self.classes):

@@ -2,7 +2,7 @@
 
 Static quantisation by onnxruntime (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html): of
 convolutions and matrix products; the weights are int8, each output channel in a scale of its own, what they multiply is
-uint8, and what lies between stays fp32.
+uint8, and what lies between stays fp32, as does the first convolution.
 """
 # Shapes: N images, C channels, H and W height and width.
 
@@ -24,13 +24,16 @@ OPERATIONS = ["Conv", "Gemm", "MatMul"]  # nearly all of the time and all of the
 
 def quantize(path: Path, images: NDArray[np.uint8]) -> None:
     """Rewrite an exported file in int8, the ranges taken from `images` N C H W; its metadata are lost."""
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    model = onnx.load(path)
     with quiet():
         quantize_static(
-            path,
+            model,
             path,
             reader_of(images),
+            nodes_to_exclude=first_convolution(model),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATIONS,
             per_channel=True,
@@ -38,6 +41,12 @@ def quantize(path: Path, images: NDArray[np.uint8]) -> None:
             weight_type=QuantType.QInt8,
             reduce_range=True,  # weights of 7 bits: with 8, sums overflow on processors without VNNI, which then answer otherwise
         )
+
+
+def first_convolution(model: Any) -> list[str]:
+    """Names of the nodes that convolve the pixels, one for each view: in fp32 they cost little, and fewer answers change."""
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    return [node.name for node in convolutions if node.input[1] == convolutions[0].input[1]]
 
 
 def reader_of(images: NDArray[np.uint8]) -> Any:
