@@ -348,7 +348,7 @@ def test_several_seeds_give_mean_spread_and_interval(command):
     assert found["validation_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
     code, out, errors = command(*words, "--resume")
     assert code == 0 and "is finished already" in errors
-    assert "n = 2 seeds" in out and "thumbnet compare s/s3 s/s4" in out
+    assert "n = 2 seeds" in out and "thumbnet evaluate s/s3 s/s4" in out
 
 
 @pytest.mark.parametrize(

@@ -280,28 +280,28 @@ def in_classes(answers: Answers, classes: Sequence[str]) -> tuple[NDArray[np.int
     Where all of a file's are whole numbers they count the classes, unless some of these are called by numbers themselves.
     """
     said = np.concatenate([answers.labels, answers.predicted])
-    kinds, first = np.unique(said, return_index=True)
-    rows = first % len(answers.labels)
-    numbers = np.array([is_number(kind) for kind in kinds.tolist()])
-    counting = bool(numbers.all()) and not called_by_numbers(classes)
+    kinds = np.unique(said)
+    counting = all(map(is_number, kinds.tolist())) and not called_by_numbers(classes)
     where = {str(place): place for place in range(len(classes))} if counting else places_by_name(classes)
     places = np.array([where.get(normalize("NFC", kind), -1) for kind in kinds.tolist()], np.int64)
-    mostly_numbers = (
-        not counting and 2 * np.isin(said, kinds[numbers]).sum() > len(said) and not called_by_numbers(classes)
-    )
-    for kind, place, row, number in zip(kinds.tolist(), places.tolist(), rows.tolist(), numbers.tolist(), strict=True):
-        if mostly_numbers and not number:
-            raise UserError(
-                f"{answers.name}, answer {row + 1:,}: {shortened(kind)!r} is no whole number, and most classes are"
-            )
-        if mostly_numbers:
-            continue
-        if place < 0 and counting:
-            raise beyond_classes(answers.name, row, kind, len(classes))
-        if place < 0:
-            raise UserError(f"{answers.name}, answer {row + 1:,}: {unknown_name('class', shortened(kind), classes)}")
+    if (places < 0).any():
+        raise unknown_class(answers, kinds[places < 0], classes, counting=counting)
     found = places[np.searchsorted(kinds, said)]
     return found[: len(answers.labels)], found[len(answers.labels) :]
+
+
+def unknown_class(answers: Answers, unknown: NDArray[np.str_], classes: Sequence[str], *, counting: bool) -> UserError:
+    """The error for what is none of the classes: the first of it, or the odd one out among numbers."""
+    said = np.concatenate([answers.labels, answers.predicted])
+    numbers = [kind for kind in unknown.tolist() if is_number(kind)]
+    odd = [kind for kind in unknown.tolist() if not is_number(kind)]
+    mostly_numbers = bool(odd) and 2 * np.isin(said, numbers).sum() > len(said)
+    kind = odd[0] if mostly_numbers else unknown[0]
+    row = int(np.flatnonzero(said == kind)[0]) % len(answers.labels)
+    if counting:
+        return beyond_classes(answers.name, row, kind, len(classes))
+    told = f"{shortened(kind)!r} is no whole number, and most classes are" if mostly_numbers else ""
+    return UserError(f"{answers.name}, answer {row + 1:,}: {told or unknown_name('class', shortened(kind), classes)}")
 
 
 def as_predictions(answers: Answers) -> Predictions:

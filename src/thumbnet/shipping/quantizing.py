@@ -33,7 +33,7 @@ def quantize(path: Path, images: NDArray[np.uint8]) -> None:
             model,
             path,
             reader_of(images),
-            nodes_to_exclude=first_convolution(model),
+            nodes_to_exclude=of_pixels(model),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATIONS,
             per_channel=True,
@@ -43,10 +43,13 @@ def quantize(path: Path, images: NDArray[np.uint8]) -> None:
         )
 
 
-def first_convolution(model: Any) -> list[str]:
-    """Names of the nodes that convolve the pixels, one for each view: in fp32 they cost little, and fewer answers change."""
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    return [node.name for node in convolutions if node.input[1] == convolutions[0].input[1]]
+def of_pixels(model: Any) -> list[str]:
+    """Names of the nodes that convolve the pixels, of each view and member: fp32 costs little there, and fewer answers change."""
+    channels = model.graph.input[0].type.tensor_type.shape.dim[3].dim_value  # N H W C
+    kernels = {
+        tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] == channels
+    }
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in kernels]
 
 
 def reader_of(images: NDArray[np.uint8]) -> Any:
