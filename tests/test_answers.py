@@ -15,6 +15,7 @@ from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.errors import UserError
 from thumbnet.judging.answers import as_predictions, evaluate_answers, read_answers
+from thumbnet.judging.comparison import compare
 from thumbnet.judging.evaluation import evaluate, score_predictions
 from thumbnet.judging.image_by_image import compare_answers
 from thumbnet.judging.pairs import PairedImages
@@ -309,6 +310,8 @@ def test_answers_for_other_images_are_refused(run, tmp_path):
         compare_answers([run, bare])
     with pytest.raises(UserError, match=r"some.csv is named twice"):
         compare_answers([run, other, other])
+    with pytest.raises(UserError, match=r"some.csv is a file of answers; thumbnet.compare_answers compares such"):
+        compare([run, other])
     for nothing in ([], "some.csv"):
         with pytest.raises(UserError, match="give a list of runs and files of answers"):
             compare_answers(nothing)

@@ -23,6 +23,7 @@ from thumbnet.data.images import decode_image
 from thumbnet.data.inert_pickle import read_pickle
 from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.files import read_json, read_toml
+from thumbnet.judging.answers import read_answers, score_answers
 from thumbnet.recipes import recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs.checkpoints import check_arrays, load_checkpoint
@@ -226,6 +227,32 @@ def prediction_files():
         return [path.read_bytes()]
 
 
+def answers_of_others(ending):
+    def read(content, folder):
+        score_answers(read_answers(written(content, folder, f"said{ending}")))
+
+    return read
+
+
+def answer_tables():
+    """With positions, and with names in quotes."""
+    return [
+        b"image,class,predicted\n0,cat,cat\n1,dog,cat\n",
+        b'class,predicted,file\r\n"a, b",3,x/1.png\r\n3,3,x/2.png\r\n',
+    ]
+
+
+def answer_arrays():
+    """With probabilities and names, and with answers alone."""
+    labels, made = np.array([0, 1, 0]), []
+    named = {"probabilities": np.full((3, 2), 0.5), "classes": np.array(["a", "b"]), "rows": np.arange(3)}
+    for arrays in (named, {"predicted": labels}):
+        buffer = io.BytesIO()
+        np.savez(buffer, labels=labels, **arrays)
+        made.append(buffer.getvalue())
+    return made
+
+
 # ------------------------------------------------------------------------------------- TOML and JSON
 
 
@@ -315,6 +342,8 @@ SURFACES = {
     "weights": (weights, weight_files),
     "pack": (pack, packs),
     "predictions": (predictions, prediction_files),
+    "answers as CSV": (answers_of_others(".csv"), answer_tables),
+    "answers as npz": (answers_of_others(".npz"), answer_arrays),
     "study TOML": (study, studies),
     "config TOML": (plain_toml, studies),
     **{f"a run's {name}": file_of_a_run(name) for name in FILES},

@@ -285,16 +285,15 @@ def in_classes(answers: Answers, classes: Sequence[str]) -> tuple[NDArray[np.int
     where = {str(place): place for place in range(len(classes))} if counting else places_by_name(classes)
     places = np.array([where.get(normalize("NFC", kind), -1) for kind in kinds.tolist()], np.int64)
     if (places < 0).any():
-        raise unknown_class(answers, kinds[places < 0], classes, counting=counting)
+        raise unknown_class(answers, kinds[places < 0].tolist(), classes, counting=counting)
     found = places[np.searchsorted(kinds, said)]
     return found[: len(answers.labels)], found[len(answers.labels) :]
 
 
-def unknown_class(answers: Answers, unknown: NDArray[np.str_], classes: Sequence[str], *, counting: bool) -> UserError:
+def unknown_class(answers: Answers, unknown: Sequence[str], classes: Sequence[str], *, counting: bool) -> UserError:
     """The error for what is none of the classes: the first of it, or the odd one out among numbers."""
     said = np.concatenate([answers.labels, answers.predicted])
-    numbers = [kind for kind in unknown.tolist() if is_number(kind)]
-    odd = [kind for kind in unknown.tolist() if not is_number(kind)]
+    numbers, odd = list(filter(is_number, unknown)), [kind for kind in unknown if not is_number(kind)]
     mostly_numbers = bool(odd) and 2 * np.isin(said, numbers).sum() > len(said)
     kind = odd[0] if mostly_numbers else unknown[0]
     row = int(np.flatnonzero(said == kind)[0]) % len(answers.labels)

@@ -12,6 +12,7 @@ from thumbnet.judging import claims
 from thumbnet.judging.groups import Group, Metric, SplitName, evaluation_of, members_of, runs_by_seed, value_of
 from thumbnet.judging.pairs import Pair, adjusted, compare_two, not_for_other_images
 from thumbnet.recipes import names_of_groups
+from thumbnet.runs.paths import is_answers
 from thumbnet.runs.run import Run
 
 ALIKE = ("device", "precision", "torch", "thumbnet")  # of a run's environment; what else differs is told as a warning
@@ -49,6 +50,8 @@ def compare(
     one view. Raises `UserError` for fewer than two runs, unfinished ones, different data or classes, or numbers not yet
     measured.
     """
+    if file := next((it for it in runs if not isinstance(it, Run) and is_answers(Path(it))), None):
+        raise UserError(f"{file} is a file of answers; thumbnet.compare_answers compares such with runs")
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     check_comparable(opened)
     named = list(zip(names_of_groups([run.recipe for run in opened]), opened, strict=True))

@@ -75,7 +75,7 @@ class ExportedClassifier(Classifier):
         return named + (f", {counted(self.threads, 'thread')}" if self.threads else "")
 
     def probabilities(self, pixels: NDArray[np.uint8], *, views: int | None = None) -> NDArray[np.float32]:
-        self.views_taken(views)
+        self.views_taken(views)  # refuses others than those inside
         found = np.concatenate([self.computed(part) for part in in_parts(pixels)])
         if not (found >= 0).all() or not np.allclose(found.sum(1), 1, atol=1e-3):  # a NaN is neither
             raise UserError(f"{self.path} is damaged: its answers are no probabilities; export it again")
