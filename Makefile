@@ -30,7 +30,7 @@ test: $(PASSED)
 	@cat $<
 
 $(PASSED): $(VENV)/installed-dev $(TESTED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 	@echo "the tests have passed for these files; make retest runs them again" > $@
 
 retest:

@@ -27,7 +27,7 @@ def run_tests(record: Path) -> tuple[str, int]:
     """How many tests passed at full counts and how many were skipped, and the seconds."""
     start = time.monotonic()
     variables = os.environ | {"THUMBNET_TESTS": "full", "THUMBNET_RECORD": str(record), "OMP_NUM_THREADS": "1"}
-    words = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal", "-rs", *TESTS]
+    words = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadgroup", "-rs", *TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True
     )

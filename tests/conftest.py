@@ -36,8 +36,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two th
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process is alone with one of them at the end."""
+    """The longest first, so that no process is alone with one of them at the end.
+
+    Tests that share what their module prepares, a trained run for example, go to one process, which prepares it once.
+    """
     items.sort(key=lambda item: item.path.name != "test_learning.py")
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+        if any(made[-1].scope == "module" for made in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True, scope="session")
