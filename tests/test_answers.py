@@ -472,6 +472,9 @@ def test_the_command_line_evaluates_answers_alone(tmp_path):
     assert "accuracy     50.00%" in shown.stdout and "eel taken for cat: 1" in shown.stdout
     assert not any(word in shown.stdout for word in ("nan", "loss", "Brier", "calibration"))
     assert json.loads(command("evaluate", "said.csv", "--json", cwd=tmp_path).stdout)["loss"] is None
+    refused = command("evaluate", "said.csv", "--predictions", "p.csv", cwd=tmp_path)  # they would be made up
+    assert refused.returncode == 2 and not (tmp_path / "p.csv").exists()
+    assert "--predictions writes probabilities, and said.csv has answers alone; leave it out" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,13 @@ def refuse(path: Path, asked: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- evaluate
 
 
-def judge_file(paths: Sequence[Path], asked: dict[str, Any]) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
-    """The scores of another program's answers, the answers, what JSON tells of them besides, and all of it in words."""
+def judge_file(
+    paths: Sequence[Path], asked: dict[str, Any], *, with_probabilities: bool
+) -> "tuple[Scores, Predictions, dict[str, Any], list[str]]":
+    """The scores of another program's answers, the answers, what JSON tells of them besides, and all of it in words.
+
+    Refuses the options that were `asked`, and answers without probabilities where these are to be written.
+    """
     if len(paths) > 1:
         raise UserError(f"evaluate takes one file of answers, and {len(paths)} things are named; see: thumbnet compare")
     [path] = paths
@@ -38,6 +43,8 @@ def judge_file(paths: Sequence[Path], asked: dict[str, Any]) -> "tuple[Scores, P
     from thumbnet.judging.answers import as_predictions, read_answers, score_answers
 
     answers = read_answers(path)
+    if answers.logits is None and with_probabilities:
+        raise UserError(f"--predictions writes probabilities, and {path} has answers alone; leave it out")
     scores = score_answers(answers)
     return scores, as_predictions(answers), {"split": answers.split, "views": answers.views}, score_lines(path, scores)
 

@@ -102,7 +102,8 @@ def evaluate(
             "--skip-broken": skip_broken,
             "--data-dir": data_dir,
         }
-        measured = judge_file(runs, asked | {f"--{name}": True for name in given(machine)})
+        asked |= {f"--{name}": True for name in given(machine)}
+        measured = judge_file(runs, asked, with_probabilities=predictions is not None)
         return print_measured(runs[0], *measured, predictions=predictions, confusion=confusion, json=json)
     check_uncertain(uncertain, views or 1)
     check_robustness(robustness, images, others=(views or 1) > 1 or uncertain != 1 or bool(predictions or confusion))

@@ -1,4 +1,4 @@
-"""Scores for people, and as files; shared by what measures a run and what measures new images."""
+"""Scores for people, and as files; shared by what measures a run, new images and another program's answers."""
 
 from math import isnan
 from pathlib import Path

@@ -336,7 +336,7 @@ def score_answers(answers: Answers) -> Scores:
     if answers.logits is None:
         errors = Calibration(*[UNKNOWN] * 7)
         scores = replace(scores, loss=UNKNOWN, brier=UNKNOWN, calibration=errors)
-    elif not math.isnan(scores.calibration.error):  # no temperature was fitted
+    else:  # no temperature was fitted
         after = {name: UNKNOWN for name in ("temperature", "error_after", "error_equal_mass_after", "loss_after")}
         scores = replace(scores, calibration=replace(scores.calibration, **after))
     if answers.logits is None or ties_at(TOP, answers.logits):
