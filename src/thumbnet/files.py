@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written beside their place, synced, then renamed. Pipes and devices are written into."""
 
+import csv
 import errno
 import fcntl
 import hashlib
@@ -23,6 +24,7 @@ from thumbnet.errors import ThumbnetError, UserError
 
 LARGEST_JSON = 64 << 20  # bytes; ours have at most a few megabytes
 LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of it
+LARGEST_LIST = 64 << 20  # bytes; the names of half a million images
 
 
 @contextmanager
@@ -284,6 +286,21 @@ def read_json_lines(path: Path, fields: Fields) -> list[Any]:
                 break
             raise UserError(f"{path} is damaged in line {number}: {first_line(error)}") from error
     return rows
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns that the first line of a CSV file names, and its rows, "" where one ends early; under None what is too much.
+
+    Raises `UserError` where it cannot be read.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: Excel begins with a mark
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
+            return list(reader.fieldnames or []), list(reader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 
 def read_text(path: Path, most: int, errors: str = "strict") -> str:

@@ -1,5 +1,6 @@
 """Examine a data set for faults, or this machine."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.errors import Interrupted, UserError
+from thumbnet.words import counted
 
 # Flags; the others are of trainings.
-OF_EVERY_EXAMINATION = ("output", "data_dir", "image_size", "skip_broken", "offline")
+OF_EVERY_EXAMINATION = ("output", "list", "data_dir", "image_size", "skip_broken", "offline")
 
 
 @described
@@ -34,6 +36,7 @@ def doctor(
     folds: Whole | None = None,
     recipe: str | None = None,
     output: Path | None = None,
+    list: Path | None = None,
     runs: Path | None = None,
     machine: Machines = MachineFlags(),  # noqa: B008
     options: Data = DataFlags(),  # noqa: B008
@@ -55,11 +58,14 @@ def doctor(
         for --labels and --resuming: what is trained; by default cifar10-83, cifar100-quick, mnist-99 or general
     output
         the gallery, doctor-NAME.html by default
+    list
+        write the training images among what was found to this .csv file, to be read and given to train --leave-out
     runs
         folder of the runs: runs/.doctor/NAME, where a stopped --labels goes on; for --resuming a temporary one
     """
     asked = {"labels": labels or None, "resuming": resuming or None, "folds": folds, "recipe": recipe, "output": output}
-    typed = {name: value for name, value in {**asked, "runs": runs}.items() if value is not None} | given(options)
+    asked |= {"list": list, "runs": runs}
+    typed = {name: value for name, value in asked.items() if value is not None} | given(options)
     refuse_idle(dataset, typed, given(machine))
     if dataset is None:
         report_computer(given(machine), as_json=json)
@@ -72,10 +78,11 @@ def doctor(
     if folds < 2:
         raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
     check_ending("output", output, ".html")
+    check_ending("list", list, ".csv")
     check_dataset_name(dataset)
     name = Path(dataset).resolve().name
     gallery = output or Path(f"doctor-{name}.html")
-    check_writable(gallery)
+    check_writable(gallery, list)
 
     from thumbnet.doctor import examine_dataset
     from thumbnet.doctor.dataset import findings
@@ -98,13 +105,35 @@ def doctor(
                 raise Interrupted("stopped by a signal; the same command goes on where it was") from error
             found = replace(found, labels=checked)
         page = write_doctor_page(data, found, gallery)
+        listed = write_list(data, found, list) if list else []
     if json:
         told = findings(found)
         faults = sum(grave == "fault" for grave, _ in told)
-        print_json(found.to_dict() | {"findings": told, "faults": faults, "page": str(page)})
+        written = {"list": str(list), "listed": len(listed)} if list else {}
+        print_json(found.to_dict() | {"findings": told, "faults": faults, "page": str(page)} | written)
     else:
         print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
         print(f"page   {page}")
+        if list:
+            print(f"list   {list_line(dataset, list, len(listed))}")
+
+
+def write_list(data: Any, found: Any, path: Path) -> Any:
+    """The training images that better not be trained on, also in a file."""
+    from thumbnet.doctor.listing import as_list, to_leave_out
+    from thumbnet.files import write_text
+
+    faults = to_leave_out(found)
+    write_text(path, as_list(faults, data))
+    return faults
+
+
+def list_line(dataset: str, path: Path, images: int) -> str:
+    """What to do with the list."""
+    if not images:
+        return f"{path} names no image"
+    train = f"thumbnet train {shlex.quote(dataset)} --leave-out {shlex.quote(str(path))}"
+    return f"{path} names {counted(images, 'training image')}; delete the rows of those to be kept, then: {train}"
 
 
 def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, Any]) -> None:
@@ -117,7 +146,7 @@ def refuse_idle(dataset: str | None, typed: dict[str, Any], machine: dict[str, A
         return
     for name in (*typed, *machine):
         flag = f"--{name.replace('_', '-')}"
-        if "resuming" in typed and name in ("labels", "folds", "output", "checkpoint_seconds"):
+        if "resuming" in typed and name in ("labels", "folds", "output", "list", "checkpoint_seconds"):
             raise UserError(f"{flag} changes nothing with --resuming; leave one of them out")
         if name == "folds" and "labels" not in typed:
             raise UserError(f"{flag} is for --labels; give that too, or leave it out")
@@ -189,7 +218,6 @@ def report_computer(machine: dict[str, Any], *, as_json: bool) -> None:
     from thumbnet.doctor import examine_computer
     from thumbnet.errors import ThumbnetError
     from thumbnet.machine import Machine
-    from thumbnet.words import counted
 
     found = examine_computer(Machine(**machine))
     faults = sum(grave == "fault" for grave, _ in found)

@@ -159,14 +159,12 @@ def train_seeds(
 ) -> "list[Run]":
     """One run per seed, in OUT/sSEED or folders of their own; finished ones are kept where `resume`."""
     from thumbnet.training.loop import train as train_run
+    from thumbnet.training.start import check_beginning
 
     if resume and out is None:
         raise UserError("--resume with --seeds needs the --out of the first call, which holds its runs")
-    if recipe.start_from:  # whose images may be held out by one seed and not by another: all are asked first
-        from thumbnet.training.start import earlier_run
-
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            earlier_run(one := vary(recipe, seed=seed), data.with_validation(**one.cut))
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        check_beginning(vary(recipe, seed=seed), data)  # one seed may hold out what another must not
     runs = []
     for seed in range(recipe.seed, recipe.seed + seeds):
         path = out and out / f"s{seed}"

@@ -35,6 +35,7 @@ class Dataset:
     development: "Split"  # the training images before any were held out
     own_validation: "Split | None"  # the validation split that the set brought along
     copies_together: bool = False  # whether equal images were kept on one side where the set was cut
+    left_out: tuple[str, ...] = ()  # training images that a list named, by file or number, of which none is in `train`
     files: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # folders: names of the stored images by split, in row order
@@ -62,14 +63,28 @@ class Dataset:
         return None if self.name in SPECS else copies_of(self.development)
 
     def with_validation(
-        self, fraction: float, *, seed: int, folds: int = 0, fold: int = 0, copies_together: bool = True
+        self,
+        fraction: float,
+        *,
+        seed: int,
+        folds: int = 0,
+        fold: int = 0,
+        copies_together: bool = True,
+        leave_out: str | Path | Sequence[str] = (),
     ) -> "Dataset":
         """The same set with another part of its training images held out: `fraction`, or one of `folds` parts.
 
         Equal images are all held out or all trained on, except in published sets, which are cut as they always were, and where
         `copies_together` says that a run began before that was so. A set's own validation split is kept; it cannot be combined
-        with folds.
+        with folds. Of what is left to train on, the images that `leave_out` names, or a list in that file, are left out.
         """
+        from thumbnet.data.leave_out import without
+
+        cut = self.cut(fraction, seed=seed, folds=folds, fold=fold, copies_together=copies_together)
+        return without(cut, leave_out) if leave_out else cut
+
+    def cut(self, fraction: float, *, seed: int, folds: int, fold: int, copies_together: bool) -> "Dataset":
+        """The same set held out anew, no image left out."""
         from thumbnet.data.batches import fold_of, hold_out
 
         if folds and self.own_validation is not None:
@@ -77,12 +92,12 @@ class Dataset:
         copies_together = copies_together and self.name not in SPECS
         copies = self.copies if copies_together and (folds or fraction) and self.own_validation is None else None
         if self.own_validation is not None:
-            return replace(self, train=self.development, validation=self.own_validation)
+            return replace(self, train=self.development, validation=self.own_validation, left_out=())
         if folds:
             train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)
         else:
             train, held = hold_out(self.development, fraction, seed=seed, copies=copies)
-        made = replace(self, train=train, validation=held, copies_together=copies_together)
+        made = replace(self, train=train, validation=held, copies_together=copies_together, left_out=())
         if "copies" in vars(self):  # not to be looked for again in the same images
             vars(made)["copies"] = self.copies
         return made

@@ -1,7 +1,6 @@
 """What a network said of labelled images, as a file holds it: one that thumbnet wrote, or any other program."""
 # Shapes: N images, K classes.
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from thumbnet.data.arrays import checked_names
 from thumbnet.data.labelled import called_by_numbers, is_number, places_by_name
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import first_line, read_npz
+from thumbnet.files import read_npz, read_table
 from thumbnet.judging.calibration import Calibration
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.runs.paths import ANSWERS, is_answers
@@ -94,14 +93,7 @@ def answers_of_run(run: Run, split: str) -> Answers:
 
 def read_csv(path: Path) -> Answers:
     """Columns `class` and `predicted`, and perhaps `file` or `image`, as `evaluate --predictions` writes them."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="", skipinitialspace=True)
-            there, rows = list(reader.fieldnames or []), list(reader)
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
-    except (OSError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
+    there, rows = read_table(path)
     for name in ("class", "predicted"):
         if there.count(name) != 1:
             found = ", ".join(repr(shortened(title)) for title in there) or "nothing"

@@ -78,6 +78,7 @@ def compare_groups(
     everyone = [run for _, run in named]
     check_same_data(everyone)
     check_same_folds(runs.values())
+    check_same_lists(runs.values())
     if split == "test":
         check_same_test_images(everyone)
     value = partial(value_of, split=split, metric=metric)
@@ -166,6 +167,17 @@ def check_same_folds(groups: Iterable[Sequence[Run]]) -> None:
                 raise UserError(
                     f"seed {part[0].recipe.seed} of {part[0].path} has the folds {listed(folds)} of {count}, that of {path} "
                     f"{listed(others)}; give the same folds of every seed"
+                )
+
+
+def check_same_lists(groups: Iterable[Sequence[Run]]) -> None:
+    """Raise `UserError` where runs of one recipe left out other images, since their list was changed in between."""
+    for first, *others in groups:
+        for run in others:
+            if run.recipe.leave_out and run.data.left_out != first.data.left_out:
+                raise UserError(
+                    f"{first.path} and {run.path} left out other images by the same list, {Path(run.recipe.leave_out).name}, "
+                    "which was changed in between; train one of them again"
                 )
 
 

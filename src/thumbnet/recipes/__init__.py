@@ -9,7 +9,7 @@ from typing import Any
 from thumbnet.errors import unknown_name
 from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.recipes import cifar10, cifar100, general
-from thumbnet.recipes.recipe import NEWER_FIELDS, check_effects, differences
+from thumbnet.recipes.recipe import NEWER_FIELDS, PATHS, check_effects, differences
 from thumbnet.recipes.recipe import Recipe as Recipe
 from thumbnet.recipes.recipe import vary as vary
 
@@ -95,9 +95,9 @@ def title_of(recipe: Recipe) -> str:
     changed = changes_of(recipe)
     if len(changed) <= MOST_CHANGES:
         return name_of_group(recipe)
-    begun = [change for change in changed if change.startswith("start_from ")]  # of all it says the most
-    others = f"{len(changed) - len(begun)} {'other ' if begun else ''}fields changed"
-    return " with ".join([", ".join([recipe.name, *begun]), others])
+    told = [change for change in changed if change.split()[0] in PATHS]  # of all they say the most
+    others = f"{len(changed) - len(told)} {'other ' if told else ''}fields changed"
+    return " with ".join([", ".join([recipe.name, *told]), others])
 
 
 def changes_of(recipe: Recipe, *, exact: bool = False) -> list[str]:
@@ -108,8 +108,9 @@ def changes_of(recipe: Recipe, *, exact: bool = False) -> list[str]:
     changed = {name: now for name, (now, _) in differences(recipe, base_of(recipe)).items()}
     digits = EXACT if exact else DIGITS
     shown = {name: as_typed(now, digits) or "none" for name, now in changed.items() if name not in ("seed", "fold")}
-    if "start_from" in shown and not exact:
-        shown["start_from"] = "/".join(Path(recipe.start_from).parts[-2:])  # not where on this machine it lies
+    for name, parts in ({} if exact else PATHS).items():  # not where on this machine they lie
+        if name in shown:
+            shown[name] = "/".join(Path(shown[name]).parts[-parts:])
     return [f"{name} {value}" for name, value in shown.items()]
 
 

@@ -141,15 +141,20 @@ class Recipe:
         0, "cut the training images into this many folds and hold one out; 0: hold out by `validation`", low=0
     )
     fold: int = setting(0, "which of the folds is held out, 0 to folds - 1", low=0)
+    leave_out: str = setting(
+        "",
+        "a list of training images not to train on: a .csv file with a column image, as doctor --list writes, or a .txt file",
+    )
     seed: int = setting(0, "weights, order, augmentation, dropout and the held-out part derive from it", low=0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
-        if self.start_from:  # not runs/latest, which will be another, nor a place that is seen from here alone
-            object.__setattr__(self, "start_from", str(Path(self.start_from).resolve()))
-            if printable(self.start_from) != self.start_from:  # TOML could not hold it
-                raise UserError(f"start_from {self.start_from!r} has bytes that are no UTF-8; rename the folder first")
+        for name in PATHS:
+            if given := getattr(self, name):  # not runs/latest, which will be another, nor a place seen from here alone
+                object.__setattr__(self, name, path := str(Path(given).resolve()))
+                if printable(path) != path:  # TOML could not hold it
+                    raise UserError(f"{name} {path!r} has bytes that are no UTF-8; rename it first")
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
         check_model(self.model)
@@ -195,14 +200,21 @@ class Recipe:
 
     @property
     def cut(self) -> dict[str, Any]:
-        """How the recipe holds images out, as `Dataset.with_validation` takes it."""
-        return {"fraction": self.validation, "seed": self.seed, "folds": self.folds, "fold": self.fold}
+        """How the recipe holds images out, and leaves some out, as `Dataset.with_validation` takes it."""
+        held_out = {"fraction": self.validation, "seed": self.seed, "folds": self.folds, "fold": self.fold}
+        return held_out | {"leave_out": self.leave_out}
 
 
 # Fields that older run folders and records lack, with what they were before there was a choice.
-NEWER_FIELDS: dict[str, Any] = {"members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": "", "balance": 0.0}
+NEWER_FIELDS: dict[str, Any] = {
+    "members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": "", "balance": 0.0, "leave_out": "",
+}  # fmt: skip
 
 NETWORK = ("model", "widths", "depth", "members")  # fields that say which weights there are
+PATHS = {
+    "start_from": 2,
+    "leave_out": 1,
+}  # fields that say where something lies, and how many last parts of it tell what
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {

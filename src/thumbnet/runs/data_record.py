@@ -37,6 +37,7 @@ class DataRecord(dict[str, Any]):
             validation=len(data.validation or ()),
             test=len(data.test or ()),
             copies_together=data.copies_together,
+            left_out=list(data.left_out),
             **data.facts,
         )
 
@@ -54,9 +55,14 @@ class DataRecord(dict[str, Any]):
         return record
 
     @property
-    def cut(self) -> dict[str, bool]:
+    def cut(self) -> dict[str, Any]:
         """What of the way they were cut the recipe does not tell, as `Dataset.with_validation` takes it."""
-        return {"copies_together": bool(self.get("copies_together"))}
+        return {"copies_together": bool(self.get("copies_together")), "leave_out": self.left_out}
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The training images that a list named when the run began; the list may be another now."""
+        return tuple(map(str, self.get("left_out", ())))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -50,7 +50,17 @@ def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> R
         told = ", ".join(f"{name} {now!r} (there {then!r})" for name, (now, then) in changed.items())
         raise UserError(f"the recipe differs from that of {path}: {told}; use the same, or another --out")
     run.check_data(data)
+    check_same_list(run, recipe, data)
     return run
+
+
+def check_same_list(run: Run, recipe: Recipe, data: "Dataset") -> None:
+    """Raise `UserError` where the list of images to leave out is there and names others than when the run began."""
+    there = recipe.leave_out and Path(recipe.leave_out).exists()
+    if there and data.with_validation(**recipe.cut).left_out != run.data.left_out:
+        raise UserError(
+            f"{recipe.leave_out} names other images than when {run.path} began; put the list back, or choose another --out"
+        )
 
 
 def point_latest(run: Path, root: Path = Path("runs")) -> None:

@@ -154,15 +154,15 @@ def check_is_judged(variant: Variant, data_dir: Path | None = None) -> None:
 
 
 def check_start(cells: "Iterable[Cell]", data_dir: Path | None = None) -> None:
-    """Raise `UserError` where a run would begin with an earlier one that does not fit, before the first is trained."""
+    """Raise `UserError` where what a run refers to does not fit, before the first is trained."""
     loaded: dict[str, Dataset] = {}
     for cell in cells:
-        if cell.recipe.start_from:
-            from thumbnet.training.start import earlier_run
+        if cell.recipe.start_from or cell.recipe.leave_out:
+            from thumbnet.training.start import check_beginning
 
             name = cell.variant.dataset
-            data = loaded[name] = loaded[name] if name in loaded else data_at_hand(cell.variant, data_dir)
-            earlier_run(cell.recipe, data.with_validation(**cell.recipe.cut))
+            loaded[name] = loaded[name] if name in loaded else data_at_hand(cell.variant, data_dir)
+            check_beginning(cell.recipe, loaded[name])
 
 
 def data_at_hand(variant: Variant, data_dir: Path | None) -> "Dataset":

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from thumbnet.augment import augment, mix
 from thumbnet.backend import Backend, environment, has_fast_bf16, place, prepare
+from thumbnet.data import leave_out
 from thumbnet.data.datasets import Dataset, load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
@@ -221,6 +222,8 @@ def say_what_begins(run: Run, data: Dataset, backend: Backend, reporter: Reporte
     """A line on what is trained and where, and what else there is to know before; `begun` by an earlier process."""
     what = f"{title_of(run.recipe)} on {run.data['name']}: {counted(len(data.train), 'training image')}"
     reporter.say(f"{what}, {backend.describe()}, into {run.path}")
+    if run.recipe.leave_out:
+        reporter.say(leave_out.told(data, run.recipe.leave_out))
     if run.recipe.start_from and not begun:
         reporter.say(told_of(earlier_run(run.recipe, data), data))
     if backend.precision == "bf16" and not has_fast_bf16(backend.device):

@@ -46,6 +46,14 @@ def earlier_run(recipe: Recipe, data: Dataset) -> Run:
     return run
 
 
+def check_beginning(recipe: Recipe, data: Dataset) -> None:
+    """Raise `UserError` where what a recipe refers to does not fit the data: the run to start from, images to leave out."""
+    if recipe.start_from or recipe.leave_out:
+        cut = data.with_validation(**recipe.cut)
+        if recipe.start_from:
+            earlier_run(recipe, cut)
+
+
 def effective(cut: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """What decides which images of `data` are held out."""
     found = {name: cut[name] for name in (("seed", "folds", "fold") if cut["folds"] else ("seed", "fraction"))}
@@ -92,7 +100,7 @@ def record_of(run: Run) -> dict[str, Any]:
         "fingerprint": run.data["fingerprint"],
         "fingerprint_of_training": run.data.get("fingerprint_of_training"),
         "location": run.data["location"],
-        "held_out": run.cut,
+        "held_out": {name: value for name, value in run.cut.items() if name != "leave_out"},
         "began_with": run.environment.get("began_with"),
     }
 

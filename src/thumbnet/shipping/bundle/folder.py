@@ -88,7 +88,7 @@ def card(run: Run, receipt: Receipt) -> str:
     averaged = f"{receipt.views} views of each image (mirrored and shifted) are averaged inside."
     fitted = "Probabilities are calibrated on held-out images like those it was trained on; elsewhere they may be off."
     return environment.get_template("card.md").render(
-        title=in_a_cell(f"{title_of(replace(run.recipe, start_from=''))} on {run.data.title}"),
+        title=in_a_cell(f"{title_of(replace(run.recipe, start_from='', leave_out=''))} on {run.data.title}"),
         version=version("thumbnet"),
         rows=[(name, in_a_cell(value)) for name, value in facts(run, receipt, measured)],
         classes=[in_a_line(name) for name in run.classes],
@@ -120,6 +120,8 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         ("recipe", f"{run.recipe.name}, {counted(run.recipe.epochs, 'epoch')}, seed {run.recipe.seed}"),
         ("network", f"{run.recipe.network}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
+    if run.recipe.leave_out:
+        rows.append(("left out", f"training images that a list of {len(run.data.left_out):,} names"))
     for began in run.lineage[:1]:
         rows.append(("began with", f"the weights of a run of {began['recipe']} on {began['dataset']}"))
     for split, scores in measured.items():
