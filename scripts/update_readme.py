@@ -16,6 +16,7 @@ RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
 NUMBERS = README.parent / "docs" / "results.md"
 STUDIES = README.parent / "docs" / "study.md"
 DOCTOR = README.parent / "docs" / "doctor.md"
+REACHED = ("all", "without_doubted", "without_wrong")  # accuracies in results/wrong-labels.json
 MEASURED = 6  # sentences shown in a row; results/reliability.json has all
 RESULTS = ("<!-- results: written by scripts/update_readme.py -->", "<!-- end of results -->")
 HEADLINE = ("<!-- headline: written by scripts/update_readme.py -->", "<!-- end of headline -->")
@@ -167,6 +168,41 @@ def duplicates_tables() -> list[str]:
     return lines or ["Not measured yet."]
 
 
+def wrong_labels_table() -> list[str]:
+    """What the doctor finds of wrong labels, and what training without the images is worth."""
+    heads = ["labels made wrong", "how many", "estimated", "listed", "of these wrong", *map(in_words, REACHED)]
+    lines = []
+    for result in recorded():
+        if result["kind"] == "wrong-labels":
+            rows = [heads, ["---"] * len(heads)]
+            for kind in dict.fromkeys(row["kind"] for row in result["rows"]):
+                runs = [row for row in result["rows"] if row["kind"] == kind]
+                means = [
+                    statistics.fmean(row[key] for row in runs) for key in ("wrong", "expected", "doubted", "found")
+                ]
+                reached = [mean_with_sd([row[key] for row in runs if key in row]) for key in REACHED]
+                rows.append([kind, *(f"{mean:,.0f}" for mean in means), *reached])
+            trained, doubted_by = result["trained"], result["doubted_by"]
+            lines += [
+                f"CIFAR-10, `{trained['recipe']}` for {trained['epochs']} epochs, labels doubted by "
+                f"{doubted_by['folds']} networks of `{doubted_by['recipe']}`; accuracy in % on the test images with one view, "
+                f"mean and standard deviation of {len(runs)} seeds:",
+                "",
+                *in_columns(rows),
+            ]
+    return lines or ["Not measured yet."]
+
+
+def in_words(name: str) -> str:
+    """`without wrong` for without_wrong."""
+    return name.replace("_", " ")
+
+
+def mean_with_sd(values: list[float]) -> str:
+    """In points, nothing where there are no values."""
+    return f"{100 * statistics.fmean(values):.2f} ({100 * statistics.stdev(values):.2f})" if values else "-"
+
+
 def as_table(rows: list[dict[str, str]]) -> list[str]:
     """Rows with the same columns, nothing where there are none."""
     if not rows:
@@ -217,7 +253,7 @@ def main() -> None:
         NUMBERS: {RESULTS: [campaigns(variants=True), accuracy_table(), throughput_table()]},
         RELIABILITY: {RESULTS: [promises_table()]},
         STUDIES: {RESULTS: [study_tables()]},
-        DOCTOR: {RESULTS: [duplicates_tables()]},
+        DOCTOR: {RESULTS: [duplicates_tables(), wrong_labels_table()]},
     }
     for page, tables in pages.items():
         text = page.read_text(encoding="utf-8")

@@ -16,9 +16,8 @@ from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.doctor import check_labels, examine_computer, examine_dataset
 from thumbnet.doctor.computer import guarded, processor
-from thumbnet.doctor.dataset import NAMED, findings, label_finding
+from thumbnet.doctor.dataset import NAMED, findings, label_finding, round_off
 from thumbnet.doctor.duplicates import near_duplicates
-from thumbnet.doctor.labels import doubted
 from thumbnet.recipes import recipe
 
 PLANTED = 60
@@ -174,17 +173,12 @@ def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     assert len(first & set(wrong.tolist())) >= 30  # chance would be 2
     assert all(suspect.label != suspect.suggested for suspect in found)
     grave, told = label_finding(checked, {})
-    assert grave == "note" and f"the label of {len(found):,} of 2,000 training images" in told
+    assert grave == "note" and f"that of {len(found):,} of 2,000 training images" in told
+    assert 40 <= checked.expected_wrong <= 160 and 0.5 < found[-1].wrong_probability <= found[0].wrong_probability
+    shown = ", ".join(f"train {row.place.row}" for row in found[:NAMED])
     assert told.endswith(
-        f"of the labels: {', '.join(f'train {row.place.row}' for row in found[:NAMED])}, and {len(found) - NAMED} more"
+        f"{round_off(checked.expected_wrong)} are wrong in all: {shown}, and {len(found) - NAMED} more"
     )
-
-
-def test_doubt_follows_confident_learning():
-    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9], [0.05, 0.95], [0.45, 0.55]])
-    labels = torch.tensor([0, 0, 1, 1, 0, 0])
-    # Class 1 is surely named from (0.8 + 0.9) / 2 on: image 4 is doubted, image 5 is not.
-    assert doubted(probabilities, labels) == [(4, 1)]
 
 
 def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):

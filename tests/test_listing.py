@@ -76,11 +76,11 @@ def test_of_alike_images_one_stays_unless_the_other_is_measured_on():
 
 
 def test_images_of_one_colour_and_doubted_labels_are_listed_once_each():
-    suspects = tuple(SuspectLabel(Place("train", row), "cat", "dog", 0.01, 0.975) for row in (8, 5))
-    checked = CheckedLabels(100, 0.9, (0.8, 0.95), 0.1, True, suspects)
+    suspects = tuple(SuspectLabel(Place("train", row), "cat", "dog", 0.01, 0.975, 0.93) for row in (8, 5))
+    checked = CheckedLabels(100, 0.9, (0.8, 0.95), 0.1, 2.4, True, suspects)
     diagnosis = found(constant=(*train(5), Place("test", 1)), labels=checked)
     assert [(f.place.row, f.fault, f.about) for f in to_leave_out(diagnosis)] == [
-        (5, "one colour", ""), (8, "label", "taken for dog 97.5%, cat 1.0%"),
+        (5, "one colour", ""), (8, "label", "wrong: 93%; dog 97.5%, cat 1.0%"),
     ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_train_takes_what_the_command_writes(here, capsys):
     assert "list   pics.csv names 24 training images; delete the rows of those to be kept" in said
     assert "then: thumbnet train pics --leave-out pics.csv" in said
     lines = (here / "pics.csv").read_text().splitlines()
-    assert lines[0] == "image,class,fault,about" and "a/0.png,a,one colour," in lines
+    assert lines[0] == "image,class,fault,about,chance" and "a/0.png,a,one colour,," in lines
     assert command_line(["train", "pics", "--leave-out", "pics.csv", "--out", "run"]) == 2
     assert "pics.csv names all training images of 'a' in pics; leave some of them in" in capsys.readouterr().err
     (here / "pics.csv").write_text("\n".join(lines[:6]) + "\n")
@@ -132,7 +132,7 @@ def test_json_says_where_it_is_and_a_clean_set_gives_an_empty_one(tiny, here, ca
     assert command_line(["doctor", "clean.npz", "--list", "clean.csv", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["list"], told["listed"]) == ("clean.csv", 0)
-    assert (here / "clean.csv").read_text() == "image,class,fault,about\n"
+    assert (here / "clean.csv").read_text() == "image,class,fault,about,chance\n"
     assert command_line(["doctor", "clean.npz", "--list", "clean.csv"]) == 0
     assert "clean.csv names no image" in capsys.readouterr().out
     assert command_line(["doctor", "clean.npz", "--list", "clean.txt"]) == 2

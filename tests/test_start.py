@@ -211,7 +211,7 @@ def test_images_of_other_channels_an_unfinished_run_and_none_are_refused(halves,
         train(vary(made, start_from=str(tmp_path / "unfinished")), halves[1], tmp_path / "run", machine=CPU)
     with pytest.raises(UserError, match=r"the run to start from: there is no run folder .*nowhere"):
         train(vary(made, start_from="nowhere"), halves[1], tmp_path / "run", machine=CPU)
-    with pytest.raises(UserError, match="has bytes that are no UTF-8; rename the folder first"):
+    with pytest.raises(UserError, match="has bytes that are no UTF-8; rename it first"):
         vary(made, start_from="run\udcff")
 
 

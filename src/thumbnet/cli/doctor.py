@@ -72,20 +72,12 @@ def doctor(
         return
 
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.data.names import check_dataset_name, is_folder_of_pictures
+    from thumbnet.data.names import is_folder_of_pictures
 
     folds = 4 if folds is None else folds
-    if folds < 2:
-        raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
-    check_ending("output", output, ".html")
-    check_ending("list", list, ".csv")
-    check_dataset_name(dataset)
-    name = Path(dataset).resolve().name
-    gallery = output or Path(f"doctor-{name}.html")
-    check_writable(gallery, list)
+    gallery = checked_gallery(dataset, folds, output, list)
 
     from thumbnet.doctor import examine_dataset
-    from thumbnet.doctor.dataset import findings
     from thumbnet.doctor.page import write_doctor_page
     from thumbnet.progress import reporter_for_terminal
 
@@ -98,34 +90,55 @@ def doctor(
         found = examine_dataset(data, reporter.loading)
         if labels:
             reporter.say(f"training {folds} networks, each asked about the images that it did not see")
-            folder = runs or Path("runs/.doctor") / name
+            folder = runs or Path("runs/.doctor") / Path(dataset).resolve().name
             try:
                 checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
             except Interrupted as error:
                 raise Interrupted("stopped by a signal; the same command goes on where it was") from error
             found = replace(found, labels=checked)
         page = write_doctor_page(data, found, gallery)
-        listed = write_list(data, found, list) if list else []
-    if json:
-        told = findings(found)
+        listed = write_list(data, found, list) if list else 0
+    tell(dataset, found, page, list, listed, as_json=json)
+
+
+def checked_gallery(dataset: str, folds: int, output: Path | None, listed: Path | None) -> Path:
+    """Where the gallery goes. Raises `UserError` for what cannot be, before anything takes time."""
+    from thumbnet.data.names import check_dataset_name
+
+    if folds < 2:
+        raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
+    check_ending("output", output, ".html")
+    check_ending("list", listed, ".csv")
+    check_dataset_name(dataset)
+    gallery = output or Path(f"doctor-{Path(dataset).resolve().name}.html")
+    check_writable(gallery, listed)
+    return gallery
+
+
+def tell(dataset: str, found: Any, page: Path, path: Path | None, listed: int, *, as_json: bool) -> None:
+    """What was found, and where it was written: the gallery, and the list of so many images at `path` if one was asked for."""
+    from thumbnet.doctor.dataset import findings
+
+    told = findings(found)
+    if as_json:
         faults = sum(grave == "fault" for grave, _ in told)
-        written = {"list": str(list), "listed": len(listed)} if list else {}
+        written = {"list": str(path), "listed": listed} if path else {}
         print_json(found.to_dict() | {"findings": told, "faults": faults, "page": str(page)} | written)
-    else:
-        print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in findings(found)]))
-        print(f"page   {page}")
-        if list:
-            print(f"list   {list_line(dataset, list, len(listed))}")
+        return
+    print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in told]))
+    print(f"page   {page}")
+    if path:
+        print(f"list   {list_line(dataset, path, listed)}")
 
 
-def write_list(data: Any, found: Any, path: Path) -> Any:
-    """The training images that better not be trained on, also in a file."""
+def write_list(data: Any, found: Any, path: Path) -> int:
+    """Write down the training images that better not be trained on; how many there are."""
     from thumbnet.doctor.listing import as_list, to_leave_out
     from thumbnet.files import write_text
 
     faults = to_leave_out(found)
     write_text(path, as_list(faults, data))
-    return faults
+    return len(faults)
 
 
 def list_line(dataset: str, path: Path, images: int) -> str:

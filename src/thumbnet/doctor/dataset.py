@@ -169,9 +169,15 @@ def label_finding(checked: CheckedLabels, files: Mapping[str, Sequence[str]]) ->
     many, part = len(checked.suspects), len(checked.suspects) / checked.images
     first = f": {named([suspect.place for suspect in checked.suspects], files)}" if many else ""
     return "note" if many else "ok", (
-        f"networks that never saw them doubt the label of {many:,} of {checked.images:,} training images ({part:.2%}), and agree "
-        f"with {checked.accuracy:.1%} of the labels{first}"
+        f"by networks that never saw them, and agree with {checked.accuracy:.1%} of the labels, that of {many:,} of "
+        f"{checked.images:,} training images ({part:.2%}) is more likely wrong than right, and some "
+        f"{round_off(checked.expected_wrong)} are wrong in all{first}"
     )
+
+
+def round_off(number: float) -> str:
+    """A whole number of two digits and zeros: an estimate has no more."""
+    return f"{int(float(f'{number:.2g}')):,}"
 
 
 def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Suspect labels: images that networks which never saw them take for another class, and surely."""
+"""Suspect labels: those that are more likely wrong than right, by networks that never saw the images."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thumbnet.doctor.duplicates import Place
+from thumbnet.doctor.label_noise import chances_of_wrong
 from thumbnet.judging.calibration import fit_temperature
 from thumbnet.judging.statistics import wilson_interval
 from thumbnet.recipes.recipe import Recipe, vary
@@ -24,17 +25,25 @@ if TYPE_CHECKING:
 
 # Part of the way from naming the commonest class to being always right; with less, doubts are the networks' own.
 LEARNT = 0.25
+SUSPECT = 0.5  # from which chance on a label is listed
 
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """An image whose label may be wrong: its class, the one the networks name, and both probabilities."""
+    """An image whose label may be wrong: its class, the likeliest other, what the networks gave both, how likely it is wrong."""
 
     place: Place
     label: str
     suggested: str
     label_probability: float
     suggested_probability: float
+    wrong_probability: float
+
+
+def told_of_label(suspect: SuspectLabel) -> str:
+    """`wrong: 97%; dog 90.1%, cat 0.2%`."""
+    said = f"{suspect.suggested} {suspect.suggested_probability:.1%}, {suspect.label} {suspect.label_probability:.1%}"
+    return f"wrong: {suspect.wrong_probability:.0%}; {said}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class CheckedLabels:
     accuracy: float
     interval95: tuple[float, float]  # Wilson's, of the accuracy
     commonest: float  # part of the images that are of the commonest class
+    expected_wrong: float  # labels, in all: the sum of the chances of each; an estimate
     conclusive: bool  # False where they may do little better than naming the commonest class: their doubts say nothing
     suspects: tuple[SuspectLabel, ...]  # the most doubtful first; none where nothing can be concluded
 
@@ -58,7 +68,7 @@ def check_labels(
     tell: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> CheckedLabels:
-    """The training images whose label confident learning doubts.
+    """The training images whose label is more likely wrong than right, as `chances_of_wrong` has it.
 
     `folds` networks are trained by the recipe, each on all but one part, and asked about that part; their runs lie below
     `folder`, where a stopped call goes on; with other images, labels, recipe or folds others are begun. `tell` gets a line
@@ -78,9 +88,10 @@ def check_labels(
     hits, images = int((logits.argmax(1) == labels).sum()), len(labels)
     interval, commonest = wilson_interval(hits, images), torch.bincount(labels).max().item() / images
     conclusive = interval[0] >= commonest + LEARNT * (1 - commonest)
+    wrong, others = chances_of_wrong(probabilities, labels)
     found = []
-    for place, suggested in doubted(probabilities, labels) if conclusive else []:
-        label = int(labels[place])
+    for place in in_doubt(wrong, probabilities, labels) if conclusive else []:
+        label, suggested = int(labels[place]), int(others[place])
         found.append(
             SuspectLabel(
                 place=Place("train", int(rows[place])),
@@ -88,30 +99,21 @@ def check_labels(
                 suggested=data.classes[suggested],
                 label_probability=probabilities[place, label].item(),
                 suggested_probability=probabilities[place, suggested].item(),
+                wrong_probability=wrong[place].item(),
             )
         )
-    return CheckedLabels(images, hits / images, interval, commonest, conclusive, tuple(found))
+    return CheckedLabels(images, hits / images, interval, commonest, wrong.sum().item(), conclusive, tuple(found))
+
+
+def in_doubt(wrong: Tensor, probabilities: Tensor, labels: Tensor) -> list[int]:
+    """The images whose label is more likely `wrong` (N) than right: the likeliest first, of equal ones the least probable."""
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    by_label = own.argsort(stable=True)
+    order = by_label[wrong[by_label].argsort(descending=True, stable=True)]
+    return [int(place) for place in order if wrong[place] > SUSPECT]
 
 
 def name_of_check(data: "Dataset", recipe: Recipe, folds: int) -> str:
     """A short hash of what decides the networks: the training images with their labels, the recipe and the folds."""
     decisive = [data.fingerprint_of_training, recipe_table(recipe), folds]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
-
-
-def doubted(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int]]:
-    """(image, class it is surely taken for) where that is not its label; probabilities are float N K, out of sample.
-
-    Confident learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068: a class counts as surely named where its
-    probability reaches the mean that images of the class give it. Ordered by how far the label's probability lies behind.
-    """
-    kinds = probabilities.shape[1]
-    sums = torch.zeros(kinds, dtype=probabilities.dtype)
-    own = probabilities.gather(1, labels[:, None])[:, 0]
-    counts = torch.bincount(labels, minlength=kinds)
-    thresholds = sums.index_add(0, labels, own) / counts.clamp(min=1)  # K
-    sure = torch.where(probabilities >= thresholds, probabilities, torch.zeros_like(probabilities))
-    best, named = sure.max(1)
-    doubtful = ((best > 0) & (named != labels)).nonzero().flatten()
-    order = (own - best)[doubtful].argsort(stable=True)
-    return [(int(i), int(named[i])) for i in doubtful[order]]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from thumbnet.data.leave_out import COLUMN, name_of
 from thumbnet.doctor.dataset import Diagnosis, named
 from thumbnet.doctor.duplicates import Place
+from thumbnet.doctor.labels import told_of_label
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
-COLUMNS = (COLUMN, "class", "fault", "about")
+COLUMNS = (COLUMN, "class", "fault", "about", "chance")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Faulty:
     place: Place
     fault: str
     about: str
+    chance: float | None = None  # that a label is wrong
 
 
 def to_leave_out(found: Diagnosis) -> list[Faulty]:
@@ -64,10 +66,9 @@ def of_one_colour(found: Diagnosis) -> Iterator[Faulty]:
 
 
 def wrongly_labelled(found: Diagnosis) -> Iterator[Faulty]:
-    """Training images whose label networks doubt that did not see them, the most doubtful first."""
+    """Training images whose label is more likely wrong than right, the likeliest first."""
     for suspect in found.labels.suspects if found.labels else ():
-        sure = f"{suspect.suggested_probability:.1%}, {suspect.label} {suspect.label_probability:.1%}"
-        yield Faulty(suspect.place, "label", f"taken for {suspect.suggested} {sure}")
+        yield Faulty(suspect.place, "label", told_of_label(suspect), suspect.wrong_probability)
 
 
 def told(place: Place, found: Diagnosis) -> str:
@@ -83,5 +84,6 @@ def as_list(faults: list[Faulty], data: "Dataset") -> str:
     labels = data.development.labels
     for fault in faults:
         label = data.classes[int(labels[fault.place.row])]
-        writer.writerow([name_of(fault.place.row, data), label, fault.fault, fault.about])
+        chance = "" if fault.chance is None else f"{fault.chance:.4f}"
+        writer.writerow([name_of(fault.place.row, data), label, fault.fault, fault.about, chance])
     return text.getvalue()

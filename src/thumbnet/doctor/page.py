@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.doctor.dataset import Diagnosis, findings, stored_splits
 from thumbnet.doctor.duplicates import Place
+from thumbnet.doctor.labels import told_of_label
 from thumbnet.report.page import render, written
 from thumbnet.report.pictures import as_thumbnail
 
@@ -50,7 +51,7 @@ def write_doctor_page(data: "Dataset", found: Diagnosis, path: Path) -> Path:
         suspects=[
             {
                 "entry": entry(row.place, row.label),
-                "about": f"{row.suggested} {row.suggested_probability:.1%}, {row.label} {row.label_probability:.1%}",
+                "about": told_of_label(row),
             }
             for row in (found.labels.suspects if found.labels else ())[:SHOWN]
         ],
