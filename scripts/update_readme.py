@@ -170,7 +170,7 @@ def duplicates_tables() -> list[str]:
 
 def wrong_labels_table() -> list[str]:
     """What the doctor finds of wrong labels, and what training without the images is worth."""
-    heads = ["labels made wrong", "how many", "estimated", "listed", "of these wrong", *map(in_words, REACHED)]
+    heads = ["labels made wrong", "how many", "estimated", "listed", "of these made wrong", *map(in_words, REACHED)]
     lines = []
     for result in recorded():
         if result["kind"] == "wrong-labels":

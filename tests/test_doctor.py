@@ -173,12 +173,11 @@ def test_images_with_wrong_labels_are_the_first_suspects(tmp_path):
     assert len(first & set(wrong.tolist())) >= 30  # chance would be 2
     assert all(suspect.label != suspect.suggested for suspect in found)
     grave, told = label_finding(checked, {})
-    assert grave == "note" and f"that of {len(found):,} of 2,000 training images" in told
+    assert grave == "note" and told.startswith(f"{len(found):,} of 2,000 training labels (")
     assert 40 <= checked.expected_wrong <= 160 and 0.5 < found[-1].wrong_probability <= found[0].wrong_probability
+    assert f"some {round_off(checked.expected_wrong)} wrong in all" in told
     shown = ", ".join(f"train {row.place.row}" for row in found[:NAMED])
-    assert told.endswith(
-        f"{round_off(checked.expected_wrong)} are wrong in all: {shown}, and {len(found) - NAMED} more"
-    )
+    assert told.endswith(f"of the labels: {shown}, and {len(found) - NAMED} more")
 
 
 def test_a_folder_tells_its_sizes_modes_and_broken_files(tmp_path):

@@ -169,9 +169,9 @@ def label_finding(checked: CheckedLabels, files: Mapping[str, Sequence[str]]) ->
     many, part = len(checked.suspects), len(checked.suspects) / checked.images
     first = f": {named([suspect.place for suspect in checked.suspects], files)}" if many else ""
     return "note" if many else "ok", (
-        f"by networks that never saw them, and agree with {checked.accuracy:.1%} of the labels, that of {many:,} of "
-        f"{checked.images:,} training images ({part:.2%}) is more likely wrong than right, and some "
-        f"{round_off(checked.expected_wrong)} are wrong in all{first}"
+        f"{many:,} of {checked.images:,} training labels ({part:.2%}) {'is' if many == 1 else 'are'} more likely wrong than "
+        f"right, and some {round_off(checked.expected_wrong)} wrong in all, by networks that never saw the images and agree with "
+        f"{checked.accuracy:.1%} of the labels{first}"
     )
 
 
