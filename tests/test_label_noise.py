@@ -12,7 +12,10 @@ CLASSES = 4
 def drawn(noise, images=8_000, *, hard=0.3, seed=0):
     """Images of which a part is hard; the true probabilities of their noisy labels, their labels, and which are wrong."""
     random = torch.Generator().manual_seed(seed)
-    sure = torch.where(torch.rand(images, 1, generator=random) < hard, 0.6, 0.999).double()
+    among = torch.tensor([0.999, 0.6, 0.9], dtype=torch.float64)
+    sure = among[torch.multinomial(torch.tensor([1 - hard, hard / 2, hard / 2]), images, True, generator=random)][
+        :, None
+    ]
     truth = torch.randint(CLASSES, (images,), generator=random)
     shown = (1 - sure) / (CLASSES - 1) * torch.ones(images, CLASSES, dtype=torch.float64)
     shown.scatter_(1, truth[:, None], sure)
@@ -50,15 +53,15 @@ def test_chances_are_frequencies():
     chances, _ = chances_of_wrong(probabilities, labels)
     for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 1.0)):
         part = (chances >= low) & (chances <= high)
-        if part.sum() > 200:
-            assert wrong[part].double().mean().item() == pytest.approx(chances[part].mean().item(), abs=0.1)
+        assert part.sum() > 200
+        assert wrong[part].double().mean().item() == pytest.approx(chances[part].mean().item(), abs=0.1)
     listed = in_doubt(chances, probabilities, labels)
     assert wrong[listed].double().mean() > 0.85 and chances[listed].min() > 0.5
 
 
 def test_hard_images_with_right_labels_are_not_doubted():
-    """Of networks that are often wrong a third disagrees with its label; none of these labels is wrong."""
-    probabilities, labels, wrong, _ = drawn(torch.eye(CLASSES, dtype=torch.float64), hard=0.5)
+    """The networks are wrong about one image in six, and no label is."""
+    probabilities, labels, wrong, _ = drawn(torch.eye(CLASSES, dtype=torch.float64), hard=0.7)
     assert not wrong.any() and (probabilities.argmax(1) != labels).double().mean() > 0.15
     chances, _ = chances_of_wrong(probabilities, labels)
     assert len(in_doubt(chances, probabilities, labels)) < 0.01 * len(labels)
@@ -70,6 +73,13 @@ def test_the_class_that_a_wrong_label_hides_is_named():
     chances, others = chances_of_wrong(probabilities, labels)
     listed = torch.tensor(in_doubt(chances, probabilities, labels))
     assert (labels[listed] == 1).double().mean() > 0.95 and (others[listed] == 0).double().mean() > 0.95
+
+
+def test_what_is_mistaken_for_the_label_is_named_before_what_the_image_looks_more_like():
+    probabilities, labels, _, _ = drawn(one_way(0.3))
+    odd = torch.tensor([[0.3, 0.2, 0.5, 0.0]], dtype=torch.float64) @ one_way(0.3)
+    _, others = chances_of_wrong(torch.cat([probabilities, odd]), torch.cat([labels, torch.tensor([1])]))
+    assert others[-1] == 0
 
 
 def test_few_images_a_class_that_is_never_named_and_impossible_answers_give_numbers():

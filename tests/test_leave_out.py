@@ -1,5 +1,6 @@
 """Training images that a list names are not trained on; what is held out, and all else, stays as it was."""
 
+import json
 import shutil
 from dataclasses import replace
 from unicodedata import normalize
@@ -50,15 +51,17 @@ def test_the_same_images_are_held_out_and_of_the_others_the_listed_are_gone(tiny
     assert after.with_validation(**plain.cut).left_out == ()
     gone = len(before.train) - len(after.train)
     sentence = told(after, "some/list.csv")
-    assert sentence.startswith(f"{gone} training image") and "of list.csv left out" in sentence
-    assert ("held out as ever" in sentence) == (gone < len(LISTED))
+    held = {0: "", 1: "; 1 image that it names is held out"}.get(
+        5 - gone, f"; {5 - gone} images that it names are held out"
+    )
+    assert sentence == f"{gone} training images left out, by list.csv{held}"
     assert rows_of(after.development) == set(range(240))
 
 
 def test_of_a_set_with_validation_images_of_its_own_these_stay(tiny, listed):
     data = replace(tiny, own_validation=tiny.test.unlock()).with_validation(**listed.cut)
     assert rows_of(data.train) == set(range(240)) - set(LISTED) and len(data.validation) == 100
-    assert told(data, "list.csv") == "5 training images of list.csv left out"
+    assert told(data, "list.csv") == "5 training images left out, by list.csv"
 
 
 def test_nothing_of_a_left_out_image_reaches_the_weights(tiny, listed, tmp_path):
@@ -66,7 +69,7 @@ def test_nothing_of_a_left_out_image_reaches_the_weights(tiny, listed, tmp_path)
     images, labels, out = tiny.development.images.clone(), tiny.development.labels.clone(), torch.tensor(LISTED)
     images[out], labels[out] = 255 - images[out], (labels[out] + 1) % 10
     other = replace(data, development=replace(tiny.development, images=images, labels=labels))
-    runs = [train(listed, one, tmp_path / str(id(one)), machine=CPU, plots=False) for one in (data, other)]
+    runs = [train(listed, one, tmp_path / name, machine=CPU, plots=False) for name, one in (("a", data), ("b", other))]
     assert_identical(*runs)
     assert runs[0].summary["train_images"] == 235
 
@@ -77,9 +80,12 @@ def test_a_run_knows_what_it_left_out_when_the_list_is_gone(tiny, listed, tmp_pa
     (tmp_path / "list.csv").unlink()
     again = Run.open(run.path)
     assert again.data.left_out == tuple(map(str, LISTED)) == again.check_data(tiny).left_out
-    assert any("of list.csv left out" in line for line in heard.lines)
+    assert any("left out, by list.csv" in line for line in heard.lines)
     assert train(listed, tiny, tmp_path / "run", machine=CPU, plots=False).path == run.path  # finished, as before
-    assert ("left out", "training images that a list of 5 names, see data.json") in data_section(again, None)["rows"]
+    assert (
+        "left out",
+        f"{again.data['trained_without']} training images named by a list, see data.json",
+    ) in data_section(again, None)["rows"]
     assert name_of_group(again.recipe).endswith("leave_out list.csv") and "leave_out list.csv" in title_of(listed)
     assert str(tmp_path) in name_of_group(again.recipe, exact=True)
 
@@ -113,7 +119,7 @@ def test_a_stopped_run_goes_on_by_the_list_as_it_was_and_not_by_another(tiny, li
             train(listed, tiny, tmp_path / "run", machine=CPU, plots=False)
     shorter = (tmp_path / "list.csv").read_text().replace("x,3\n", "")
     (tmp_path / "list.csv").write_text(shorter)
-    message = r"list.csv names other images than when .*run began; put the list back, or choose another --out"
+    message = r"list.csv is another list than when .*run began; put it back as it was, or choose another --out"
     with pytest.raises(UserError, match=message):
         train(listed, tiny, tmp_path / "run", machine=CPU, plots=False)
     (tmp_path / "list.csv").unlink()
@@ -131,16 +137,61 @@ def test_runs_are_not_taken_for_one_recipe_where_the_list_was_changed_in_between
     third = train(vary(listed, seed=2), tiny, tmp_path / "third", machine=CPU, plots=False)
     with pytest.raises(UserError, match=r"first and .*third left out other images by the same list, list.csv"):
         compare([first, second, third])
-    plain = train(SMALL, tiny, tmp_path / "plain", machine=CPU, plots=False)
-    assert len(compare([first, second, plain]).groups) == 2
+    both = [train(vary(SMALL, seed=seed), tiny, tmp_path / f"all-{seed}", machine=CPU, plots=False) for seed in (0, 1)]
+    found = compare([*both, first, second])
+    assert len(found.groups) == 2 and found.pairs[0].by_seed  # the same images were held out
+
+
+def test_a_study_does_not_go_on_by_a_list_that_was_changed(here, capsys):
+    pictures(here / "pics")
+    (here / "list.txt").write_text("a/1.png\n")
+    (here / "study.toml").write_text(
+        'name = "cleaned"\ndataset = "pics"\nseeds = 1\n[fields]\nepochs = 1\nwidths = [8, 16, 16]\nbatch_size = 8\n'
+        '[[variant]]\nname = "all"\n[[variant]]\nname = "cleaned"\nleave_out = "list.txt"\n'
+    )
+    assert command_line(["study", "study.toml", "--out", "study", "--threads", "1"]) == 0
+    (here / "list.txt").write_text("b/1.png\n")
+    assert command_line(["study", "study.toml", "--out", "study", "--seeds", "2", "--threads", "1"]) == 2
+    assert "list.txt is another list than when study/cells/cleaned-s0 began" in capsys.readouterr().err
+
+
+def test_campaigns_are_of_recipes_and_leave_nothing_out(here, capsys):
+    (here / "list.txt").write_text("1\n")
+    assert command_line(["bench", "general", "--leave-out", "list.txt"]) == 2
+    assert "leave_out is for your own runs, and bench measures recipes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left_out", [5, None, "123", [1]])
+def test_a_damaged_record_of_what_was_left_out_is_one_line(tiny, tmp_path, left_out):
+    run = train(SMALL, tiny, tmp_path / "run", machine=CPU, plots=False)
+    told = json.loads((run.path / "data.json").read_text())
+    (run.path / "data.json").write_text(json.dumps(told | {"left_out": left_out}))
+    with pytest.raises(UserError, match=r"data.json is damaged: its left_out is no list of names"):
+        Run.open(run.path)
+
+
+def test_a_run_from_before_there_were_lists_is_opened_and_cut_as_it_was(tiny, tmp_path):
+    run = train(SMALL, tiny, tmp_path / "run", machine=CPU, plots=False)
+    told = json.loads((run.path / "data.json").read_text())
+    del told["left_out"], told["trained_without"]
+    (run.path / "data.json").write_text(json.dumps(told))
+    assert torch.equal(Run.open(run.path).check_data(tiny).train.rows, tiny.with_validation(**SMALL.cut).train.rows)
+
+
+def test_a_class_that_is_held_out_as_a_whole_has_none_to_lose(tiny):
+    labels = tiny.development.labels.clone()
+    labels[0], labels[1:] = 9, labels[1:] % 9
+    data = replace(tiny, development=replace(tiny.development, labels=labels))
+    fold = next(fold for fold in range(2) if 0 in data.with_validation(0, seed=0, folds=2, fold=fold).validation.rows)
+    assert data.with_validation(0, seed=0, folds=2, fold=fold, leave_out=["5", "6"]).left_out == ("5", "6")
 
 
 # ---------------------------------------------------------------- names
 
 
 def test_a_text_file_has_a_name_in_each_line_and_comments(tmp_path):
-    (tmp_path / "list.txt").write_bytes("\ufeff# mine\r\n 12 \r\n\r\ntrain 7\r\n12\r\n".encode())
-    assert names_in(tmp_path / "list.txt") == ["12", "train 7", "12"]
+    (tmp_path / "list.txt").write_bytes("\ufeff# mine\r\n  # and yours\r\n 12 \r\n\r\ntrain 7\r\n12\r\n".encode())
+    assert names_in(tmp_path / "list.txt") == [" 12 ", "train 7", "12"]
 
 
 def test_numbers_are_those_that_doctor_prints(tiny, tmp_path):
@@ -163,8 +214,12 @@ def test_files_are_named_below_the_folder_or_as_one_types_them_and_accents_in_ei
         ("list.txt", None, r"cannot read .*list.txt: No such file"),
         ("list.csv", None, r"cannot read .*list.csv: No such file"),
         ("list.json", "[1]", r"list.json is no list of images; give a .csv file with a column image, or a .txt file"),
-        ("list.csv", "file\n1\n", r"has no column image, or several; its first line must name one \(it has 'file'\)"),
-        ("list.csv", "", r"its first line must name one \(it has nothing\)"),
+        (
+            "list.csv",
+            "file\n1\n",
+            r"has no column image, or several; its first line must name one, with commas between columns \(it has 'file'\)",
+        ),
+        ("list.csv", "", r"with commas between columns \(it has nothing\)"),
         ("list.txt", "240\n", r"names '240'; the training images of tiny go by number, 0 to 239"),
         ("list.txt", "-1\n", r"names '-1'; the training images of tiny go by number"),
         ("list.txt", "\u0663\n", r"names '\u0663'; the training images of tiny go by number"),
@@ -183,6 +238,29 @@ def test_a_list_that_cannot_be_followed_is_one_line(tiny, tmp_path, name, conten
     assert not (tmp_path / "run").exists()
 
 
+def test_links_are_named_as_they_are_and_odd_names_as_they_are_written(here):
+    pictures(here / "store", classes=("a", "b"))
+    for name in ("a", " c"):
+        (here / "pics" / name).mkdir(parents=True)
+        for number in range(12):
+            (here / "pics" / name / f"{number}.png").symlink_to(here / "store" / "ab"[name == " c"] / f"{number}.png")
+    data = load_dataset("pics", validation=0)
+    names = ["pics/a/1.png", str(here / "pics" / "a" / "2.png"), " c/3.png", "c/4.png"]
+    assert data.with_validation(0, seed=0, leave_out=names).left_out == (" c/3.png", " c/4.png", "a/1.png", "a/2.png")
+
+
+def test_a_name_that_two_images_have_is_refused_unless_it_is_written_as_one_of_them(here):
+    pictures(here / "pics", classes=("a", "b"))
+    for form in ("NFC", "NFD"):
+        shutil.copy(here / "pics" / "a" / "0.png", here / "pics" / "a" / normalize(form, "caf\u00e9.png"))
+    data = load_dataset("pics", validation=0)
+    names = [normalize(form, "a/caf\u00e9.png") for form in ("NFC", "NFD")]
+    for name in names:
+        assert data.with_validation(0, seed=0, leave_out=[name]).left_out == (name,)
+    with pytest.raises(UserError, match=r"and pics has several images that are called so"):
+        data.with_validation(0, seed=0, leave_out=[names[0] + " "])
+
+
 def test_names_of_files_that_are_not_trained_on_say_why(here):
     for split in ("train", "test"):
         pictures(here / "pics" / split)
@@ -198,7 +276,7 @@ def test_names_of_files_that_are_not_trained_on_say_why(here):
 def test_an_empty_list_leaves_nothing_out(tiny, tmp_path):
     (tmp_path / "list.csv").write_text("image,class,fault,about\n")
     cut = tiny.with_validation(0, seed=0, leave_out=tmp_path / "list.csv")
-    assert len(cut.train) == 240 and told(cut, "list.csv") == "0 training images of list.csv left out"
+    assert len(cut.train) == 240 and told(cut, "list.csv") == "0 training images left out, by list.csv"
 
 
 # ---------------------------------------------------------------- the command line
@@ -209,11 +287,12 @@ def test_the_flag_is_kept_with_its_whole_path_and_told(here, capsys):
     (here / "list.txt").write_text("a/0.png\nb/5.png\n")
     assert command_line(["train", "pics", "--out", "run", "--leave-out", "list.txt", *SHORT]) == 0
     said = capsys.readouterr().err
-    assert "of list.txt left out" in said and "leave_out list.txt with " in said
+    assert "left out, by list.txt" in said and "leave_out list.txt with " in said
     run = Run.open("run")
     assert run.recipe.leave_out == str(here / "list.txt") and run.data.left_out == ("a/0.png", "b/5.png")
-    assert run.summary["train_images"] + run.summary["validation_images"] in (22, 23, 24)
-    assert command_line(["preview", "pics", "--leave-out", "list.txt"]) == 0
+    held_out = set(run.load_data().validation.rows.tolist()) & {0, 17}  # a/0.png and b/5.png, of 12 each
+    trained = 24 - run.summary["validation_images"] - 2 + len(held_out)
+    assert run.summary["train_images"] == trained
     again = ["train", "pics", "--out", "again", "--config", "run/recipe.toml", "--threads", "1"]
     assert command_line(again) == 0
     one, other = (load_file(here / name / "model.safetensors") for name in ("run", "again"))
@@ -233,4 +312,3 @@ def test_a_bad_list_is_told_before_any_of_several_runs_is_trained(here, capsys):
     assert command_line(["study", "study.toml", "--out", "study"]) == 2
     assert "and pics has no such training image" in capsys.readouterr().err
     assert not (here / "many").exists() and not (here / "study").exists()
-    shutil.rmtree(here / "pics")

@@ -71,6 +71,10 @@ def test_of_alike_images_one_stays_unless_the_other_is_measured_on():
     assert listed(found(near=(pair(a, b), pair(b, c)))) == {2: "alike"}  # a and c were not found alike
     assert listed(found(near=(pair(a, b), pair(a, test)))) == {1: "alike"}
     assert listed(found(near=(pair(test, Place("test", 1)),))) == {}
+    copies = ((b, test),)  # b stands for the test image, too
+    assert listed(found(exact=copies, near=(pair(b, c),))) == {2: "equal", 3: "alike"}
+    assert listed(found(exact=((a, b),), near=(pair(a, test),))) == {2: "equal", 1: "alike"}
+    assert listed(found(exact=((a, b),), near=(pair(a, c),))) == {2: "equal", 3: "alike"}
     [fault] = to_leave_out(found(near=(pair(a, test, same_label=False),)))
     assert fault.about == "test 0, of another class, correlation 0.900"
 
@@ -123,18 +127,22 @@ def test_train_takes_what_the_command_writes(here, capsys):
     (here / "pics.csv").write_text("\n".join(lines[:6]) + "\n")
     short = ["--epochs", "1", "--threads", "1", "--widths", "8", "16", "16", "--batch-size", "8"]
     assert command_line(["train", "pics", "--leave-out", "pics.csv", "--out", "run", *short]) == 0
-    assert "of pics.csv left out" in capsys.readouterr().err
+    assert "left out, by pics.csv" in capsys.readouterr().err
 
 
-def test_json_says_where_it_is_and_a_clean_set_gives_an_empty_one(tiny, here, capsys):
+def test_json_says_where_it_is_and_a_clean_set_gives_an_empty_one(here, capsys):
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     np.savez("clean.npz", images=images, labels=np.arange(40) % 2)
     assert command_line(["doctor", "clean.npz", "--list", "clean.csv", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["list"], told["listed"]) == ("clean.csv", 0)
     assert (here / "clean.csv").read_text() == "image,class,fault,about,chance\n"
-    assert command_line(["doctor", "clean.npz", "--list", "clean.csv"]) == 0
-    assert "clean.csv names no image" in capsys.readouterr().out
+    assert command_line(["doctor", "clean.npz", "--list", "clean.csv"]) == 2
+    told = "clean.csv is there already, and may have been read and changed; give another --list, or remove it"
+    assert told in capsys.readouterr().err
+    assert command_line(["doctor", "clean.npz", "--list", "again.csv"]) == 0
+    assert "again.csv names no image" in capsys.readouterr().out
+    assert command_line(["doctor", "clean.npz", "--list", "no/such/folder/x.csv"]) in (0, 2)
     assert command_line(["doctor", "clean.npz", "--list", "clean.txt"]) == 2
     assert command_line(["doctor", "clean.npz", "--resuming", "--list", "clean.csv"]) == 2
     assert "--list changes nothing with --resuming" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from thumbnet.errors import ThumbnetError, UserError
 
 LARGEST_JSON = 64 << 20  # bytes; ours have at most a few megabytes
 LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of it
-LARGEST_LIST = 64 << 20  # bytes; the names of half a million images
+LARGEST_TABLE = 64 << 20  # bytes of a CSV file; the answers for a million images
 
 
 @contextmanager
@@ -294,12 +295,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises `UserError` where it cannot be read.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: Excel begins with a mark
-            reader = csv.DictReader(file, restval="", skipinitialspace=True)
-            return list(reader.fieldnames or []), list(reader)
+        text = read_text(path, LARGEST_TABLE).removeprefix("\ufeff")  # with which Excel begins
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", skipinitialspace=True)
+        return list(reader.fieldnames or []), list(reader)
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
-    except (OSError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 

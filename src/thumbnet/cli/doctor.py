@@ -20,7 +20,7 @@ from thumbnet.cli.options import (
     print_json,
 )
 from thumbnet.errors import Interrupted, UserError
-from thumbnet.words import counted
+from thumbnet.words import as_words, counted
 
 # Flags; the others are of trainings.
 OF_EVERY_EXAMINATION = ("output", "list", "data_dir", "image_size", "skip_broken", "offline")
@@ -59,7 +59,7 @@ def doctor(
     output
         the gallery, doctor-NAME.html by default
     list
-        write the training images among what was found to this .csv file, to be read and given to train --leave-out
+        write the faulty training images to this .csv file, one per row, to be read and then given to train --leave-out
     runs
         folder of the runs: runs/.doctor/NAME, where a stopped --labels goes on; for --resuming a temporary one
     """
@@ -98,7 +98,8 @@ def doctor(
             found = replace(found, labels=checked)
         page = write_doctor_page(data, found, gallery)
         listed = write_list(data, found, list) if list else 0
-    tell(dataset, found, page, list, listed, as_json=json)
+    flags = given(options) | ({"skip_broken": True} if found.broken else {})
+    tell(dataset, found, page, list, listed, flags, as_json=json)
 
 
 def checked_gallery(dataset: str, folds: int, output: Path | None, listed: Path | None) -> Path:
@@ -112,11 +113,20 @@ def checked_gallery(dataset: str, folds: int, output: Path | None, listed: Path 
     check_dataset_name(dataset)
     gallery = output or Path(f"doctor-{Path(dataset).resolve().name}.html")
     check_writable(gallery, listed)
+    if listed is not None and listed.is_file() and listed.stat().st_size:
+        raise UserError(
+            f"{listed} is there already, and may have been read and changed; give another --list, or remove it"
+        )
     return gallery
 
 
-def tell(dataset: str, found: Any, page: Path, path: Path | None, listed: int, *, as_json: bool) -> None:
-    """What was found, and where it was written: the gallery, and the list of so many images at `path` if one was asked for."""
+def tell(
+    dataset: str, found: Any, page: Path, path: Path | None, listed: int, flags: dict[str, Any], *, as_json: bool
+) -> None:
+    """What was found, and where it was written: the gallery, and the list of so many images at `path` if one was asked for.
+
+    `flags` are those that train needs to read the data as they were.
+    """
     from thumbnet.doctor.dataset import findings
 
     told = findings(found)
@@ -128,7 +138,7 @@ def tell(dataset: str, found: Any, page: Path, path: Path | None, listed: int, *
     print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in told]))
     print(f"page   {page}")
     if path:
-        print(f"list   {list_line(dataset, path, listed)}")
+        print(f"list   {list_line(dataset, path, listed, flags)}")
 
 
 def write_list(data: Any, found: Any, path: Path) -> int:
@@ -141,11 +151,12 @@ def write_list(data: Any, found: Any, path: Path) -> int:
     return len(faults)
 
 
-def list_line(dataset: str, path: Path, images: int) -> str:
+def list_line(dataset: str, path: Path, images: int, flags: dict[str, Any]) -> str:
     """What to do with the list."""
     if not images:
         return f"{path} names no image"
-    train = f"thumbnet train {shlex.quote(dataset)} --leave-out {shlex.quote(str(path))}"
+    words = [word for name, value in flags.items() for word in as_words(name, value)]
+    train = shlex.join(["thumbnet", "train", dataset, *words, "--leave-out", str(path)])
     return f"{path} names {counted(images, 'training image')}; delete the rows of those to be kept, then: {train}"
 
 
@@ -200,7 +211,6 @@ def report_resuming(
     from thumbnet.errors import TrainingFailed
     from thumbnet.recipes import recipe as named_recipe
     from thumbnet.training.preparation import check_fits
-    from thumbnet.words import as_words
 
     chosen = named_recipe(recipe or quick_for(data))
     cut = data.with_validation(**chosen.cut)

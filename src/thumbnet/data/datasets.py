@@ -103,6 +103,12 @@ class Dataset:
         return made
 
     @property
+    def trained_without(self) -> int:
+        """How many images of `left_out` would be trained on otherwise; the others are held out."""
+        held_out = 0 if self.own_validation is not None else len(self.validation or ())
+        return len(self.development) - held_out - len(self.train)
+
+    @property
     def notes(self) -> list[str]:
         """What a person should hear before training: whose files stand in for a published set, what was left out of a folder,
         classes with very few images.

@@ -13,13 +13,14 @@ from unicodedata import normalize
 import torch
 
 from thumbnet.errors import UserError
-from thumbnet.files import LARGEST_LIST, first_line, read_table, read_text
+from thumbnet.files import first_line, read_table, read_text
 from thumbnet.words import counted, printable, shortened
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
 
 COLUMN = "image"  # of a .csv file
+LARGEST_LIST = 16 << 20  # bytes of a .txt file; the names of a hundred thousand images
 COMMENT = "#"  # begins a line of a .txt file that names no image
 
 
@@ -28,12 +29,11 @@ def without(data: "Dataset", listed: str | Path | Sequence[str]) -> "Dataset":
 
     Raises `UserError` for a name that no training image has, and where a class would lose all of its images.
     """
-    names = names_in(Path(listed)) if isinstance(listed, str | Path) else listed
-    source = str(listed) if isinstance(listed, str | Path) else "the list"
+    names, source = (names_in(Path(listed)), str(listed)) if isinstance(listed, str | Path) else (listed, "the list")
     places = sorted(set(places_of(names, data, source)))
-    out = torch.tensor(places, dtype=torch.int64)
     rows = data.train.rows
-    kept = rows[~torch.isin(rows, data.development.rows[out].to(rows.device))]
+    listed_rows = data.development.rows[torch.tensor(places, dtype=torch.int64)].to(rows.device)
+    kept = rows[~torch.isin(rows, listed_rows)]
     made = replace(data, train=replace(data.train, rows=kept), left_out=tuple(name_of(place, data) for place in places))
     refuse_lost_classes(data, made, source)
     return made
@@ -45,17 +45,22 @@ def names_in(path: Path) -> list[str]:
         columns, rows = read_table(path)
         if columns.count(COLUMN) != 1:
             found = ", ".join(repr(shortened(title)) for title in columns) or "nothing"
-            raise UserError(f"{path} has no column {COLUMN}, or several; its first line must name one (it has {found})")
-        return [row[COLUMN].strip() for row in rows if row[COLUMN].strip()]
+            raise UserError(
+                f"{path} has no column {COLUMN}, or several; its first line must name one, with commas between columns "
+                f"(it has {found})"
+            )
+        return [row[COLUMN] for row in rows if row[COLUMN].strip()]
     if path.suffix.lower() != ".txt":
         raise UserError(
             f"{path} is no list of images; give a .csv file with a column {COLUMN}, or a .txt file of names"
         )
     try:
         lines = read_text(path, LARGEST_LIST).removeprefix("\ufeff").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith(COMMENT)]
+    return [line for line in lines if line.strip() and not line.lstrip().startswith(COMMENT)]
 
 
 def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
@@ -66,22 +71,36 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
     """
     files = data.files.get("train")
     if files is None:
-        return [place_by_number(name, data, source) for name in names]
-    by_name = {known(name): place for place, name in enumerate(files)}
-    folder = data.facts["location"]
+        return [place_by_number(name.strip(), data, source) for name in names]
+    exactly = {name: place for place, name in enumerate(files)}
+    nearly: dict[str, list[int]] = {}
+    for place, name in enumerate(files):
+        nearly.setdefault(plain(name), []).append(place)
     found = []
     for name in names:
-        below = os.path.relpath(Path(name).resolve(), folder).replace(os.sep, "/")
-        place = by_name.get(known(name), by_name.get(known(below)))
-        if place is None:
-            raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(known(name), data)}")
-        found.append(place)
+        written = [name, *below(data, name)]
+        places = [exactly[one] for one in written if one in exactly] or nearly.get(plain(name), [])
+        places = places or [place for one in written for place in nearly.get(plain(one), [])]
+        if not places:
+            raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(plain(name), data)}")
+        if len(set(places)) > 1:
+            raise UserError(
+                f"{source} names {shortened(name)!r}, and {data.name} has several images that are called so"
+            )
+        found.append(places[0])
     return found
 
 
-def known(name: str) -> str:
-    """A file's name as lists have it: text throughout, letters with accents in one code, as some systems write them in two."""
-    return normalize("NFC", printable(name))
+def plain(name: str) -> str:
+    """A file's name as lists have it: no space around it, text throughout, letters with accents in one code rather than two."""
+    return normalize("NFC", printable(name)).strip()
+
+
+def below(data: "Dataset", name: str) -> list[str]:
+    """What the path `name`, seen from here, is called below the folder of the data; links in it are not followed."""
+    folders = dict.fromkeys((os.path.abspath(data.name), data.facts["location"]))
+    path = os.path.abspath(name.strip())
+    return [os.path.relpath(path, folder).replace(os.sep, "/") for folder in folders]
 
 
 def place_by_number(name: str, data: "Dataset", source: str) -> int:
@@ -98,7 +117,7 @@ def place_by_number(name: str, data: "Dataset", source: str) -> int:
 def what_it_is(name: str, data: "Dataset") -> str:
     """Why an image of that name cannot be left out."""
     for split, files in data.files.items():
-        if split != "train" and name in map(known, files):
+        if split != "train" and name in map(plain, files):
             return f"which is a {split} image of {data.name}; only training images can be left out"
     return f"and {data.name} has no such training image; give names as in {data.files['train'][0]!r}"
 
@@ -123,8 +142,7 @@ def refuse_lost_classes(before: "Dataset", after: "Dataset", source: str) -> Non
 
 def told(data: "Dataset", source: str) -> str:
     """How many training images the list at `source` left out, and how many of it are held out, where they stay."""
-    cut = 0 if data.own_validation is not None else len(data.validation or ())
-    gone = len(data.development) - cut - len(data.train)
+    gone = data.trained_without
     held = len(data.left_out) - gone
-    also = f"; {counted(held, 'image')} of it held out as ever" if held else ""
-    return f"{counted(gone, 'training image')} of {Path(source).name} left out{also}"
+    also = f"; {counted(held, 'image that it names is', 'images that it names are')} held out" if held else ""
+    return f"{counted(gone, 'training image')} left out, by {Path(source).name}{also}"

@@ -170,14 +170,14 @@ def label_finding(checked: CheckedLabels, files: Mapping[str, Sequence[str]]) ->
     first = f": {named([suspect.place for suspect in checked.suspects], files)}" if many else ""
     return "note" if many else "ok", (
         f"{many:,} of {checked.images:,} training labels ({part:.2%}) {'is' if many == 1 else 'are'} more likely wrong than "
-        f"right, and some {round_off(checked.expected_wrong)} wrong in all, by networks that never saw the images and agree with "
-        f"{checked.accuracy:.1%} of the labels{first}"
+        f"right, and some {round_off(checked.expected_wrong or 0)} wrong in all, by networks that never saw the images and "
+        f"agree with {checked.accuracy:.1%} of the labels{first}"
     )
 
 
 def round_off(number: float) -> str:
-    """A whole number of two digits and zeros: an estimate has no more."""
-    return f"{int(float(f'{number:.2g}')):,}"
+    """`310`: a whole number of two digits and zeros, since an estimate has no more; `none` below a half."""
+    return f"{round(float(f'{number:.2g}')):,}" if number >= 0.5 else "none"
 
 
 def leak_findings(found: Diagnosis) -> list[tuple[str, str]]:

@@ -54,7 +54,7 @@ class CheckedLabels:
     accuracy: float
     interval95: tuple[float, float]  # Wilson's, of the accuracy
     commonest: float  # part of the images that are of the commonest class
-    expected_wrong: float  # labels, in all: the sum of the chances of each; an estimate
+    expected_wrong: float | None  # labels, in all: the sum of the chances of each; None where nothing can be concluded
     conclusive: bool  # False where they may do little better than naming the commonest class: their doubts say nothing
     suspects: tuple[SuspectLabel, ...]  # the most doubtful first; none where nothing can be concluded
 
@@ -102,7 +102,8 @@ def check_labels(
                 wrong_probability=wrong[place].item(),
             )
         )
-    return CheckedLabels(images, hits / images, interval, commonest, wrong.sum().item(), conclusive, tuple(found))
+    expected = wrong.sum().item() if conclusive else None
+    return CheckedLabels(images, hits / images, interval, commonest, expected, conclusive, tuple(found))
 
 
 def in_doubt(wrong: Tensor, probabilities: Tensor, labels: Tensor) -> list[int]:

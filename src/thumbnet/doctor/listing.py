@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,22 +36,34 @@ def to_leave_out(found: Diagnosis) -> list[Faulty]:
     listed: dict[Place, Faulty] = {}
     for fault in [*equal(found), *of_one_colour(found), *wrongly_labelled(found)]:
         listed.setdefault(fault.place, fault)
-    for pair in sorted(found.near, key=lambda pair: not pair.across):  # those first of which none stays
-        places = (pair.second, pair.first)
-        training = [place for place in places if place.split == "train"]
-        if training and not any(place in listed for place in places):
-            other = pair.first if training[0] == pair.second else pair.second
-            labels = "" if pair.same_label else ", of another class"
-            about = f"{told(other, found)}{labels}, correlation {pair.similarity:.3f}"
-            listed[training[0]] = Faulty(training[0], "alike", about)
+    copies = {place: group for group in found.exact for place in group}
+
+    def side(place: Place) -> Sequence[Place]:
+        return copies.get(place, (place,))  # of equal images one stands for all in a pair
+
+    # Pairs with an image that is measured on first, since of these none stays.
+    for pair in sorted(found.near, key=lambda pair: not measured_on([*side(pair.first), *side(pair.second)])):
+        first, second = side(pair.first), side(pair.second)
+        for images, others in ((second, first), (first, second)):
+            fixed = measured_on(others) or [place for place in others if place not in listed]
+            for place in images:
+                if fixed and place.split == "train" and place not in listed:
+                    labels = "" if pair.same_label else ", of another class"
+                    about = f"{told(fixed[0], found)}{labels}, correlation {pair.similarity:.3f}"
+                    listed[place] = Faulty(place, "alike", about)
     return list(listed.values())
+
+
+def measured_on(places: Iterable[Place]) -> list[Place]:
+    """Those of them that are test images, or validation images of the set's own."""
+    return [place for place in places if place.split != "train"]
 
 
 def equal(found: Diagnosis) -> Iterator[Faulty]:
     """Of each group of equal images those in training; all but the first where it is of training images with one label."""
     for group in found.exact:
         training = [place for place in group if place.split == "train"]
-        others = [place for place in group if place.split != "train"]
+        others = measured_on(group)
         differing = group in found.conflicting
         for place in training if others or differing else training[1:]:
             other = next(one for one in [*others, *training] if one != place)

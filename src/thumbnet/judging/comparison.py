@@ -174,7 +174,7 @@ def check_same_lists(groups: Iterable[Sequence[Run]]) -> None:
     """Raise `UserError` where runs of one recipe left out other images, since their list was changed in between."""
     for first, *others in groups:
         for run in others:
-            if run.recipe.leave_out and run.data.left_out != first.data.left_out:
+            if run.environment.get("leave_out_sha256") != first.environment.get("leave_out_sha256"):
                 raise UserError(
                     f"{first.path} and {run.path} left out other images by the same list, {Path(run.recipe.leave_out).name}, "
                     "which was changed in between; train one of them again"

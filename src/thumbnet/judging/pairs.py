@@ -90,7 +90,7 @@ def drawn_alike(first: Sequence[Run], second: Sequence[Run]) -> bool:
 
     Then the draw of these images, most of the spread between seeds, is in both alike, and falls out of differences by seed.
     """
-    cuts = [sorted(tuple(run.cut.values()) for run in group) for group in (first, second)]
+    cuts = [sorted(tuple(run.held_out.values()) for run in group) for group in (first, second)]
     return cuts[0] == cuts[1]
 
 

@@ -97,8 +97,12 @@ def planned(
 ) -> tuple[Recipe, dict[int, Path]]:
     """The recipe of a campaign but for the seed, and the run folder of each seed.
 
-    Raises `UserError` where the changes hold images out that are to be trained on.
+    Raises `UserError` where the changes hold images out that are to be trained on, or leave some out.
     """
+    if changes.get("leave_out"):
+        raise UserError(
+            "leave_out is for your own runs, and bench measures recipes; train with --seeds, then evaluate them"
+        )
     if split == "test" and (held := [field for field in HOLDING_OUT if changes.get(field)]):
         raise UserError(f"{held[0]} holds images out, and on the test split all are trained on; use --split validation")
     recipe = vary(named_recipe(name), **changes)

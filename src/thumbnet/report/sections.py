@@ -311,7 +311,9 @@ def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
     ]
     rows += [(what, counted(len(about[what]), "file")) for what in ("broken", "ignored") if about.get(what)]
     if about.left_out:
-        rows.append(("left out", f"training images that a list of {len(about.left_out):,} names, see data.json"))
+        rows.append(
+            ("left out", f"{counted(about['trained_without'], 'training image')} named by a list, see data.json")
+        )
     hidden = len(about["classes"]) - SAMPLED_CLASSES
     more = f"{counted(hidden, 'more class', 'more classes')}" if hidden > 0 else ""
     return {"rows": rows, "samples": samples(data) if data is not None else [], "more": more}

@@ -38,6 +38,7 @@ class DataRecord(dict[str, Any]):
             test=len(data.test or ()),
             copies_together=data.copies_together,
             left_out=list(data.left_out),
+            trained_without=data.trained_without,
             **data.facts,
         )
 
@@ -45,11 +46,13 @@ class DataRecord(dict[str, Any]):
     def read(path: Path) -> "DataRecord":
         """The record in a file. Raises `UserError` where it asks for what no network is built for, before memory is taken."""
         record = DataRecord(read_json(path, FIELDS))
-        classes, sides = record["classes"], record["image_size"]
+        classes, sides, names = record["classes"], record["image_size"], record.get("left_out", [])
         if not (2 <= len(classes) <= MOST_CLASSES and all(isinstance(name, str) for name in classes)):
             raise UserError(f"{path} is damaged: its classes are no list of 2 to {MOST_CLASSES} names")
         if not (len(sides) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)):
             raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise UserError(f"{path} is damaged: its left_out is no list of names")
         if not 0 < record["channels"] <= MOST_CHANNELS:
             raise UserError(f"{path} is damaged: its channels are {record['channels']}")
         return record
@@ -62,7 +65,7 @@ class DataRecord(dict[str, Any]):
     @property
     def left_out(self) -> tuple[str, ...]:
         """The training images that a list named when the run began; the list may be another now."""
-        return tuple(map(str, self.get("left_out", ())))
+        return tuple(self.get("left_out", ()))
 
     @property
     def classes(self) -> tuple[str, ...]:

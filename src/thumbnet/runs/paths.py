@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from thumbnet.data.names import short_name
 from thumbnet.errors import UserError
+from thumbnet.files import sha256_of
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs.run import Run
 
@@ -50,16 +51,16 @@ def existing_run(path: Path, recipe: Recipe, data: "Dataset", resume: bool) -> R
         told = ", ".join(f"{name} {now!r} (there {then!r})" for name, (now, then) in changed.items())
         raise UserError(f"the recipe differs from that of {path}: {told}; use the same, or another --out")
     run.check_data(data)
-    check_same_list(run, recipe, data)
+    check_same_list(run)
     return run
 
 
-def check_same_list(run: Run, recipe: Recipe, data: "Dataset") -> None:
-    """Raise `UserError` where the list of images to leave out is there and names others than when the run began."""
-    there = recipe.leave_out and Path(recipe.leave_out).exists()
-    if there and data.with_validation(**recipe.cut).left_out != run.data.left_out:
+def check_same_list(run: Run) -> None:
+    """Raise `UserError` where the list of images to leave out is another than when the run began; it may be gone."""
+    path, then = Path(run.recipe.leave_out), run.environment.get("leave_out_sha256")
+    if run.recipe.leave_out and path.is_file() and sha256_of(path) != then:
         raise UserError(
-            f"{recipe.leave_out} names other images than when {run.path} began; put the list back, or choose another --out"
+            f"{path} is another list than when {run.path} began; put it back as it was, or choose another --out"
         )
 
 

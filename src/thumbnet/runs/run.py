@@ -226,8 +226,13 @@ class Run:
 
     @property
     def cut(self) -> dict[str, Any]:
-        """How images were held out, as `Dataset.with_validation` takes it."""
+        """How images were held out, and which were left out, as `Dataset.with_validation` takes it."""
         return self.recipe.cut | self.data.cut
+
+    @property
+    def held_out(self) -> dict[str, Any]:
+        """How images were held out, whichever of the others were left out."""
+        return {name: value for name, value in self.cut.items() if name != "leave_out"}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -165,6 +165,15 @@ def check_start(cells: "Iterable[Cell]", data_dir: Path | None = None) -> None:
             check_beginning(cell.recipe, loaded[name])
 
 
+def check_lists(folder: Path) -> None:
+    """Raise `UserError` where a run in the folder began with a list of images to leave out that was changed since."""
+    from thumbnet.runs.paths import check_same_list
+    from thumbnet.runs.run import Run
+
+    for recipe in sorted((folder / "cells").glob("*/recipe.toml")):
+        check_same_list(Run.open(recipe.parent))
+
+
 def data_at_hand(variant: Variant, data_dir: Path | None) -> "Dataset":
     """The data set of a row, whole; never downloaded."""
     from thumbnet.data.datasets import load_dataset

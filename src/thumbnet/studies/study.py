@@ -31,6 +31,7 @@ from thumbnet.studies.cells import (
     Variant,
     check_data_dir,
     check_is_judged,
+    check_lists,
     check_start,
     data_at_hand,
     ended,
@@ -101,6 +102,7 @@ def run_study(
     for variant in study.variants:
         check_is_judged(replace(variant, recipe=vary(variant.recipe, folds=study.folds)), data_dir)
     check_start(study.unfinished(folder), data_dir)
+    check_lists(folder)
     make_folder(folder)
     threads = share_of_cores(machine or Machine(), jobs)
     running = Running()

@@ -35,6 +35,7 @@ from thumbnet.studies.cells import (
     Variant,
     check_data_dir,
     check_is_judged,
+    check_lists,
     ended,
     leaving_no_process,
     share_of_cores,
@@ -278,6 +279,7 @@ def run_sweep(
     """
     check_data_dir([sweep.dataset], data_dir)
     check_is_judged(sweep.variant("baseline", sweep.recipe), data_dir)
+    check_lists(folder)
     machine, running = machine or Machine(), Running()
     with StopSignals() as stop, leaving_no_process(running):
         write_plan(sweep, folder)

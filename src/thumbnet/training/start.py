@@ -1,12 +1,14 @@
 """A run that begins with the weights of an earlier one, with a dense layer of its own where its classes are others."""
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
+from thumbnet.files import sha256_of
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NETWORK, Recipe
 from thumbnet.runs.data_record import DataRecord
@@ -100,14 +102,16 @@ def record_of(run: Run) -> dict[str, Any]:
         "fingerprint": run.data["fingerprint"],
         "fingerprint_of_training": run.data.get("fingerprint_of_training"),
         "location": run.data["location"],
-        "held_out": {name: value for name, value in run.cut.items() if name != "leave_out"},
+        "held_out": run.held_out,
         "began_with": run.environment.get("began_with"),
     }
 
 
 def origin(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """The same as environment.json has it; nothing where a run begins with weights of its own."""
-    return {"began_with": record_of(earlier_run(recipe, data))} if recipe.start_from else {}
+    """What environment.json keeps of the run that a run begins with, and of its list of images to leave out."""
+    told: dict[str, Any] = {"began_with": record_of(earlier_run(recipe, data))} if recipe.start_from else {}
+    there = recipe.leave_out and Path(recipe.leave_out).is_file()  # it may be gone when a run is resumed
+    return told | ({"leave_out_sha256": sha256_of(Path(recipe.leave_out))} if there else {})
 
 
 def check_same_origin(run: Run, about: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         ("network", f"{run.recipe.network}, {counted(run.summary['parameters'], 'parameter')}"),
     ]
     if run.recipe.leave_out:
-        rows.append(("left out", f"training images that a list of {len(run.data.left_out):,} names"))
+        rows.append(("left out", f"{counted(run.data['trained_without'], 'image')} that a list named"))
     for began in run.lineage[:1]:
         rows.append(("began with", f"the weights of a run of {began['recipe']} on {began['dataset']}"))
     for split, scores in measured.items():
