@@ -84,7 +84,7 @@ def test_images_of_one_colour_and_doubted_labels_are_listed_once_each():
     checked = CheckedLabels(100, 0.9, (0.8, 0.95), 0.1, 2.4, True, suspects)
     diagnosis = found(constant=(*train(5), Place("test", 1)), labels=checked)
     assert [(f.place.row, f.fault, f.about) for f in to_leave_out(diagnosis)] == [
-        (5, "one colour", ""), (8, "label", "wrong: 93%; dog 97.5%, cat 1.0%"),
+        (5, "one colour and label", "wrong: 93%; dog 97.5%, cat 1.0%"), (8, "label", "wrong: 93%; dog 97.5%, cat 1.0%"),
     ]  # fmt: skip
 
 

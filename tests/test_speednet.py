@@ -1,7 +1,10 @@
 """The whitened network: what its layers compute, and convolution on narrow maps against torch's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -9,11 +12,14 @@ from thumbnet.backend import has_fast_bf16, place
 from thumbnet.errors import UserError
 from thumbnet.kernels import weight_gradient
 from thumbnet.kernels.pool_norm_activate import bias_activate
+from thumbnet.machine import Machine
 from thumbnet.models import convolution, speednet, whitening
 from thumbnet.models.convolution import Conv2d, TileConvolution
 from thumbnet.models.preprocessed import Preprocessed, Resize, sampled
 from thumbnet.models.registry import create_model
 from thumbnet.models.whitening import EPSILON, Whitening, fit_whitening, train_stem
+from thumbnet.recipes import recipe
+from thumbnet.training.loop import train
 
 # Relative, of bf16. Without its instructions torch sums in it, too, and is off by some percent; a mistake would be by 100.
 ROUNDING = 2**-8 if has_fast_bf16(torch.device("cpu")) else 0.1
@@ -72,6 +78,32 @@ def test_the_whitening_layer_is_not_trained_and_is_saved_with_the_weights():
     model = create_model("speednet", classes=4, widths=(8, 8, 8))
     assert "whitening.filters" in model.state_dict()
     assert "whitening.filters" not in dict(model.named_parameters())
+
+
+def grey_as_colours(images=64):
+    """Grey pictures as a folder of them is read: three equal channels."""
+    return torch.rand(images, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1, 1) * 3 - 1
+
+
+@pytest.mark.parametrize(("images", "trained"), [(grey_as_colours(), 8), (torch.rand(64, 3, 16, 16) * 3 - 1, 24)])
+def test_the_bias_of_a_direction_in_which_images_do_not_vary_is_not_trained_and_keeps_its_value(images, trained):
+    layer = Whitening(3, 2, "gelu")
+    fit_whitening(nn.Sequential(layer), images)
+    nn.init.normal_(layer.bias)
+    assert torch.equal(layer.eval()(images), layer.train()(images))
+    layer(images).sum().backward()
+    assert (layer.bias.grad != 0).sum() == trained == (~layer.faint()).sum()
+
+
+def test_grey_pictures_with_three_equal_channels_are_learnt_in_bf16_without_their_biases_running_away(tiny, tmp_path):
+    def coloured(split):
+        return replace(split, images=split.images.repeat(1, 3, 1, 1))
+
+    data = replace(tiny, train=coloured(tiny.train), development=coloured(tiny.development))
+    made = recipe("general", widths=(8, 16, 16), epochs=3, batch_size=20)
+    run = train(made, data, tmp_path / "run", machine=Machine(device="cpu", threads=1, precision="bf16"), plots=False)
+    bias = load_file(run.path / "model.safetensors")["network.whitening.bias"]
+    assert (bias == 0).sum() == 16 and 0 < bias.abs().max() < 3
 
 
 def test_once_the_stem_is_not_trained_no_gradient_goes_through_its_map():

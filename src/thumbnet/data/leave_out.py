@@ -78,7 +78,7 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
         nearly.setdefault(plain(name), []).append(place)
     found = []
     for name in names:
-        written = [name, *below(data, name)]
+        written = [name, os.path.normpath(name).replace(os.sep, "/"), *below(data, name)]
         places = [exactly[one] for one in written if one in exactly] or nearly.get(plain(name), [])
         places = places or [place for one in written for place in nearly.get(plain(one), [])]
         if not places:
@@ -119,7 +119,10 @@ def what_it_is(name: str, data: "Dataset") -> str:
     for split, files in data.files.items():
         if split != "train" and name in map(plain, files):
             return f"which is a {split} image of {data.name}; only training images can be left out"
-    return f"and {data.name} has no such training image; give names as in {data.files['train'][0]!r}"
+    return (
+        f"and {data.name} has no such training image; if it was moved or deleted, take it off the list; names are as in "
+        f"{data.files['train'][0]!r}"
+    )
 
 
 def name_of(place: int, data: "Dataset") -> str:
@@ -143,6 +146,8 @@ def refuse_lost_classes(before: "Dataset", after: "Dataset", source: str) -> Non
 def told(data: "Dataset", source: str) -> str:
     """How many training images the list at `source` left out, and how many of it are held out, where they stay."""
     gone = data.trained_without
+    if not data.left_out:
+        return f"note: {Path(source).name} names no image, so none is left out"
     held = len(data.left_out) - gone
     also = f"; {counted(held, 'image that it names is', 'images that it names are')} held out" if held else ""
     return f"{counted(gone, 'training image')} left out, by {Path(source).name}{also}"

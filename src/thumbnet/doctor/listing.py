@@ -26,16 +26,22 @@ class Faulty:
     about: str
     chance: float | None = None  # that a label is wrong
 
+    def and_also(self, other: "Faulty") -> "Faulty":
+        """Both faults of one image in one."""
+        about = "; ".join(filter(None, (self.about, other.about)))
+        chance = self.chance if other.chance is None else other.chance
+        return Faulty(self.place, f"{self.fault} and {other.fault}", about, chance)
+
 
 def to_leave_out(found: Diagnosis) -> list[Faulty]:
-    """Each training image with a fault, once. Of training images that are equal or alike the first stays.
+    """Each training image with faults, once. Of training images that are equal or alike the first stays.
 
     None stays of those equal to, or like, a test image or one of a set's own validation images, nor of equal images whose labels
     differ.
     """
     listed: dict[Place, Faulty] = {}
     for fault in [*equal(found), *of_one_colour(found), *wrongly_labelled(found)]:
-        listed.setdefault(fault.place, fault)
+        listed[fault.place] = listed[fault.place].and_also(fault) if fault.place in listed else fault
     copies = {place: group for group in found.exact for place in group}
 
     def side(place: Place) -> Sequence[Place]:

@@ -177,7 +177,7 @@ def check_same_lists(groups: Iterable[Sequence[Run]]) -> None:
             if run.environment.get("leave_out_sha256") != first.environment.get("leave_out_sha256"):
                 raise UserError(
                     f"{first.path} and {run.path} left out other images by the same list, {Path(run.recipe.leave_out).name}, "
-                    "which was changed in between; train one of them again"
+                    "which was changed in between; give other lists other names, and train again"
                 )
 
 
