@@ -14,9 +14,9 @@ from thumbnet.models.convolution import channels_last
 
 PIXELS_AT_ONCE = 2**20  # whose patches are in memory, in double: 100 MB of a colour image
 EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up (airbench)
-# Variance below which a direction shows nothing: what rounding to 8 bits makes where pixels have a standard deviation of 0.35 of
-# 1. CIFAR-10's faintest has 5.7e-4; of grey pictures with three equal channels two directions in three have none at all.
-FAINT = 1e-4
+# Variance below which a direction shows nothing: less than rounding to 8 bits makes of pixels in [0, 1], which is 1.3e-6. Of grey
+# pictures with three equal channels two directions in three have none at all.
+FAINT = 1e-6
 
 
 class Whitening(nn.Module):
@@ -39,18 +39,9 @@ class Whitening(nn.Module):
     def channels_out(self) -> int:
         return len(self.filters)
 
-    def faint(self) -> Tensor:
-        """bool F: which filters are of directions in which the images do not vary.
-
-        Their biases are not trained. Normalisation takes them away again, so that nothing holds them where they are, and the
-        rounding of bf16 would carry them off until they drown what the other directions show (docs/findings.md).
-        """
-        return self.filters.flatten(1).norm(dim=1) > (EPSILON + FAINT) ** -0.5
-
     def forward(self, x: Tensor) -> Tensor:
         """In fp32 also where the rest is bf16, whose rounding of the pixels the weakest directions would magnify 45 times."""
         kind = x.device.type
-        bias = torch.where(self.faint(), self.bias.detach(), self.bias) if self.training else self.bias
         with torch.autocast(kind, enabled=False):
             if kind == "cuda":  # bias, type and activation in one pass over the largest map, whose rows are filled up
                 filters = len(
@@ -58,8 +49,8 @@ class Whitening(nn.Module):
                 )  # with 24 the next layer's kernel gradient takes three times as long as with 32
                 empty = 2 ** (filters - 1).bit_length() - filters
                 y = F.conv2d(x.to(self.filters.dtype), F.pad(self.filters, (0, 0, 0, 0, 0, 0, 0, empty)))
-                return bias_activate(channels_last(y), F.pad(bias, (0, empty)), self.activation)
-            y = F.conv2d(x.to(self.filters.dtype), self.filters, bias)
+                return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)
+            y = F.conv2d(x.to(self.filters.dtype), self.filters, self.bias)
         y = channels_last(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y)
         return activate(y, self.activation)
 
@@ -87,7 +78,11 @@ def fit_whitening(network: nn.Module, images: Tensor) -> None:
 
 
 def whitening_filters(images: Tensor, side: int) -> Tensor:
-    """C*S^2 C S S: each eigenvector of the patches' covariance, divided by the square root of its variance."""
+    """C*S^2 C S S: each eigenvector of the patches' covariance, divided by the square root of its variance.
+
+    In place of faint ones the others come again. A filter that shows nothing would be a constant to the layers behind it: their
+    normalisation takes that away, so that nothing holds its bias but rounding, which carries it off (docs/findings.md).
+    """
     channels, height, width = images.shape[1:]
     images = images if images.device.type == "cuda" else images.cpu()  # Apple's GPU has no double
     directions, count = channels * side**2, 0
@@ -98,4 +93,8 @@ def whitening_filters(images: Tensor, side: int) -> Tensor:
         count += patches.shape[1]
     variances, vectors = torch.linalg.eigh((total / count).cpu())  # ascending; vectors in columns
     scaled = vectors / (variances + EPSILON).sqrt()
+    seen = (variances > FAINT).nonzero().flatten()
+    if 0 < len(seen) < directions:
+        again = seen.repeat(directions // len(seen))[: directions - len(seen)]
+        scaled = scaled[:, torch.cat((again, seen))]
     return scaled.T.reshape(-1, channels, side, side).to(images)
