@@ -327,7 +327,7 @@ BROKEN_TABLES = {
     "has no answers; give one for each image": "class,predicted\n",
     "has image 4 twice": "image,class,predicted\n4,cat,cat\n4,dog,dog\n",
     "has no column class; its first line must name the columns": "",
-    "with commas between them .it has 'class;predicted'": "class;predicted\ncat;dog\n",
+    "with commas between them .it has 'class:predicted'": "class:predicted\ncat:dog\n",
     "has more than one column class": "class,class,predicted\ncat,cat,dog\n",
 }
 
@@ -337,6 +337,19 @@ def test_a_broken_table_is_one_line(complaint, tmp_path):
     (tmp_path / "said.csv").write_text(BROKEN_TABLES[complaint])
     with pytest.raises(UserError, match=complaint):
         read_answers(tmp_path / "said.csv")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_tables_are_read_as_spreadsheets_write_them(sign, tmp_path):
+    rows = (
+        ["image,class,predicted,note", '4,cat,dog,"odd, perhaps"']
+        if sign == ","
+        else ["image,class,predicted", "4,cat,dog"]
+    )
+    text = "\r\n".join(rows) if sign == "," else "\r\n".join(rows).replace(",", sign)
+    (tmp_path / "said.csv").write_bytes(f"\ufeff{text}\r\n".encode())
+    said = read_answers(tmp_path / "said.csv")
+    assert (said.labels.tolist(), said.predicted.tolist(), said.images["image"]) == (["cat"], ["dog"], ("4",))
 
 
 def test_a_table_that_is_no_text_is_one_line(tmp_path):

@@ -25,6 +25,7 @@ from thumbnet.errors import ThumbnetError, UserError
 
 LARGEST_JSON = 64 << 20  # bytes; ours have at most a few megabytes
 LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of it
+SEPARATORS = (",", ";", "\t")  # of a CSV file; spreadsheets write the second where numbers have decimal commas
 LARGEST_TABLE = 64 << 20  # bytes of a CSV file; the answers for a million images
 
 
@@ -296,7 +297,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """
     try:
         text = read_text(path, LARGEST_TABLE).removeprefix("\ufeff")  # with which Excel begins
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", skipinitialspace=True)
+        first = text.partition("\n")[0]
+        separator = next((sign for sign in SEPARATORS if sign in first), ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
         return list(reader.fieldnames or []), list(reader)
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
