@@ -295,15 +295,23 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
     Raises `UserError` where it cannot be read.
     """
+    text = read_written(path, LARGEST_TABLE)
+    first = text.partition("\n")[0]
+    separator = next((sign for sign in SEPARATORS if sign in first), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
     try:
-        text = read_text(path, LARGEST_TABLE).removeprefix("\ufeff")  # with which Excel begins
-        first = text.partition("\n")[0]
-        separator = next((sign for sign in SEPARATORS if sign in first), ",")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
         return list(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def read_written(path: Path, most: int) -> str:
+    """The text of a file of at most so many bytes that a person wrote. Raises `UserError` where it cannot be read."""
+    try:
+        return read_text(path, most).removeprefix("\ufeff")  # with which Excel begins
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 

@@ -13,7 +13,7 @@ from unicodedata import normalize
 import torch
 
 from thumbnet.errors import UserError
-from thumbnet.files import first_line, read_table, read_text
+from thumbnet.files import read_table, read_written
 from thumbnet.words import counted, printable, shortened
 
 if TYPE_CHECKING:
@@ -54,12 +54,7 @@ def names_in(path: Path) -> list[str]:
         raise UserError(
             f"{path} is no list of images; give a .csv file with a column {COLUMN}, or a .txt file of names"
         )
-    try:
-        lines = read_text(path, LARGEST_LIST).removeprefix("\ufeff").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
+    lines = read_written(path, LARGEST_LIST).splitlines()
     return [line for line in lines if line.strip() and not line.lstrip().startswith(COMMENT)]
 
 

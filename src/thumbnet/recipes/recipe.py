@@ -211,10 +211,8 @@ NEWER_FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 NETWORK = ("model", "widths", "depth", "members")  # fields that say which weights there are
-PATHS = {
-    "start_from": 2,
-    "leave_out": 1,
-}  # fields that say where something lies, and how many last parts of it tell what
+# Fields that say where something lies, and how many last parts of the path tell what it is.
+PATHS = {"start_from": 2, "leave_out": 1}
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
