@@ -266,7 +266,7 @@ def test_arrays_are_converted_once_and_again_when_the_file_changes(save, monkeyp
 
 def test_options_of_folders_are_refused_for_arrays(save):
     path = save(**GOOD)
-    with pytest.raises(UserError, match=r"image_size is for folders of images; .*set\.npz comes as it was stored"):
+    with pytest.raises(UserError, match=r"image_size is for images in files; .*set\.npz comes as it was stored"):
         load_dataset(path, image_size=48)
     with pytest.raises(UserError, match=r"data_dir .* is for published sets; .*set\.npz is a path"):
         load_dataset(path, data_dir=path.parent)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from thumbnet.data.batches import LockedSplit, copies_of, epoch_order, fold_of, hold_out, whole
+from thumbnet.data.batches import LockedSplit, epoch_order, fold_of, hold_out, together_in, whole
 from thumbnet.errors import UserError
 from thumbnet.randomness import generator, global_draws, seed_of
 
@@ -46,9 +46,15 @@ def test_a_part_of_less_than_half_an_image_holds_one_of_each_class_that_has_two(
 
 
 def test_a_part_that_cannot_hold_an_image_or_leaves_none_is_refused():
-    with pytest.raises(UserError, match=r"validation 0\.1 of 4 images \(equal ones count once\) leaves one part empty"):
+    with pytest.raises(
+        UserError,
+        match=r"validation 0\.1 of 4 images \(equal ones, .* count once\) leaves one part empty",
+    ):
         hold_out(numbered(size=4), 0.1, seed=0)
-    with pytest.raises(UserError, match=r"validation 0\.9 of 8 images \(equal ones count once\) leaves one part empty"):
+    with pytest.raises(
+        UserError,
+        match=r"validation 0\.9 of 8 images \(equal ones, .* count once\) leaves one part empty",
+    ):
         hold_out(numbered(size=8), 0.9, seed=0)
 
 
@@ -138,16 +144,38 @@ def with_equal_images(images=60, seed=0):
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_images_are_held_out_together_or_not_at_all(seed):
     split = with_equal_images(seed=seed)
-    folds = [fold_of(split, 4, fold, seed=seed, copies=copies_of(split)) for fold in range(4)]
-    for train, held in (hold_out(split, 0.2, seed=seed, copies=copies_of(split)), *folds):
+    folds = [fold_of(split, 4, fold, seed=seed, together=together_in(split)) for fold in range(4)]
+    for train, held in (hold_out(split, 0.2, seed=seed, together=together_in(split)), *folds):
         assert 0 < len(held) < len(split) == len(train) + len(held)
         seen = {image.numpy().tobytes() for image in split.images[train.rows]}
         assert not any(image.numpy().tobytes() in seen for image in split.images[held.rows])
     assert sorted(row for _, held in folds for row in held.rows.tolist()) == list(range(len(split)))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_images_of_one_group_are_held_out_together_and_so_are_groups_that_share_an_image(seed):
+    split = with_equal_images(seed=seed)
+    groups = torch.randint(0, 600, (len(split),), generator=torch.Generator().manual_seed(seed))
+    together = together_in(split, groups)
+    joined = {tuple(sorted(pair)) for pair in zip(range(len(split)), together.tolist(), strict=True)}
+    kinds = [groups.tolist(), [image.numpy().tobytes() for image in split.images]]
+    for train, held in [fold_of(split, 3, fold, seed=seed, together=together) for fold in range(3)]:
+        assert 0 < len(held) < len(split) == len(train) + len(held)
+        for kind in kinds:
+            assert not {kind[row] for row in train.rows.tolist()} & {kind[row] for row in held.rows.tolist()}
+    assert all(first == together[first] for first, _ in joined)  # each follows one that follows nobody
+
+
+def test_groups_count_stored_images_where_a_split_has_some_of_them_only():
+    split = replace(with_equal_images(images=30), rows=torch.arange(10))  # those that are different
+    groups = torch.arange(30)
+    groups[[3, 7]] = 99
+    assert together_in(split, groups).tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 8, 9]
+    assert together_in(split, torch.arange(30)) is None
+
+
 def test_images_of_which_none_are_equal_are_held_out_as_they_always_were(tiny):
-    assert tiny.copies is None
+    assert tiny.together is None
     cuts = [tiny.with_validation(0.2, seed=3, copies_together=together) for together in (True, False)]
     assert torch.equal(cuts[0].validation.rows, cuts[1].validation.rows)
     assert torch.equal(cuts[0].train.rows, hold_out(tiny.development, 0.2, seed=3)[0].rows)

@@ -385,7 +385,7 @@ def test_bench_decodes_pictures_as_it_is_told_and_keeps_that_in_the_record(here,
     assert command_line([*words.split()[:-2], "--skip-broken", "--resume"]) == 2
     assert "was measured with other image_size; give another --runs" in capsys.readouterr().err
     assert command_line(["bench", "general", "--image-size", "24"]) == 2
-    assert "image_size is for folders of images, and none is trained on here" in capsys.readouterr().err
+    assert "image_size is for images in files, and none are trained on here" in capsys.readouterr().err
 
 
 def test_what_a_seed_is_refused_for_is_told_in_one_line(tmp_path):

@@ -111,9 +111,9 @@ def test_a_folder_is_converted_once_and_again_when_a_file_changes(cache, folder,
     assert (len(first.train), len(first.validation), first.test) == (16, 4, None)
     assert first.train.images[first.train.labels == 1][0, :, 0, 0].tolist() == [255, 0, 0]
 
-    from thumbnet.data import folder as reader
+    from thumbnet.data import pictures as reader
 
-    monkeypatch.setattr(reader, "read_folder", lambda *words, **more: pytest.fail("converted again"))
+    monkeypatch.setattr(reader, "read_pictures", lambda *words, **more: pytest.fail("converted again"))
     assert load_dataset(folder).fingerprint == first.fingerprint
     monkeypatch.undo()
     monkeypatch.setenv("THUMBNET_CACHE", str(cache))

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thumbnet.data import folder as folder_module
-from thumbnet.data.folder import folder_signature, read_folder, room_for
+from thumbnet.data import pictures as pictures_module
+from thumbnet.data.folder import list_folder
+from thumbnet.data.pictures import pictures_signature, read_pictures, room_for
 from thumbnet.errors import UserError
+
+
+def read_folder(folder, *, image_size, **options):
+    return read_pictures(list_folder(folder), image_size=image_size, **options)
+
+
+def folder_signature(folder, image_size, **options):
+    return pictures_signature(list_folder(folder), image_size, **options)
 
 
 def paint(path, value, size=(4, 4)):
@@ -223,11 +232,11 @@ def test_the_rows_do_not_depend_on_threads_or_on_the_reading(tmp_path, monkeypat
     for number in range(150):
         paint(tmp_path / "ab"[number % 2] / f"{number}.png", number)
     os.utime(tmp_path / "a")
-    monkeypatch.setattr(folder_module, "BLOCK", 4)
-    monkeypatch.setattr(folder_module, "MOST_WORKERS", workers)
-    monkeypatch.setattr(folder_module, "SMALL_FILE", 0)
-    monkeypatch.setattr(folder_module.os, "cpu_count", lambda: workers)
-    decode = folder_module.decode_image
+    monkeypatch.setattr(pictures_module, "BLOCK", 4)
+    monkeypatch.setattr(pictures_module, "MOST_WORKERS", workers)
+    monkeypatch.setattr(pictures_module, "SMALL_FILE", 0)
+    monkeypatch.setattr(pictures_module.os, "cpu_count", lambda: workers)
+    decode = pictures_module.decode_image
 
     seen = set()
 
@@ -237,7 +246,7 @@ def test_the_rows_do_not_depend_on_threads_or_on_the_reading(tmp_path, monkeypat
             time.sleep(0.02)  # the first blocks end last
         return decode(path, **options)
 
-    monkeypatch.setattr(folder_module, "decode_image", uneven)
+    monkeypatch.setattr(pictures_module, "decode_image", uneven)
     for _ in range(2):
         pack = read_folder(tmp_path, image_size=4)
         assert values(pack) == [*range(0, 150, 2), *range(1, 150, 2)]
@@ -253,16 +262,16 @@ def test_small_files_are_decoded_by_one_thread_and_large_ones_by_several(tmp_pat
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     asked = []
-    pool = folder_module.ThreadPoolExecutor
-    monkeypatch.setattr(folder_module, "ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers))
-    monkeypatch.setattr(folder_module.os, "cpu_count", lambda: 3)
+    pool = pictures_module.ThreadPoolExecutor
+    monkeypatch.setattr(pictures_module, "ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers))
+    monkeypatch.setattr(pictures_module.os, "cpu_count", lambda: 3)
     read_folder(tmp_path / "small", image_size=8)
     read_folder(tmp_path / "large", image_size=8)
     assert asked == [1, 3]
 
 
 def test_progress_counts_up_to_all_images_of_all_splits(split_pets, monkeypatch):
-    monkeypatch.setattr(folder_module, "BLOCK", 2)
+    monkeypatch.setattr(pictures_module, "BLOCK", 2)
     calls = []
     read_folder(split_pets, image_size=4, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, 7), (4, 7), (5, 7), (7, 7)]
@@ -271,8 +280,8 @@ def test_progress_counts_up_to_all_images_of_all_splits(split_pets, monkeypatch)
 def test_a_cancelled_reading_does_not_decode_the_rest(tmp_path, monkeypatch):
     for number in range(60):
         paint(tmp_path / "ab"[number % 2] / f"{number}.png", number)
-    monkeypatch.setattr(folder_module, "BLOCK", 1)
-    monkeypatch.setattr(folder_module, "MOST_WORKERS", 1)
+    monkeypatch.setattr(pictures_module, "BLOCK", 1)
+    monkeypatch.setattr(pictures_module, "MOST_WORKERS", 1)
     decoded = []
 
     def slow(path, **options):
@@ -283,7 +292,7 @@ def test_a_cancelled_reading_does_not_decode_the_rest(tmp_path, monkeypatch):
     def cancel(done, total):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder_module, "decode_image", slow)
+    monkeypatch.setattr(pictures_module, "decode_image", slow)
     with pytest.raises(KeyboardInterrupt):
         read_folder(tmp_path, image_size=4, progress=cancel)
     assert len(decoded) < 10
@@ -305,7 +314,7 @@ def test_of_several_broken_images_the_first_in_row_order_is_named(tmp_path, monk
         paint(tmp_path / "ab"[number % 2] / f"{number}.png", number)
     for number in [30, 20, 39]:
         break_file(tmp_path / "ab"[number % 2] / f"{number}.png")
-    monkeypatch.setattr(folder_module, "BLOCK", 2)
+    monkeypatch.setattr(pictures_module, "BLOCK", 2)
     for _ in range(5):
         with pytest.raises(UserError, match=r"a/20\.png"):
             read_folder(tmp_path, image_size=4)
@@ -486,7 +495,7 @@ def test_every_change_changes_the_signature(pets, change):
 
 def test_every_option_changes_the_signature(pets, monkeypatch):
     signatures = {folder_signature(pets, 4), folder_signature(pets, 5), folder_signature(pets, 4, skip_broken=True)}
-    monkeypatch.setattr(folder_module, "READER", "another")
+    monkeypatch.setattr(pictures_module, "READER", "another")
     assert len(signatures | {folder_signature(pets, 4)}) == 4
 
 

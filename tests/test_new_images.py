@@ -146,7 +146,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         "none": "no image in the class folders of .*none; add some",
         "a" * 300: "there is no folder .*aaa; give a folder",
         "picture.png": "picture.png is a file; give a folder with one folder of images per class",
-        "missing": "there is no folder .*missing; give a folder with one folder of images per class, or an .npz file",
+        "missing": "there is no folder .*missing; give a folder with one folder of images per class, or a .csv or .npz file",
     }.items():
         with pytest.raises(UserError, match=message):
             labelled_images(tmp_path / name, CLASSES)

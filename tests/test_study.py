@@ -346,7 +346,7 @@ def test_a_recipe_that_the_file_does_not_name_is_made_to_fit_a_folder_and_what_i
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"image_size": 24}, "image_size is for folders of images, and none is trained on here; leave it out"),
+        ({"image_size": 24}, "image_size is for images in files, and none are trained on here; leave it out"),
         ({"image_size": "large"}, "image_size is 'large'; give a whole number of pixels from 1 to 4096"),
         ({"image_size": 0}, "image_size is 0; give a whole number of pixels from 1 to 4096"),
         ({"skip_broken": 1}, "skip_broken is 1; give true or false"),
@@ -355,7 +355,7 @@ def test_a_recipe_that_the_file_does_not_name_is_made_to_fit_a_folder_and_what_i
 def test_pictures_cannot_be_decoded_like_this(table, message):
     with pytest.raises(UserError, match=message):
         study_of({"variant": [{"name": "a"}], **table}, default_name="s")
-    with pytest.raises(UserError, match="skip_broken is for folders of images, and none is trained on here"):
+    with pytest.raises(UserError, match="skip_broken is for images in files, and none are trained on here"):
         study_named("classic", None, None, None, {"skip_broken": True})
 
 

@@ -232,7 +232,7 @@ def test_a_sweep_decodes_pictures_as_its_file_or_the_command_says(by_rule, tmp_p
     assert "--config out/best.toml --image-size 24 --skip-broken" in " ".join(places(Path("out"), sweep, found, judged))
     with pytest.raises(UserError, match="image_size was 24, now None; give another --out"):
         run_sweep(sweep_of(table | {"image_size": 32}, default_name="s"), tmp_path / "out")
-    with pytest.raises(UserError, match="image_size is for folders of images, and none is trained on here"):
+    with pytest.raises(UserError, match="image_size is for images in files, and none are trained on here"):
         sweep_of(FILE | {"image_size": 24}, default_name="s")
 
 

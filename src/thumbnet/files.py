@@ -296,13 +296,17 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises `UserError` where it cannot be read.
     """
     text = read_written(path, LARGEST_TABLE)
-    first = text.partition("\n")[0]
-    separator = next((sign for sign in SEPARATORS if sign in first), ",")
+    separator = separator_in(text.partition("\n")[0])
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
     try:
         return list(reader.fieldnames or []), list(reader)
     except csv.Error as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def separator_in(first: str) -> str:
+    """What stands between the columns of a CSV file, by its first line."""
+    return next((sign for sign in SEPARATORS if sign in first), ",")
 
 
 def read_written(path: Path, most: int) -> str:

@@ -175,17 +175,17 @@ def test_of_several_that_convert_one_data_set_one_does_and_all_get_the_same(tmp_
 def convert(cache, folder, queue):
     """In a process: (fingerprint, whether this one read the images)."""
     os.environ["THUMBNET_CACHE"] = cache
-    from thumbnet.data import folder as module
+    from thumbnet.data import pictures as module
     from thumbnet.data.datasets import load_dataset
 
-    keep, read = module.read_folder, []
+    keep, read = module.read_pictures, []
 
     def reading(*arguments, **options):
         read.append(1)
         time.sleep(0.2)  # so that the others come meanwhile
         return keep(*arguments, **options)
 
-    module.read_folder = reading
+    module.read_pictures = reading
     data = load_dataset(folder)
     queue.put((data.fingerprint, len(read)))
 

@@ -24,7 +24,8 @@ def data(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
+        a name from `thumbnet list datasets`, a folder of class folders, a .csv file that names images and their classes
+        or has their pixels, an .npz file or a folder of IDX files
     """
     check_dataset_name(dataset)
 
@@ -62,6 +63,7 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
         "image_size": list(loaded.image_size),
         "classes": dict(zip(loaded.classes, counts, strict=True)),
         "fingerprint": loaded.fingerprint,
+        **({} if loaded.groups is None else {"groups": len(loaded.groups.unique())}),
         **loaded.facts,
     }
 
@@ -77,6 +79,12 @@ def lines(described: dict[str, Any]) -> list[str]:
         f"licence      {described['licence']}",
         f"location     {described['location']}",
     ]
+    if columns := described.get("columns"):
+        text.append(f"columns      {', '.join(f'{title} ({purpose})' for purpose, title in columns.items())}")
+        if unread := described["unread_columns"]:
+            text.append(f"not read     {', '.join(unread[:10])}{', ...' if len(unread) > 10 else ''}")
+    if "groups" in described:
+        text.append(f"groups       {described['groups']:,}, each held out as a whole")
     if "pack" in described:
         text.append(f"converted    {described['pack']}")
     text.append(f"fingerprint  {described['fingerprint']}")

@@ -47,7 +47,8 @@ def doctor(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
+        a name from `thumbnet list datasets`, a folder of class folders, a .csv file that names images and their classes
+        or has their pixels, an .npz file or a folder of IDX files
     labels
         look for wrong labels too: trains as many networks as there are folds
     resuming
@@ -72,7 +73,7 @@ def doctor(
         return
 
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.data.names import is_folder_of_pictures
+    from thumbnet.data.names import comes_as_pictures
 
     folds = 4 if folds is None else folds
     gallery = checked_gallery(dataset, folds, output, list)
@@ -83,7 +84,7 @@ def doctor(
 
     with reporter_for_terminal() as reporter:
         # Broken files are what it is asked for.
-        broken = {"skip_broken": True} if is_folder_of_pictures(dataset) and not resuming else {}
+        broken = {"skip_broken": True} if comes_as_pictures(dataset) and not resuming else {}
         data = load_dataset(dataset, validation=0, progress=reporter.loading, **(broken | given(options)))
         if resuming:
             return report_resuming(dataset, data, recipe, runs, given(machine) | given(options), reporter, as_json=json)

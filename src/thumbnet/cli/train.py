@@ -65,7 +65,8 @@ def train(
     Parameters
     ----------
     dataset
-        a name from `thumbnet list datasets`, a folder of class folders, an .npz file or a folder of IDX files
+        a name from `thumbnet list datasets`, a folder of class folders, a .csv file that names images and their classes
+        or has their pixels, an .npz file or a folder of IDX files
     recipe
         a name from `thumbnet list recipes`; the fields below change it
     out

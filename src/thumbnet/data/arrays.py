@@ -1,4 +1,5 @@
-"""Data sets that come as arrays: a NumPy .npz file, as of MedMNIST or Keras, or a folder of IDX files, as MNIST's relatives have.
+"""Data sets that come as arrays: a NumPy .npz file, as of MedMNIST or Keras, a folder of IDX files, as MNIST's relatives have, or
+a table of pixels.
 
 Letters in shapes: N images, C channels, H height, W width.
 """
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thumbnet.data.columns import is_table
 from thumbnet.data.idx import read_idx
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
+from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, read_npz
 from thumbnet.words import counted, shortened
@@ -25,6 +28,7 @@ NPZ_EXPECTED = (
 IDX_EXPECTED = (
     "expected files train-images-idx3-ubyte and train-labels-idx1-ubyte, perhaps t10k-images-..., t10k-labels-..."
 )
+TABLE_EXPECTED = "expected a line per image, with a column label, and train in the column split where there is one"
 KIND_OF_WORD = {
     "images": "images",
     "imgs": "images",
@@ -58,12 +62,12 @@ def is_npz(path: str | Path) -> bool:
 
 
 def holds_arrays(path: Path) -> bool:
-    """Whether `path` is an .npz file, or a folder with IDX files of training images and labels directly in it.
+    """Whether `path` is an .npz file, a table of pixels, or a folder with IDX files of training images and labels directly in it.
 
     Where only one of both is there, folders beside it are taken for classes. Raises `OSError` for a path too long for any.
     """
-    if is_npz(path):
-        return path.is_file()
+    if is_npz(path) or is_table(path):
+        return path.is_file() and (is_npz(path) or is_pixel_table(path))
     if not path.is_dir() or not os.access(path, os.R_OK):
         return False
     kinds = {kind for split, kind in idx_files(path) if split == "train"}
@@ -76,12 +80,12 @@ def array_files(path: Path) -> list[Path]:
 
 
 def read_arrays(path: Path) -> Pack:
-    """The pack of an .npz file or of a folder of IDX files: images uint8 N C H W, labels int64 N.
+    """The pack of an .npz file, a table of pixels or a folder of IDX files: images uint8 N C H W, labels int64 N.
 
-    Labels are whole numbers or, in an .npz file, names. Classes are named by the array `classes`, else by the labels of
+    Labels are whole numbers or, but for IDX files, names. Classes are named by the array `classes`, else by the labels of
     the training images, sorted. Raises `UserError` for what does not fit together.
     """
-    parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
+    parts, names = read_parts(path)
     splits = {split: checked_split(path, split, parts) for split in dict.fromkeys(split for split, _ in parts)}
     if "train" not in splits:
         raise UserError(f"{path} has no training images; {expected(path)}")
@@ -103,7 +107,14 @@ def read_arrays(path: Path) -> Pack:
 
 def expected(path: Path) -> str:
     """What such a set has to hold."""
-    return NPZ_EXPECTED if is_npz(path) else IDX_EXPECTED
+    return NPZ_EXPECTED if is_npz(path) else TABLE_EXPECTED if is_table(path) else IDX_EXPECTED
+
+
+def read_parts(path: Path) -> tuple[Parts, NDArray[Any] | None]:
+    """The arrays of a set by what they are, and the names of the classes where there are some."""
+    if is_npz(path):
+        return read_npz_parts(path)
+    return (read_pixel_table(path) if is_table(path) else read_idx_parts(path)), None
 
 
 def read_npz_parts(path: Path) -> tuple[Parts, NDArray[Any] | None]:

@@ -2,7 +2,7 @@
 # Shapes: N images, B batch, C channels, H and W height and width.
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from thumbnet.errors import UserError
 from thumbnet.randomness import generator
+
+ONCE = "equal ones, and those of one group, count once"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,30 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator("cpu", seed, "order", epoch))
 
 
-def copies_of(split: Split) -> Tensor | None:
-    """int64 N: for each image the position of the first with equal pixels, its own where there is none; None without copies."""
-    first: dict[bytes, int] = {}
-    found = [first.setdefault(digest, place) for place, digest in enumerate(digests_of(split))]
-    return torch.tensor(found) if len(first) < len(found) else None
+def together_in(split: Split, groups: Tensor | None = None) -> Tensor | None:
+    """int64 N: for each image the position of the first that it must stay with, its own if there is none; None if all are alone.
+
+    Together are images with equal pixels and, where `groups` (int64 M, a number for every stored image) are given, those of one
+    group; also by way of others.
+    """
+    first = list(range(len(split)))
+
+    def origin(place: int) -> int:
+        while first[place] != place:
+            first[place] = first[first[place]]  # half the way for the next one who asks
+            place = first[place]
+        return place
+
+    ties: list[Sequence[Hashable]] = [digests_of(split)]
+    if groups is not None:
+        ties.append(groups[split.rows.cpu()].tolist())
+    for shared in ties:
+        seen: dict[Hashable, int] = {}
+        for place, value in enumerate(shared):
+            pair = origin(place), origin(seen.setdefault(value, place))
+            first[max(pair)] = min(pair)
+    found = [origin(place) for place in range(len(split))]
+    return None if found == list(range(len(split))) else torch.tensor(found)
 
 
 def digests_of(split: Split) -> list[bytes]:
@@ -67,27 +88,28 @@ def digests_of(split: Split) -> list[bytes]:
     return [hashlib.blake2b(images[row].tobytes(), digest_size=16).digest() for row in split.rows.tolist()]
 
 
-def with_copies(
-    split: Split, copies: Tensor, cut: Callable[[Split], tuple[Split, Split | None]]
+def with_followers(
+    split: Split, together: Tensor, cut: Callable[[Split], tuple[Split, Split | None]]
 ) -> tuple[Split, Split | None]:
-    """`cut` in two the images that are first of their kind; equal ones follow them, so that none is on both sides."""
+    """`cut` in two the images that are first of theirs; the others follow them, so that none of them are on both sides."""
     own = torch.arange(len(split))
-    _, held = cut(replace(split, rows=split.rows[copies == own]))
+    _, held = cut(replace(split, rows=split.rows[together == own]))
     assert held is not None
-    out = torch.isin(split.rows[copies], held.rows)
+    out = torch.isin(split.rows[together], held.rows)
     return replace(split, rows=split.rows[~out]), replace(split, rows=split.rows[out])
 
 
-def hold_out(split: Split, fraction: float, *, seed: int, copies: Tensor | None = None) -> tuple[Split, Split | None]:
+def hold_out(split: Split, fraction: float, *, seed: int, together: Tensor | None = None) -> tuple[Split, Split | None]:
     """Cut `fraction` of every class off at random: (the rest, the part held out), or None for the second if fraction is 0.
 
-    Where `copies` (of `copies_of`) are given, equal images stay together. Each class gives its share rounded to whole images,
-    so that the parts have the same balance of classes; where that is none at all, one image of each class that has two.
+    Where `together` (of `together_in`) says which, equal images and those of one group stay on one side. Each class gives its
+    share rounded to whole images, so that the parts have the same balance of classes; where that is none at all, one image of
+    each class that has two.
     """
     if fraction == 0:
         return split, None
-    if copies is not None:
-        return with_copies(split, copies, partial(hold_out, fraction=fraction, seed=seed))
+    if together is not None:
+        return with_followers(split, together, partial(hold_out, fraction=fraction, seed=seed))
     labels = split.labels[split.rows]
     random = generator("cpu", seed, "validation")
     held = torch.zeros(len(split), dtype=torch.bool)
@@ -102,21 +124,21 @@ def hold_out(split: Split, fraction: float, *, seed: int, copies: Tensor | None 
             held[shuffled[: len(shuffled) > 1]] = True
     if not held.any() or held.all():
         raise UserError(
-            f"validation {fraction} of {len(split)} images (equal ones count once) leaves one part empty; choose another or 0"
+            f"validation {fraction} of {len(split)} images ({ONCE}) leaves one part empty; choose another or 0"
         )
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 
 
 def fold_of(
-    split: Split, folds: int, fold: int, *, seed: int, copies: Tensor | None = None
+    split: Split, folds: int, fold: int, *, seed: int, together: Tensor | None = None
 ) -> tuple[Split, Split | None]:
     """Cut every class into `folds` parts of equal size (to one image) at random: (all but part `fold`, that part).
 
-    The parts are a function of seed and `folds`, so that every image is held out in just one fold. Equal images, where `copies`
-    are given, are in the same.
+    The parts are a function of seed and `folds`, so that every image is held out in just one fold. Where `together` (of
+    `together_in`) says which, equal images and those of one group are in the same.
     """
-    if copies is not None:
-        return with_copies(split, copies, partial(fold_of, folds=folds, fold=fold, seed=seed))
+    if together is not None:
+        return with_followers(split, together, partial(fold_of, folds=folds, fold=fold, seed=seed))
     labels = split.labels[split.rows]
     random = generator("cpu", seed, "folds")
     part = torch.empty(len(split), dtype=torch.int64)
@@ -128,9 +150,7 @@ def fold_of(
         begun = (begun + len(members)) % folds
     held = part == fold
     if not held.any() or held.all():
-        raise UserError(
-            f"{folds} folds of {len(split)} images (equal ones count once) leave one part empty; choose fewer"
-        )
+        raise UserError(f"{folds} folds of {len(split)} images ({ONCE}) leave one part empty; choose fewer")
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 
 

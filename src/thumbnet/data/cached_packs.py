@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.arrays import array_files, read_arrays
+from thumbnet.data.columns import is_table
 from thumbnet.data.names import SPECS, short_name
 from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.errors import UserError
@@ -73,18 +74,22 @@ def is_download(location: str | Path) -> bool:
     return Path(location).is_relative_to(cache_folder().resolve())
 
 
-def load_folder(
-    folder: Path, image_size: int, skip_broken: bool, progress: "Progress | None"
+def load_pictures(
+    path: Path, image_size: int, skip_broken: bool, progress: "Progress | None"
 ) -> tuple[Pack, dict[str, Any]]:
-    """The pack of a folder of images; converted again whenever a file in it changes."""
-    from thumbnet.data.folder import folder_signature, read_folder
+    """The pack of a folder of images, or of a table that names some; converted again whenever one of the files changes."""
+    from thumbnet.data import pictures
+    from thumbnet.data.folder import list_folder
+    from thumbnet.data.table import list_table
 
-    key = folder_signature(folder, image_size, skip_broken=skip_broken)[:16]
-    pack_path = pack_of(folder, "folder", key)
-    tell = partial(progress, f"reading images of {folder}") if progress else None
-    read = partial(read_folder, folder, image_size=image_size, skip_broken=skip_broken, progress=tell)
+    pictures.check_size(image_size)
+    listing = list_table(path) if is_table(path) else list_folder(path)
+    key = pictures.pictures_signature(listing, image_size, skip_broken=skip_broken)[:16]
+    pack_path = pack_of(path, "folder", key)
+    tell = partial(progress, f"reading images of {path}") if progress else None
+    read = partial(pictures.read_pictures, listing, image_size=image_size, skip_broken=skip_broken, progress=tell)
     pack = cached_pack(pack_path, read, progress)
-    return pack, {"location": str(folder.resolve())} | kept(pack_path)
+    return pack, {"location": str(path.resolve())} | kept(pack_path)
 
 
 def load_arrays(path: Path, progress: "Progress | None") -> tuple[Pack, dict[str, Any]]:

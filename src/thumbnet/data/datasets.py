@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.data.cached_packs import is_download, load_arrays, load_folder, load_published
-from thumbnet.data.names import EMBEDDED, SPECS, check_dataset_name, is_folder_of_pictures
+from thumbnet.data.cached_packs import is_download, load_arrays, load_pictures, load_published
+from thumbnet.data.names import EMBEDDED, SPECS, check_dataset_name, comes_as_pictures, folder_of
 from thumbnet.data.pack import Pack, fingerprint
 from thumbnet.errors import UserError
 
@@ -34,8 +34,9 @@ class Dataset:
     facts: dict[str, Any]  # JSON: licence, where it lies, what was ignored ...
     development: "Split"  # the training images before any were held out
     own_validation: "Split | None"  # the validation split that the set brought along
-    copies_together: bool = False  # whether equal images were kept on one side where the set was cut
+    copies_together: bool = False  # whether images that belong together were kept on one side where the set was cut
     left_out: tuple[str, ...] = ()  # training images that a list named, by file or number, of which none is in `train`
+    groups: "Tensor | None" = None  # int64, a number for each stored training image: those of one belong together
     files: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # folders: names of the stored images by split, in row order
@@ -55,12 +56,17 @@ class Dataset:
         height, width = self.development.images.shape[2:]
         return height, width
 
-    @cached_property
-    def copies(self) -> "Tensor | None":
-        """Which training images are equal; None where none are, and for published sets, which are cut as they always were."""
-        from thumbnet.data.batches import copies_of
+    @property
+    def folder(self) -> Path:
+        """The folder that `files` are below: the one named, or the one that a table lies in."""
+        return folder_of(self.facts["location"])
 
-        return None if self.name in SPECS else copies_of(self.development)
+    @cached_property
+    def together(self) -> "Tensor | None":
+        """Which training images are equal or of one group; None if none are, and for published sets, cut as they always were."""
+        from thumbnet.data.batches import together_in
+
+        return None if self.name in SPECS else together_in(self.development, self.groups)
 
     def with_validation(
         self,
@@ -74,9 +80,10 @@ class Dataset:
     ) -> "Dataset":
         """The same set with another part of its training images held out: `fraction`, or one of `folds` parts.
 
-        Equal images are all held out or all trained on, except in published sets, which are cut as they always were, and where
-        `copies_together` says that a run began before that was so. A set's own validation split is kept; it cannot be combined
-        with folds. Of what is left to train on, the images that `leave_out` names, or a list in that file, are left out.
+        Images that are equal or of one group are all held out or all trained on, except in published sets, which are cut as they
+        always were, and where `copies_together` says that a run began before that was so. A set's own validation split is kept;
+        it cannot be combined with folds. Of what is left to train on, the images that `leave_out` names, or a list in that file,
+        are left out.
         """
         from thumbnet.data.leave_out import without
 
@@ -90,16 +97,16 @@ class Dataset:
         if folds and self.own_validation is not None:
             raise UserError(f"{self.name} brings its own validation images; folds are for sets that do not")
         copies_together = copies_together and self.name not in SPECS
-        copies = self.copies if copies_together and (folds or fraction) and self.own_validation is None else None
+        together = self.together if copies_together and (folds or fraction) and self.own_validation is None else None
         if self.own_validation is not None:
             return replace(self, train=self.development, validation=self.own_validation, left_out=())
         if folds:
-            train, held = fold_of(self.development, folds, fold, seed=seed, copies=copies)
+            train, held = fold_of(self.development, folds, fold, seed=seed, together=together)
         else:
-            train, held = hold_out(self.development, fraction, seed=seed, copies=copies)
+            train, held = hold_out(self.development, fraction, seed=seed, together=together)
         made = replace(self, train=train, validation=held, copies_together=copies_together, left_out=())
-        if "copies" in vars(self):  # not to be looked for again in the same images
-            vars(made)["copies"] = self.copies
+        if "together" in vars(self):  # not to be looked for again in the same images
+            vars(made)["together"] = self.together
         return made
 
     @property
@@ -114,7 +121,8 @@ class Dataset:
         classes with very few images.
         """
         from thumbnet.data.balance import counts_by_class, few_images
-        from thumbnet.data.folder import left_out
+        from thumbnet.data.pictures import left_out
+        from thumbnet.data.table import told_of_table
 
         few = few_images(counts_by_class(self.development.labels.cpu().numpy(), self.classes), "train")
         origin = self.facts.get("converted_from")
@@ -122,6 +130,7 @@ class Dataset:
         return [
             *([cached] if origin and not is_download(origin) else []),
             *left_out(self.facts).values(),
+            *told_of_table(self.name, self.facts),
             *([f"{few}; what is learnt of them is little"] if few else []),
         ]
 
@@ -166,13 +175,14 @@ def load_dataset(
     offline: bool = False,
     progress: "Progress | None" = None,
 ) -> Dataset:
-    """A published data set by name, a folder of images with one folder per class, or arrays (`read_arrays` in arrays.py).
+    """A published data set by name, or a path: a folder of images with one folder per class, a .csv file that names images and
+    their classes (table.py), or arrays (`read_arrays` in arrays.py).
 
     A `Path` is a path, whatever its name.
 
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
     THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
-    `skip_broken` are for folders of images. `validation` and `seed` say what part of the training images is
+    `skip_broken` are for images in files. `validation` and `seed` say what part of the training images is
     held out (`thumbnet.train` cuts anew, as its recipe says).
     Raises `UserError` on whatever the user can mend.
     """
@@ -184,11 +194,11 @@ def load_dataset(
         raise UserError(
             f"data_dir {data_dir} is for sets that come as files; {name} lies inside the package, leave it out"
         )
-    are_pictures = is_folder_of_pictures(name)
+    are_pictures = comes_as_pictures(name)
     if not are_pictures and (image_size != 32 or skip_broken):
         given = "skip_broken is" if image_size == 32 else "image_size is"
         raise UserError(
-            f"{given} for folders of images; {name} comes as it was {'published' if name in SPECS else 'stored'}"
+            f"{given} for images in files; {name} comes as it was {'published' if name in SPECS else 'stored'}"
         )
     if name == EMBEDDED:
         from thumbnet.data.embedded import read_fashion_mini
@@ -197,7 +207,7 @@ def load_dataset(
     elif name in SPECS:
         pack, facts = load_published(name, None if data_dir is None else Path(data_dir), offline, progress)
     elif are_pictures:
-        pack, facts = load_folder(Path(name), image_size, skip_broken, progress)
+        pack, facts = load_pictures(Path(name), image_size, skip_broken, progress)
     else:
         pack, facts = load_arrays(Path(name), progress)
     return assemble(name, pack, facts).with_validation(validation, seed=seed)
@@ -230,5 +240,6 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
         facts=about | described | facts,
         development=split("train"),
         own_validation=split("validation") if "validation_images" in pack.arrays else None,
+        groups=torch.from_numpy(pack.arrays["train_groups"]) if "train_groups" in pack.arrays else None,
         files=pack.description.get("files", {}),
     )

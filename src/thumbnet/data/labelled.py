@@ -1,4 +1,4 @@
-"""Labelled images that no run was cut from, to judge a trained network on: a folder with one folder per class, or arrays."""
+"""Labelled images that no run was cut from, to judge a trained network on: a folder of class folders, a table, or arrays."""
 # Shapes: N images, C channels, H and W height and width.
 
 from collections.abc import Iterable, Sequence, Set
@@ -10,10 +10,12 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.arrays import as_places, checked_names, checked_split, holds_arrays, read_idx_parts, read_npz_parts
+from thumbnet.data.arrays import as_places, checked_names, checked_split, holds_arrays, read_parts
+from thumbnet.data.columns import is_table
 from thumbnet.data.folder import find_classes
 from thumbnet.data.names import exists
 from thumbnet.data.pack import SPLIT_OF_NAME
+from thumbnet.data.table import found_below, read_labels
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted, printable, shortened
 
@@ -34,14 +36,16 @@ class LabelledImages:
 def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     """The images at `path` with their places in `classes`, of which some may have none.
 
-    `path` is a folder with one folder of images per class, or arrays as a data set has them, of which the test images are
-    taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
+    `path` is a folder with one folder of images per class, or a table or arrays as a data set has them, of which the test images
+    are taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
     """
     if not exists(str(path)):
         what = f"{path} is a file" if is_file(path) else f"there is no folder {path}"
-        raise UserError(f"{what}; give a folder with one folder of images per class, or an .npz file")
+        raise UserError(f"{what}; give a folder with one folder of images per class, or a .csv or .npz file")
     if holds_arrays(path):
         return labelled_arrays(path, classes)
+    if is_table(path):
+        return labelled_table(path, classes)
     folders, passed_over = find_classes(path)
     found = {name: images for name, images in folders.items() if images}
     refuse_splits(path, set(found) - set(classes))
@@ -51,6 +55,27 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
         raise UserError(f"no image in the class folders of {path}; add some")
     files, labels = zip(*rows, strict=True)
     return LabelledImages(files, np.array(labels, np.int64), tuple(Path(entry.path) for entry in passed_over))
+
+
+def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
+    """The test images of a table; of one that has none the validation images, else all."""
+    table = read_labels(path)
+    there = {row.split for row in table.rows}
+    split = best_split(there)
+    rows = [
+        (path.parent / name, row.label)
+        for name, row in zip(found_below(path, table.rows), table.rows, strict=True)
+        if row.split == split
+    ]
+    places = places_of(path, {label for _, label in rows}, classes)
+    labels = np.array([places[label] for _, label in rows], np.int64)
+    note = f"of {path} the {split} images are taken" if len(there) > 1 else ""
+    return LabelledImages([file for file, _ in rows], labels, note=note)
+
+
+def best_split(there: Set[str]) -> str:
+    """Of the splits of a data set the one to judge on."""
+    return next(split for split in ("test", "validation", "train") if split in there)
 
 
 def is_file(path: Path) -> bool:
@@ -63,9 +88,9 @@ def is_file(path: Path) -> bool:
 
 def labelled_arrays(path: Path, classes: Sequence[str]) -> LabelledImages:
     """The test images of arrays; of those that have none the validation images, else all."""
-    parts, names = read_npz_parts(path) if path.is_file() else (read_idx_parts(path), None)
+    parts, names = read_parts(path)
     there = {split for split, _ in parts}
-    split = next(split for split in ("test", "validation", "train") if split in there)
+    split = best_split(there)
     found = checked_split(path, split, parts)
     values, meant = np.unique(found.labels), called(path, split, found.labels, names, classes)
     places = places_of(path, meant, classes)

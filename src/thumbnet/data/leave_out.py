@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 import torch
 
+from thumbnet.data.names import folder_of
 from thumbnet.errors import UserError
 from thumbnet.files import read_table, read_written
 from thumbnet.words import counted, printable, shortened
@@ -93,7 +94,7 @@ def plain(name: str) -> str:
 
 def below(data: "Dataset", name: str) -> list[str]:
     """What the path `name`, seen from here, is called below the folder of the data; links in it are not followed."""
-    folders = dict.fromkeys((os.path.abspath(data.name), data.facts["location"]))
+    folders = dict.fromkeys((os.path.abspath(folder_of(data.name)), str(data.folder)))
     path = os.path.abspath(name.strip())
     return [os.path.relpath(path, folder).replace(os.sep, "/") for folder in folders]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.data.arrays import holds_arrays, is_npz
+from thumbnet.data.columns import is_table
 from thumbnet.data.pack import LARGEST_SIDE
 from thumbnet.errors import UserError, unknown_name
 
-# How folders of pictures are decoded where nothing else is said.
+# How pictures are decoded where nothing else is said.
 DECODING: dict[str, Any] = {"image_size": 32, "skip_broken": False}
 
 
@@ -63,14 +64,24 @@ def list_datasets() -> list[str]:
 
 
 def is_path(name: str) -> bool:
-    """True where `name` means a path rather than a published set: `./x`, `a/b`, `x.npz`, or any existing folder."""
-    return name not in SPECS and (os.sep in name or name.startswith(".") or is_npz(name) or exists(name))
+    """True where `name` means a path rather than a published set: `./x`, `a/b`, `x.npz`, `x.csv`, or any existing folder."""
+    return name not in SPECS and (os.sep in name or name.startswith(".") or is_file_name(name) or exists(name))
+
+
+def is_file_name(path: str | Path) -> bool:
+    """Whether a data set of this name is one file, whose ending says of which kind."""
+    return is_npz(path) or is_table(path)
+
+
+def folder_of(path: str | Path) -> Path:
+    """The folder that a set's files are below: the one at `path`, or the one that the table there lies in."""
+    return Path(path).parent if is_table(path) else Path(path)
 
 
 def exists(name: str) -> bool:
-    """Whether there is a folder or .npz file of this name; one that no file system could hold is none."""
+    """Whether there is a folder of this name, or a file of a kind that is read; one that no file system could hold is none."""
     try:
-        return Path(name).is_dir() or holds_arrays(Path(name))
+        return Path(name).is_dir() or (is_file_name(name) and Path(name).is_file())
     except OSError:  # too long
         return False
 
@@ -80,15 +91,15 @@ def comes_as_files(name: str) -> bool:
     return name in SPECS and name != EMBEDDED
 
 
-def is_folder_of_pictures(name: str) -> bool:
+def comes_as_pictures(name: str) -> bool:
     """Whether the files of this set are pictures, which are decoded and resized, rather than arrays."""
     return name not in SPECS and not holds_arrays(Path(name))
 
 
 def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """How the folders of pictures among the named sets are to be decoded, without what is so anyway.
+    """How the named sets that come as pictures are to be decoded, without what is so anyway.
 
-    Raises `UserError` for values that cannot be, and where none of the sets is such a folder.
+    Raises `UserError` for values that cannot be, and where none of the sets comes so.
     """
     chosen = {key: given.get(key, own) for key, own in DECODING.items()}
     size, skip_broken = chosen["image_size"], chosen["skip_broken"]
@@ -97,15 +108,15 @@ def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
     if not isinstance(skip_broken, bool):
         raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
     found = {key: value for key, value in chosen.items() if value != DECODING[key]}
-    if found and not any(map(is_folder_of_pictures, names)):
-        raise UserError(f"{next(iter(found))} is for folders of images, and none is trained on here; leave it out")
+    if found and not any(map(comes_as_pictures, names)):
+        raise UserError(f"{next(iter(found))} is for images in files, and none are trained on here; leave it out")
     return found
 
 
 def short_name(name: str | Path) -> str:
     """What a data set is called in names of files and folders: its own name, or the last part of its path."""
     path = Path(name).resolve()
-    return path.stem if is_npz(path) else path.name
+    return path.stem if is_file_name(path) else path.name
 
 
 def check_dataset_name(name: str) -> None:
@@ -118,7 +129,8 @@ def check_dataset_name(name: str) -> None:
         error = unknown_name("data set", name, SPECS)
         raise UserError(f"no folder {name!r} here, and {error}")
     if not exists(name):
-        kind = "file" if is_npz(name) else "folder"
+        kind = "file" if is_file_name(name) else "folder"
         raise UserError(
-            f"there is no {kind} {name}; give a folder with one folder of images per class, or an .npz file of arrays"
+            f"there is no {kind} {name}; give a folder with one folder of images per class, a .csv file that names images and "
+            "their classes, or an .npz file of arrays"
         )

@@ -4,7 +4,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.balance import counts_by_class, few_images, uneven
-from thumbnet.data.folder import left_out
+from thumbnet.data.pictures import left_out
+from thumbnet.data.table import told_of_groups
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
 from thumbnet.progress import Progress, no_progress
@@ -48,6 +48,7 @@ class Diagnosis:
     modes: dict[str, int]  # folders: files by kind of pixel
     broken: tuple[str, ...]
     ignored: tuple[str, ...]
+    shared_groups: dict[str, int]  # tables: groups of the training images that another split has too, by split
     files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
     labels: CheckedLabels | None = None  # None: not looked for
 
@@ -103,6 +104,7 @@ def examine_dataset(data: "Dataset", progress: Progress = no_progress) -> Diagno
         modes=modes,
         broken=tuple(data.facts.get("broken", ())),
         ignored=tuple(data.facts.get("ignored", ())),
+        shared_groups=data.facts.get("shared_groups", {}),
         files=data.files,
     )
 
@@ -141,7 +143,7 @@ def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
     modes: Counter[str] = Counter()
     for names in data.files.values():
         for name in names:
-            with Image.open(Path(data.facts["location"]) / name) as image:
+            with Image.open(data.folder / name) as image:
                 sizes[f"{image.width} x {image.height}"] += 1
                 modes[image.mode] += 1
     return dict(sizes.most_common()), dict(modes.most_common())
@@ -149,7 +151,8 @@ def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
 
 def findings(found: Diagnosis) -> list[tuple[str, str]]:
     """What a person should know, as (how grave, sentence): "fault", "note" or "ok"."""
-    lines = [*leak_findings(found), *within_findings(found), *class_findings(found), *file_findings(found)]
+    shared = [("fault", told) for told in told_of_groups(found.shared_groups)]
+    lines = [*leak_findings(found), *shared, *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
         told = counted(len(found.constant), "image")
         lines.append(("fault", f"{told} of one colour throughout: {named(found.constant, found.files)}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.data.datasets import load_dataset
-from thumbnet.data.names import SPECS, is_folder_of_pictures
+from thumbnet.data.names import SPECS, comes_as_pictures
 from thumbnet.errors import UserError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
@@ -115,7 +115,7 @@ def check_has_test_images(dataset: str, decoding: Mapping[str, Any]) -> None:
     from thumbnet.judging.evaluation import no_test_split
 
     if load_dataset(dataset, validation=0, **decoding).test is None:
-        missing = no_test_split(dataset, on_pictures=is_folder_of_pictures(dataset))
+        missing = no_test_split(dataset, on_pictures=comes_as_pictures(dataset))
         raise UserError(f"{missing}, or measure on held-out images by --split validation")
 
 

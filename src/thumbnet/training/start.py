@@ -59,12 +59,12 @@ def check_beginning(recipe: Recipe, data: Dataset) -> None:
 def effective(cut: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """What decides which images of `data` are held out."""
     found = {name: cut[name] for name in (("seed", "folds", "fold") if cut["folds"] else ("seed", "fraction"))}
-    return found | ({"copies_together": bool(cut.get("copies_together"))} if data.copies is not None else {})
+    return found | ({"copies_together": bool(cut.get("copies_together"))} if data.together is not None else {})
 
 
 def held_out_alike(cut: dict[str, Any], data: Dataset) -> str:
     """What to type for the images that an earlier run held out to be held out again."""
-    if data.copies is not None and not cut.get("copies_together"):
+    if data.together is not None and not cut.get("copies_together"):
         return "equal images were not yet held out together then, so train it again, or start from another run"
     if cut["folds"]:
         return f"hold the same ones out by --folds {cut['folds']} --fold {cut['fold']} --seed {cut['seed']}"

@@ -1,0 +1,119 @@
+"""Tables of pixels: one image per line, in a column for each pixel or in one for all."""
+
+import numpy as np
+import pytest
+
+from conftest import thumbnet as command
+from thumbnet.data.arrays import read_arrays
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.labelled import labelled_images
+from thumbnet.data.names import comes_as_pictures, exists
+from thumbnet.errors import UserError
+
+PIXELS = np.arange(4 * 9, dtype=np.uint8).reshape(4, 9) * 7
+
+
+def write(path, *, titles=None, labels=(3, 10, 3, 10), pixels=PIXELS, last=False, splits=None, separator=","):
+    """A table with a column for each pixel, and the label before or after them."""
+    titles = titles or [f"pixel{place}" for place in range(pixels.shape[1])]
+    lines = []
+    for place, (row, label) in enumerate(zip([titles, *pixels.tolist()], ["label", *labels], strict=True)):
+        cells = [*row, label] if last else [label, *row]
+        lines.append([*cells, *([["split", *splits][place]] if splits else [])])
+    path.write_text("\n".join(separator.join(map(str, line)) for line in lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("titles", [None, [f"{row}x{column}" for row in (1, 2, 3) for column in (1, 2, 3)]])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_column_for_each_pixel(tmp_path, titles, last, separator):
+    pack = read_arrays(write(tmp_path / "train.csv", titles=titles, last=last, separator=separator))
+    assert (pack.arrays["train_images"] == PIXELS.reshape(4, 1, 3, 3)).all()
+    assert pack.arrays["train_labels"].tolist() == [0, 1, 0, 1] and pack.description["classes"] == ["3", "10"]
+
+
+def test_one_column_for_all_pixels_and_splits_as_fer2013_has_them(tmp_path):
+    usage = ["Training", "Training", "Training", "PublicTest", "PrivateTest"]
+    pixels = np.vstack([PIXELS, PIXELS[:1] + 1])
+    rows = [f"{place % 2},{' '.join(map(str, row))},{usage[place]}" for place, row in enumerate(pixels.tolist())]
+    (tmp_path / "faces.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n\n")
+    pack = read_arrays(tmp_path / "faces.csv")
+    assert {name: len(array) for name, array in pack.arrays.items() if name.endswith("images")} == {
+        "train_images": 3, "validation_images": 1, "test_images": 1,
+    }  # fmt: skip
+    assert (pack.arrays["test_images"][0, 0].ravel() == pixels[4]).all() and pack.arrays["test_labels"].tolist() == [0]
+    assert labelled_images(tmp_path / "faces.csv", ("0", "1")).images.shape == (1, 3, 3, 1)
+
+
+def test_labels_may_be_names(tmp_path):
+    data = load_dataset(write(tmp_path / "t.csv", labels=("eel", "cat", "eel", "cat")), validation=0)
+    assert data.classes == ("cat", "eel") and data.train.labels.tolist() == [1, 0, 1, 0]
+    mixed = load_dataset(
+        write(tmp_path / "m.csv", labels=("1", "2", "1", "2"), splits=["train", "train", "train", "test"])
+    )
+    assert mixed.classes == ("1", "2") and len(mixed.test) == 1
+
+
+def test_a_table_of_pixels_is_no_table_of_pictures(tmp_path):
+    pixels = write(tmp_path / "t.csv")
+    (tmp_path / "p.csv").write_text("image,label,3x3,pixel 1\na.png,cat,1,2\n")
+    assert not comes_as_pictures(str(pixels)) and comes_as_pictures(str(tmp_path / "p.csv"))
+    assert exists(str(pixels)) and not exists(str(tmp_path / "absent.csv"))
+    with pytest.raises(UserError, match=r"image_size is for images in files; .* comes as it was stored"):
+        load_dataset(pixels, image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("label,{}\n1,{}", "line 2: pixels are whole numbers from 0 to 255, one in each column"),
+        ("label,{}\n1,256,2,3,4\n", r"line 2: pixels are whole numbers from 0 to 255, one in each column \(bytes must be"),
+        ("label,{}\n1,-1,2,3,4\n", "line 2: pixels are whole numbers"),
+        ("label,{}\n1,0.5,2,3,4\n", r"line 2: pixels are whole numbers .* '0.5'\)"),
+        ("label,{}\n0,1,2,3,4\n1,1,2,3\n", "line 3: pixels are whole numbers from 0 to 255, one in each"),
+        ("label,{}\n", "has no line of pixels below the first; add the images"),
+        ("label,{}\n,1,2,3,4\n", "line 2: the image has no class; add it or delete the line"),
+        ("{}\n1,2,3,4\n", r"has pixels and does not say which column has the classes; call it label \(it has no other column\)"),
+        ("age,size,{}\n1,1,1,2,3,4\n", r"does not say which column has the classes; call it label \(it has 'age', 'size'\)"),
+        ("label,{},pixel5\n1,1,2,3,4,5\n", "has images of 5 pixels, which is no square of grey ones; store others as an .npz"),
+        ("label,pixels\n1,1 2 3 4\n0,1 2 3\n", "line 3: 3 pixels after 4; make it smaller, or all images of one size"),
+        ("label,split,{}\n1,dev2,1,2,3,4\n", "line 2: the split is 'dev2'; give train, validation or test"),
+        ("label,split,{}\n1,test,1,2,3,4\n", "has no training images; expected a line per image, with a column label"),
+        ("label,{}\n1,1,2,3,4\n1,1,2,3,4\n", "has 1 class; a classifier needs 2"),
+    ],
+)  # fmt: skip
+def test_tables_of_pixels_that_do_not_fit_are_refused_in_one_line(tmp_path, text, told):
+    path = tmp_path / "t.csv"
+    path.write_text(text.replace("{}", "pixel1,pixel2,pixel3,pixel4"))
+    with pytest.raises(UserError, match=told) as error:
+        read_arrays(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    path = write(tmp_path / "t.csv")
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    with pytest.raises(UserError, match=r"cannot read .* it is no text in UTF-8; save it as such"):
+        read_arrays(path)
+
+
+def test_too_many_pixels_are_refused_before_they_are_all_read(tmp_path, monkeypatch):
+    from thumbnet.data import pixel_table
+
+    monkeypatch.setattr(pixel_table, "LARGEST", 20)
+    with pytest.raises(UserError, match="line 4: more than 0 GiB of images; make it smaller"):
+        read_arrays(write(tmp_path / "t.csv"))
+
+
+def test_the_command_trains_on_a_table_of_pixels(tmp_path):
+    random = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    pixels = (labels[:, None] * 100 + random.integers(0, 100, (80, 64))).astype(np.uint8)
+    write(tmp_path / "digits.csv", labels=labels.tolist(), pixels=pixels)
+    done = command(
+        "train", "digits.csv", "--out", "run", "--epochs", "4", "--widths", "8", "16", "16", "--batch-size", "16",
+        "--no-report", "--threads", "1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert command("evaluate", "run", cwd=tmp_path).returncode == 0

@@ -1,0 +1,309 @@
+"""Tables of pictures: columns by their names, files found below the table, splits, groups, and every refusal."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from conftest import thumbnet as command
+from thumbnet.data.datasets import load_dataset
+from thumbnet.data.labelled import labelled_images
+from thumbnet.data.pictures import pictures_signature, read_pictures
+from thumbnet.data.table import list_table
+from thumbnet.errors import UserError
+
+PETS = "image,label\na.png,cat\nb.png,dog\nc.png,cat\n"
+
+
+def paint(folder, *names):
+    """A picture for each name, each of another grey."""
+    for place, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (10 * (place + 1),) * 3).save(path)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder with a.png, b.png and c.png, and a function that writes a table beside them."""
+    paint(tmp_path, "a.png", "b.png", "c.png")
+
+    def write(text, name="labels.csv"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def named(path):
+    """What a table says, as (file, class) by split."""
+    listing = list_table(path)
+    return {split: [(name, listing.classes[label]) for name, label in rows] for split, rows in listing.images.items()}
+
+
+# --- columns -------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_read_in_the_order_of_the_table_and_classes_sorted(pets):
+    pack = read_pictures(list_table(pets("image,label\nc.png,10\nb.png,9\na.png,10\n")), image_size=4)
+    assert pack.arrays["train_images"][:, 0, 0, 0].tolist() == [30, 20, 10]
+    assert pack.arrays["train_labels"].tolist() == [1, 0, 1] and pack.description["classes"] == ["9", "10"]
+    assert pack.description["files"] == {"train": ["c.png", "b.png", "a.png"]}
+    assert pack.description["broken"] == [] and json.loads(json.dumps(pack.description)) == pack.description
+
+
+@pytest.mark.parametrize(
+    "titles",
+    ["file_name,label", "File Name,Class", "filepaths,labels", "image_id,dx", "id,breed", "Path,ClassId", "img,has_cactus",
+     "picture,kind"],
+)  # fmt: skip
+def test_columns_are_known_by_many_names_and_where_they_are_the_only_ones(pets, titles):
+    path = pets(PETS.replace("image,label", titles))
+    assert named(path) == {"train": [("a.png", "cat"), ("b.png", "dog"), ("c.png", "cat")]}
+    assert list(list_table(path).facts["columns"].values()) == titles.split(",")
+
+
+def test_the_first_name_that_is_known_is_taken_and_the_other_columns_are_told(pets):
+    rows = "0,cat,a.png,4\n1,dog,b.png,5\n0,cat,c.png,6\n"
+    data = load_dataset(pets("class id,labels,filepaths,age\n" + rows), image_size=4, validation=0)
+    assert data.classes == ("cat", "dog")
+    assert "filepaths (image), labels (label) are read, and not class id, age" in " ".join(data.notes)
+    assert not any("are read" in note for note in load_dataset(pets(PETS), validation=0).notes)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "labels.csv"), ("\t", "labels.TSV")])
+def test_other_separators_and_a_mark_of_bytes_are_read(pets, separator, name):
+    path = pets("\ufeff" + PETS.replace(",", separator), name)
+    assert [label for _, label in named(path)["train"]] == ["cat", "dog", "cat"]
+
+
+def test_a_column_for_each_class_says_which_one_it_is(pets):
+    path = pets("image, cat, dog\na.png,1.0,0.0\nb.png,0,1\nc.png,1,\n")
+    assert named(path) == {"train": [("a.png", "cat"), ("b.png", "dog"), ("c.png", "cat")]}
+    assert list_table(path).facts["columns"]["label"] == "one for each of 2 classes"
+
+
+def test_splits_are_known_by_many_names(pets):
+    path = pets("image,label,data set\na.png,cat,Train\nb.png,dog,training\nc.png,dog,VALID\n")
+    paint(path.parent, "d.png")
+    path.write_text(path.read_text() + "d.png,cat,test\n")
+    assert named(path) == {
+        "train": [("a.png", "cat"), ("b.png", "dog")], "validation": [("c.png", "dog")], "test": [("d.png", "cat")],
+    }  # fmt: skip
+    data = load_dataset(path, image_size=4)
+    assert (len(data.train), len(data.validation), len(data.test)) == (2, 1, 1)
+
+
+def test_rows_without_a_word_are_passed_over(pets):
+    assert len(named(pets(PETS + ",\n\n , \n"))["train"]) == 3
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_without_ending_are_found_in_any_folder_below_the_table(tmp_path):
+    paint(tmp_path, "part_1/ISIC_1.jpg", "part_2/deep/ISIC_2.PNG", "part_2/other.png")
+    (tmp_path / "truth.csv").write_text("image,label\nISIC_1,a\nisic_2,b\n")
+    found = [name for name, _ in named(tmp_path / "truth.csv")["train"]]
+    assert found == ["part_1/ISIC_1.jpg", "part_2/deep/ISIC_2.PNG"]
+
+
+def test_paths_are_taken_as_written_also_windows_ones_and_those_from_the_root(tmp_path):
+    paint(tmp_path, "a/1.png", "b/1.png", "c/1.png")
+    (tmp_path / "labels.csv").write_text(f"path,label\na\\1.png,x\n./b/1.png,y\n{tmp_path}/c/1.png,y\n")
+    assert [name for name, _ in named(tmp_path / "labels.csv")["train"]] == ["a/1.png", "b/1.png", "c/1.png"]
+
+
+def test_of_images_of_one_name_the_one_in_the_folder_of_its_split_is_meant(tmp_path):
+    paint(tmp_path, "train/1.png", "test/1.png", "train/2.png")
+    (tmp_path / "trainLabels.csv").write_text("id,label\n1,frog\n2,ship\n")
+    assert [name for name, _ in named(tmp_path / "trainLabels.csv")["train"]] == ["train/1.png", "train/2.png"]
+    paint(tmp_path, "training/1.png")
+    with pytest.raises(
+        UserError, match=r"names '1', and there are several, \S+1.png and \S+1.png; write the path, from"
+    ):
+        list_table(tmp_path / "trainLabels.csv")
+
+
+def test_letters_with_accents_are_the_same_in_one_code_or_two(tmp_path):
+    paint(tmp_path, "x/cafe\u0301.png", "x/b.png")
+    (tmp_path / "labels.csv").write_text("image,label\ncaf\u00e9,a\nb,b\n")
+    assert len(named(tmp_path / "labels.csv")["train"]) == 2
+
+
+def test_a_missing_or_damaged_image_is_named_or_left_out_and_listed(pets):
+    path = pets(PETS + "away.png,dog\n")
+    with pytest.raises(UserError, match=r"cannot read image .*away\.png: No such file .* or pass --skip-broken"):
+        load_dataset(path, image_size=4)
+    data = load_dataset(path, image_size=4, validation=0, skip_broken=True)
+    assert len(data.train) == 3 and data.facts["broken"] == ["away.png"]
+    assert data.files["train"] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_pack_is_made_again_when_the_table_says_something_else_or_a_picture_changes(pets):
+    first = pictures_signature(list_table(pets(PETS)), 4)
+    assert pictures_signature(list_table(pets(PETS)), 4) == first
+    assert pictures_signature(list_table(pets(PETS.replace("c.png,cat", "c.png,dog"))), 4) != first
+    assert pictures_signature(list_table(pets("image,label\nb.png,dog\na.png,cat\nc.png,cat\n")), 4) != first
+    assert pictures_signature(list_table(pets(PETS)), 8) != first
+    grouped = [pictures_signature(list_table(pets(PETS.replace("l\n", "l,group\n").replace("t\n", f"t,{one}\n"))), 4)
+               for one in "12"]  # fmt: skip
+    assert len({first, *grouped}) == 3
+    paint(pets(PETS).parent, "z.png", "b.png")
+    assert pictures_signature(list_table(pets(PETS)), 4) != first
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+def patients(tmp_path, *, each=4, count=12, split=""):
+    """A table of patients with some images each, of two classes."""
+    names = [f"{patient}-{number}.png" for patient in range(count) for number in range(each)]
+    paint(tmp_path, *names)
+    for place, name in enumerate(names):  # no two alike
+        Image.new("RGB", (4, 4), (place, 255 - place, 7)).save(tmp_path / name)
+    rows = [f"{name},{'ill' if int(name[0]) % 2 else 'well'},P{name.split('-')[0]}" for name in names]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label,patient_id", *rows]) + "\n")
+    return tmp_path / "labels.csv"
+
+
+def test_images_of_one_group_are_all_held_out_or_all_trained_on(tmp_path):
+    data = load_dataset(patients(tmp_path), image_size=4)
+    for seed in range(6):
+        for cut in (data.with_validation(0.25, seed=seed), data.with_validation(0, seed=seed, folds=3, fold=1)):
+            owners = [
+                {data.files["train"][row].split("-")[0] for row in part.rows.tolist()}
+                for part in (cut.train, cut.validation)
+            ]
+            assert not owners[0] & owners[1] and len(owners[1]) > 1
+            assert len(cut.validation) == 4 * len(owners[1])
+    loose = data.with_validation(0.25, seed=0, copies_together=False)
+    assert {row // 4 for row in loose.train.rows.tolist()} & {row // 4 for row in loose.validation.rows.tolist()}
+
+
+def test_images_without_a_group_are_alone(pets):
+    listing = list_table(pets("image,label,group\na.png,cat,\nb.png,dog,\nc.png,cat,7\n"))
+    pack = read_pictures(listing, image_size=4)
+    assert len(set(pack.arrays["train_groups"].tolist())) == 3
+
+
+def test_groups_keep_to_their_images_where_some_are_broken(tmp_path):
+    path = patients(tmp_path, count=4)
+    (tmp_path / "0-1.png").write_bytes(b"no image")
+    data = load_dataset(path, image_size=4, validation=0, skip_broken=True)
+    owners = [name.split("-")[0] for name in data.files["train"]]
+    assert len(data.groups) == 15 and data.groups.tolist() == [int(owner) for owner in owners]
+
+
+def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
+    path = patients(tmp_path)
+    head, *rows = path.read_text().splitlines()
+    moved = [f"{row},{'test' if row.startswith(('0-0', '3-1', '3-2')) else 'train'}" for row in rows]
+    path.write_text("\n".join([f"{head},split", *moved]) + "\n")
+    told = "2 groups have training and test images; what is measured on these looks too good"
+    assert told in load_dataset(path, image_size=4).notes
+    done = command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path)
+    assert f"fault  {told}" in done.stdout
+    path.write_text(
+        "\n".join([f"{head},split", *(f"{row},{'test' if row[0] == '3' else 'train'}" for row in rows)]) + "\n"
+    )
+    assert "groups have" not in command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path).stdout
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", r"no column of images that is known by its name; name the columns .* \(it has nothing\)"),
+        ("image,label\n", "names no image; name the columns in the first line"),
+        ("a.png,cat\nb.png,dog\n", r"no column of images that is known .* \(it has 'a.png', 'cat'\)"),
+        ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; call it label \(it has 'image'"),
+        ("image,label,label\na.png,x,y\n", "has two columns 'label'; rename one"),
+        ("image,label\n,cat\n", "has a row without an image: ', cat'; add it or delete the row"),
+        ("image,label\na.png, \n", "gives 'a.png' no class; add it or delete the row"),
+        ("image,label\na.png,cat,dog\n", "the row of 'a.png' has more cells than there are columns; quote commas"),
+        ("image,cat,dog\na.png,1,1\n", "gives 'a.png' 2 classes; each image needs just one"),
+        ("image,cat,dog\na.png,0,0\n", "gives 'a.png' 0 classes; each image needs just one"),
+        ("image,label,split\na.png,cat,7\n", "puts 'a.png' into the split '7'; give train, validation or test"),
+        ("image,label,split\na.png,cat,test\n", "has no training image; write train into the column 'split' of some"),
+        ("image,label\na.png,cat\nb.png,cat\n", "has 1 class of training images, 'cat'; a classifier needs 2 to"),
+        ("image,label\na.png,1\nb.png,2\nc.png,3\n", "its 3 training labels, in column 'label', are all different; give"),
+        ("image,label,split\na.png,cat,train\nb.png,dog,train\nc.png,dag,test\n",
+         "has a test image of a class that no training image has: unknown class 'dag'; did you mean 'dog'?"),
+        ("image,label\na.png,cat\nb.png,dog\n./a.png,dog\n", "has two rows for 'a.png'; an image has one class and one split"),
+        ("image,label\nx/p.png,cat\nx/q.png,dog\n", "images such as 'x/p.png', and none of them is at or below .*; put"),
+    ],
+)  # fmt: skip
+def test_tables_that_do_not_tell_are_refused_in_one_line(pets, text, told):
+    with pytest.raises(UserError, match=told) as error:
+        list_table(pets(text))
+    assert "\n" not in str(error.value) and "labels.csv" in str(error.value)
+
+
+def test_a_table_that_is_not_there_or_no_text_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"there is no file .*absent\.csv; give a folder .* a \.csv file that names images"
+    ):
+        load_dataset(tmp_path / "absent.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"image,label\n\xff\xfe,cat\n")
+    with pytest.raises(UserError, match="it is no text in UTF-8"):
+        load_dataset(tmp_path / "bytes.csv")
+
+
+# --- through the commands --------------------------------------------------------------------------------------------
+
+
+def test_new_labelled_images_may_come_by_a_table(pets):
+    path = pets("image,label,split\na.png,dog,train\nb.png,eel,test\nc.png,cat,test\n")
+    found = labelled_images(path, ("cat", "dog", "eel"))
+    assert [image.name for image in found.images] == ["b.png", "c.png"] and found.labels.tolist() == [2, 0]
+    assert found.note == f"of {path} the test images are taken"
+    with pytest.raises(UserError, match="unknown class 'eel'"):
+        labelled_images(path, ("cat", "dog"))
+    assert labelled_images(pets(PETS), ("cat", "dog")).labels.tolist() == [0, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder with a table of 12 patients and a run on it, both made by commands."""
+    folder = tmp_path_factory.mktemp("by-table")
+    patients(folder)
+    done = command(
+        "train", "labels.csv", "--out", "run", "--epochs", "2", "--widths", "8", "16", "16", "--batch-size", "8",
+        "--no-report", "--image-size", "16", "--threads", "1", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_on_a_table_is_judged_moved_and_left_out_of_like_one_on_a_folder(trained):
+    told = json.loads((trained / "run" / "data.json").read_text())
+    assert (told["columns"]["group"], told["location"]) == ("patient_id", str(trained / "labels.csv"))
+    assert command("evaluate", "run", cwd=trained).returncode == 0
+    described = json.loads(command("data", "labels.csv", "--json", cwd=trained).stdout)
+    assert (described["groups"], described["images"]["train"]) == (12, 48)
+    assert "patient_id (group)" in command("data", "labels.csv", cwd=trained).stdout
+    (trained / "out.txt").write_text("1-2.png\n./2-0.png\n")
+    done = command("preview", "labels.csv", "--image-size", "16", "--leave-out", "out.txt", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    moved = trained.parent / "moved"
+    trained.rename(moved)
+    try:
+        gone = command("evaluate", "run", cwd=moved)
+        assert gone.returncode == 2 and "which is gone; say where they are now with --data-dir" in gone.stderr
+        assert command("evaluate", "run", "--data-dir", "labels.csv", cwd=moved).returncode == 0
+    finally:
+        moved.rename(trained)
+
+
+def test_a_run_whose_table_has_changed_is_not_measured_on_other_images(trained):
+    table = trained / "labels.csv"
+    before = table.read_text()
+    table.write_text(before.replace("0-0.png,well", "0-0.png,ill"))
+    try:
+        done = command("evaluate", "run", cwd=trained)
+        assert done.returncode == 2 and "has changed since the run" in done.stderr
+    finally:
+        table.write_text(before)
