@@ -8,6 +8,7 @@ from thumbnet.data.arrays import read_arrays
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.labelled import labelled_images
 from thumbnet.data.names import comes_as_pictures, exists
+from thumbnet.data.unlabelled import unlabelled_images
 from thumbnet.errors import UserError
 
 PIXELS = np.arange(4 * 9, dtype=np.uint8).reshape(4, 9) * 7
@@ -77,7 +78,7 @@ def test_a_table_of_pixels_is_no_table_of_pictures(tmp_path):
         ("{}\n1,2,3,4\n", r"has pixels and does not say which column has the classes; call it label \(it has no other column\)"),
         ("age,size,{}\n1,1,1,2,3,4\n", r"does not say which column has the classes; call it label \(it has 'age', 'size'\)"),
         ("label,{},pixel5\n1,1,2,3,4,5\n", "has images of 5 pixels, which is no square of grey ones; store others as an .npz"),
-        ("label,pixels\n1,1 2 3 4\n0,1 2 3\n", "line 3: 3 pixels after 4; make it smaller, or all images of one size"),
+        ("label,pixels\n1,1 2 3 4\n0,1 2 3\n", "line 3: 3 pixels after 4; make all images of one size"),
         ("label,split,{}\n1,dev2,1,2,3,4\n", "line 2: the split is 'dev2'; give train, validation or test"),
         ("label,split,{}\n1,test,1,2,3,4\n", "has no training images; expected a line per image, with a column label"),
         ("label,{}\n1,1,2,3,4\n1,1,2,3,4\n", "has 1 class; a classifier needs 2"),
@@ -117,3 +118,27 @@ def test_the_command_trains_on_a_table_of_pixels(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert command("evaluate", "run", cwd=tmp_path).returncode == 0
+    said = command("predict", "run", "digits.csv", "--format", "csv", cwd=tmp_path).stdout.splitlines()
+    right = [row.split(",")[1] == str(label) for row, label in zip(said[1:], labels, strict=True)]
+    assert said[5].startswith("digits.csv:4,") and sum(right) > 70
+    done = command("predict", "run", "digits.csv", "--explain", "why", cwd=tmp_path)
+    assert done.returncode == 2 and "--explain is for image files, which its pictures are named after" in done.stderr
+
+
+def test_images_of_arrays_are_classified_by_number(tmp_path):
+    images = np.zeros((6, 3, 3), np.uint8)
+    images[:4], images[4:] = PIXELS.reshape(4, 3, 3), 255
+    unlabelled = write(tmp_path / "test.csv", pixels=PIXELS)
+    unlabelled.write_text("\n".join(line.partition(",")[2] for line in unlabelled.read_text().splitlines()) + "\n")
+    found = unlabelled_images(unlabelled)
+    assert found.names == [f"{unlabelled}:{row}" for row in range(4)] and not found.are_files
+    assert (np.stack([np.asarray(image) for image in found.images]) == images[:4]).all()
+    np.savez(tmp_path / "two.npz", train_images=images[:4], train_labels=[0, 1, 0, 1], test_images=images[4:])
+    found = unlabelled_images(tmp_path / "two.npz")
+    assert (len(found.images), found.note) == (2, f"of {tmp_path / 'two.npz'} the test images are taken")
+    colours = np.arange(2 * 3 * 8 * 8, dtype=np.uint8).reshape(2, 3, 8, 8)
+    np.savez(tmp_path / "rgb.npz", images=colours)
+    assert (np.asarray(unlabelled_images(tmp_path / "rgb.npz").images[1]) == colours[1].transpose(1, 2, 0)).all()
+    np.savez(tmp_path / "none.npz", labels=[1, 2])
+    with pytest.raises(UserError, match="has no images, only labels; give a file that has some"):
+        unlabelled_images(tmp_path / "none.npz")

@@ -9,7 +9,7 @@ from conftest import thumbnet as command
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
-from thumbnet.data.table import list_table
+from thumbnet.data.table import list_table, read_images
 from thumbnet.errors import UserError
 
 PETS = "image,label\na.png,cat\nb.png,dog\nc.png,cat\n"
@@ -216,7 +216,7 @@ def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", r"no column of images that is known by its name; name the columns .* \(it has nothing\)"),
+        ("", "names no image; name the columns in the first line"),
         ("image,label\n", "names no image; name the columns in the first line"),
         ("a.png,cat\nb.png,dog\n", r"no column of images that is known .* \(it has 'a.png', 'cat'\)"),
         ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; call it label \(it has 'image'"),
@@ -307,3 +307,23 @@ def test_a_run_whose_table_has_changed_is_not_measured_on_other_images(trained):
         assert done.returncode == 2 and "has changed since the run" in done.stderr
     finally:
         table.write_text(before)
+
+
+def test_pictures_that_a_table_names_are_classified_in_its_order(trained):
+    (trained / "test").mkdir()
+    (trained / "asked.csv").write_text("id,label\n7-1,?\n2-0,?\n7-1,?\n")
+    (trained / "test" / "2-0.png").write_bytes((trained / "1-0.png").read_bytes())
+    try:
+        done = command("predict", "run", "asked.csv", "3-3.png", "--format", "csv", "--explain", "why", cwd=trained)
+        assert done.returncode == 0, done.stderr
+        files = [line.partition(",")[0] for line in done.stdout.splitlines()]
+        assert files == ["file", "7-1.png", "test/2-0.png", "7-1.png", "3-3.png"]
+        assert len(list((trained / "why").iterdir())) == 4
+    finally:
+        (trained / "test" / "2-0.png").unlink()
+
+
+def test_of_pictures_of_one_name_to_be_classified_the_test_image_is_meant(tmp_path):
+    paint(tmp_path, "train/1.png", "test/1.png")
+    (tmp_path / "sample.csv").write_text("id,label\n1,frog\n")
+    assert read_images(tmp_path / "sample.csv") == [tmp_path / "test" / "1.png"]

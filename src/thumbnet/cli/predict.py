@@ -55,7 +55,8 @@ def predict(
     run
         folder written by `thumbnet train`, or a FILE.onnx or a folder written by `thumbnet export`
     images
-        image files (PNG, JPEG, WebP, GIF, BMP), or folders, which are searched for them
+        image files (PNG, JPEG, WebP, GIF, BMP), folders, which are searched for them, .csv files that name them or have their
+        pixels, or arrays as `thumbnet train` takes them
     top
         how many of the most likely classes to print
     views
@@ -79,18 +80,28 @@ def predict(
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output)
 
-    from thumbnet.data.images import image_files
+    from thumbnet.data.unlabelled import unlabelled_images
     from thumbnet.machine import Machine
-    from thumbnet.shipping.classifier import predict_files
+    from thumbnet.shipping.classifier import predict_images
 
-    searched = [image_files(path) for path in images]
-    files, ignored = ([file for part in searched for file in part[kind]] for kind in (0, 1))
+    found = [unlabelled_images(path) for path in images]
+    names, sources = [name for part in found for name in part.names], [image for part in found for image in part.images]
+    ignored = [file for part in found for file in part.ignored]
+    if explain is not None and not all(part.are_files for part in found):
+        raise UserError(
+            "--explain is for image files, which its pictures are named after; leave arrays and tables of pixels out"
+        )
     classifier, opened, threshold = what_predicts(
         run, Machine(**given(machine)), views=views, sure=sure, explain=explain
     )
     least = threshold.confidence if threshold else 0.0
-    predictions, broken = predict_files(classifier, files, top=top, views=views, sure=least, skip_broken=skip_broken)
+    predictions, broken = predict_images(
+        classifier, names, sources, top=top, views=views, sure=least, skip_broken=skip_broken
+    )
     tell_left_out(ignored, broken)
+    for part in found:
+        if part.note:
+            print(f"note: {part.note}", file=sys.stderr)
     if threshold:
         print(threshold.in_words(), file=sys.stderr)
     if explain is not None and opened:

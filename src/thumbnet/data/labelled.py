@@ -15,7 +15,7 @@ from thumbnet.data.columns import is_table
 from thumbnet.data.folder import find_classes
 from thumbnet.data.names import exists
 from thumbnet.data.pack import SPLIT_OF_NAME
-from thumbnet.data.table import found_below, read_labels
+from thumbnet.data.table import found_below, read_labels, refuse_twins
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted, printable, shortened
 
@@ -62,11 +62,9 @@ def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
     table = read_labels(path)
     there = {row.split for row in table.rows}
     split = best_split(there)
-    rows = [
-        (path.parent / name, row.label)
-        for name, row in zip(found_below(path, table.rows), table.rows, strict=True)
-        if row.split == split
-    ]
+    names = found_below(path, table.rows)
+    refuse_twins(path, names)
+    rows = [(path.parent / name, row.label) for name, row in zip(names, table.rows, strict=True) if row.split == split]
     places = places_of(path, {label for _, label in rows}, classes)
     labels = np.array([places[label] for _, label in rows], np.int64)
     note = f"of {path} the {split} images are taken" if len(there) > 1 else ""

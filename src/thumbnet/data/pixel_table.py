@@ -4,7 +4,8 @@
 import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from thumbnet.data.columns import LABEL_TITLES, SPLIT_IN_TABLE, SPLIT_TITLES, first_called
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, separator_in
-from thumbnet.words import shortened
+from thumbnet.words import printable, shortened
 
 PIXEL = re.compile(r"pixel[ _.-]?\d+|px[ _.-]?\d+|\d+x\d+", re.I)  # pixel0 (Kaggle's), 1x1 (as mnist-in-csv has them)
 PIXELS = "pixels"  # one column with all of an image's, FER2013's
@@ -25,12 +26,21 @@ LONGEST_TITLES = 1 << 20  # letters of the first line; a thousand by a thousand 
 
 
 @dataclass(frozen=True)
+class Line:
+    """One image, a byte per pixel row by row, and what is said of it."""
+
+    pixels: bytes
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
 class PixelColumns:
-    """Where in a line the pixels are, the label, and perhaps the split."""
+    """Where in a line the pixels are, and the label and the split where they are wanted and there."""
 
     pixels: list[int]
-    label: int
-    split: int | None
+    label: int | None = None
+    split: int | None = None
 
 
 def is_pixel_table(path: Path) -> bool:
@@ -55,42 +65,61 @@ def read_pixel_table(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
 
     Raises `UserError` for a table without labels, and for images that are not square or not of bytes.
     """
+    lines = read_lines(path, labelled=True)
+    labels, splits = np.array([line.label for line in lines]), np.array([line.split for line in lines])
+    with suppress(ValueError, OverflowError):  # names, then
+        labels = labels.astype(np.int64)
+    images = as_images(path, lines)
+    parts: dict[tuple[str, str], NDArray[Any]] = {}
+    for split in np.unique(splits).tolist():
+        parts[split, "images"], parts[split, "labels"] = images[splits == split], labels[splits == split]
+    return parts
+
+
+def read_pixels(path: Path) -> NDArray[np.uint8]:
+    """All images of a table of pixels, uint8 N H W, in its order, whatever else it says of them."""
+    return as_images(path, read_lines(path, labelled=False))
+
+
+def as_images(path: Path, lines: Sequence[Line]) -> NDArray[np.uint8]:
+    """uint8 N H W, square. Raises `UserError` where the pixels make no square."""
+    pixels = len(lines[0].pixels)
+    side = math.isqrt(pixels)
+    if side * side != pixels or side == 0:
+        raise UserError(
+            f"{path} has images of {pixels} pixels, which is no square of grey ones; store others as an .npz file, in which they "
+            "have a shape"
+        )
+    return np.frombuffer(b"".join(line.pixels for line in lines), np.uint8).reshape(-1, side, side)
+
+
+def read_lines(path: Path, *, labelled: bool) -> list[Line]:
+    """The images of a table. Raises `UserError` where it cannot be read, or a line does not fit."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-            titles, lines = (
-                next(csv.reader([first], delimiter=separator_in(first))),
-                csv.reader(file, delimiter=separator_in(first)),
-            )
-            splits = read_lines(path, columns_of(path, titles), lines)
+            separator = separator_in(first)
+            columns = columns_of(path, next(csv.reader([first], delimiter=separator)), labelled=labelled)
+            lines, total = [], 0
+            for number, cells in enumerate(csv.reader(file, delimiter=separator), start=2):
+                if any(cells):
+                    lines.append(read_line(f"{path}, line {number}", columns, cells))
+                    total += len(lines[-1].pixels)
+                    check_size(f"{path}, line {number}", lines, total)
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    parts: dict[tuple[str, str], NDArray[Any]] = {}
-    for split, (pixels, labels) in splits.items():
-        side = side_of(path, len(pixels[0]))
-        parts[split, "images"] = np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, side, side)
-        parts[split, "labels"] = np.array(labels)
-    as_numbers = [split_labels(parts, split) for split in splits]
-    if all(numbers is not None for numbers in as_numbers):
-        parts |= {
-            (split, "labels"): numbers for split, numbers in zip(splits, as_numbers, strict=True) if numbers is not None
-        }
-    return parts
+    if not lines:
+        raise UserError(f"{path} has no line of pixels below the first; add the images")
+    return lines
 
 
-def split_labels(parts: dict[tuple[str, str], NDArray[Any]], split: str) -> NDArray[np.int64] | None:
-    """The labels of a split as whole numbers, or None where one of them is no such number."""
-    try:
-        return parts[split, "labels"].astype(np.int64)
-    except (ValueError, OverflowError):
-        return None
-
-
-def columns_of(path: Path, titles: Sequence[str]) -> PixelColumns:
+def columns_of(path: Path, titles: Sequence[str], *, labelled: bool) -> PixelColumns:
     """What the first line says of the others."""
     pixels = pixel_columns(titles)
+    if not labelled:
+        return PixelColumns(pixels)
     split = first_called(titles, SPLIT_TITLES)
     others = [title for place, title in enumerate(titles) if place not in set(pixels) and title not in ("", split)]
     label = first_called(others, LABEL_TITLES) or (others[0] if len(others) == 1 else None)
@@ -102,52 +131,28 @@ def columns_of(path: Path, titles: Sequence[str]) -> PixelColumns:
     return PixelColumns(pixels, titles.index(label), None if split is None else titles.index(split))
 
 
-def read_lines(
-    path: Path, columns: PixelColumns, lines: Iterator[list[str]]
-) -> dict[str, tuple[list[bytes], list[str]]]:
-    """By split, the pixels of each image and its label."""
-    found: dict[str, tuple[list[bytes], list[str]]] = {}
-    length, total = None, 0
-    for number, cells in enumerate(lines, start=2):
-        if not any(cells):
-            continue
-        try:
-            values = [cells[place] for place in columns.pixels]
-            pixels = bytes(map(int, values[0].split() if len(values) == 1 else values))
-            label, word = (
-                cells[columns.label].strip(),
-                "train" if columns.split is None else cells[columns.split].strip(),
-            )
-        except (ValueError, IndexError) as error:
-            raise UserError(
-                f"{path}, line {number}: pixels are whole numbers from 0 to 255, one in each column ({first_line(error)})"
-            ) from error
-        if word.casefold() not in SPLIT_IN_TABLE:
-            raise UserError(f"{path}, line {number}: the split is {shortened(word)!r}; give train, validation or test")
-        if not label:
-            raise UserError(f"{path}, line {number}: the image has no class; add it or delete the line")
-        length, total = length or len(pixels), total + len(pixels)
-        if len(pixels) != length or total > LARGEST:
-            told = (
-                f"more than {LARGEST >> 30} GiB of images"
-                if total > LARGEST
-                else f"{len(pixels)} pixels after {length}"
-            )
-            raise UserError(f"{path}, line {number}: {told}; make it smaller, or all images of one size")
-        images, labels = found.setdefault(SPLIT_IN_TABLE[word.casefold()], ([], []))
-        images.append(pixels)
-        labels.append(label)
-    if not found:
-        raise UserError(f"{path} has no line of pixels below the first; add the images")
-    return found
-
-
-def side_of(path: Path, pixels: int) -> int:
-    """The side of a square grey image of so many pixels."""
-    side = math.isqrt(pixels)
-    if side * side != pixels or side == 0:
+def read_line(where: str, columns: PixelColumns, cells: Sequence[str]) -> Line:
+    """One line as it is meant."""
+    try:
+        values = [cells[place] for place in columns.pixels]
+        pixels = bytes(map(int, values[0].split() if len(values) == 1 else values))
+        label = "" if columns.label is None else cells[columns.label].strip()
+        word = "train" if columns.split is None else cells[columns.split].strip()
+    except (ValueError, IndexError) as error:
         raise UserError(
-            f"{path} has images of {pixels} pixels, which is no square of grey ones; store others as an .npz file, in which they "
-            "have a shape"
-        )
-    return side
+            f"{where}: pixels are whole numbers from 0 to 255, one in each column ({first_line(error)})"
+        ) from error
+    if word.casefold() not in SPLIT_IN_TABLE:
+        raise UserError(f"{where}: the split is {shortened(word)!r}; give train, validation or test")
+    if columns.label is not None and not label:
+        raise UserError(f"{where}: the image has no class; add it or delete the line")
+    return Line(pixels, printable(label), SPLIT_IN_TABLE[word.casefold()])
+
+
+def check_size(where: str, lines: Sequence[Line], total: int) -> None:
+    """Raise `UserError` where the last image has another size than the first, or all of them are too many bytes."""
+    first, last = len(lines[0].pixels), len(lines[-1].pixels)
+    if last != first:
+        raise UserError(f"{where}: {last} pixels after {first}; make all images of one size")
+    if total > LARGEST:
+        raise UserError(f"{where}: more than {LARGEST >> 30} GiB of images; make it smaller")

@@ -46,6 +46,7 @@ def list_table(path: Path) -> Listing:
     """
     table = read_labels(path)
     names = found_below(path, table.rows)
+    refuse_twins(path, names)
     classes = classes_of(table)
     splits = [split for split in dict.fromkeys(SPLIT_OF_NAME.values()) if any(row.split == split for row in table.rows)]
     places = {name: place for place, name in enumerate(classes)}
@@ -88,16 +89,31 @@ def told_of_groups(shared: Mapping[str, int]) -> list[str]:
 
 def read_labels(path: Path) -> LabelTable:
     """What a table says, each cell checked, no file looked for yet."""
-    titles, cells = read_table(path)
+    titles, cells = read_cells(path)
     columns = columns_of(path, titles, cells)
     one_hot = [] if "label" in columns else one_column_per_class(path, titles, columns, cells)
     used = {*columns.values(), *one_hot}
-    rows = [read_row(path, columns, one_hot, row) for row in cells if any(map(str.strip, filled(row)))]
-    if not rows:
-        raise UserError(f"{path} names no image; {ADVICE}")
+    rows = [read_row(path, columns, one_hot, row) for row in cells]
     if one_hot:
         columns = columns | {"label": f"one for each of {len(one_hot)} classes"}
     return LabelTable(path, rows, columns, [title for title in titles if title and title not in used])
+
+
+def read_images(path: Path) -> list[Path]:
+    """The pictures that a table names, in its order, whatever else it says; of several of one name that of the test split."""
+    titles, cells = read_cells(path)
+    columns = columns_of(path, titles, cells)
+    rows = [Row(image_in(path, columns, row), "", split_in(path, columns, row, "test"), "") for row in cells]
+    return [path.parent / name for name in found_below(path, rows)]
+
+
+def read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The titles of a table, and its rows that are not empty."""
+    titles, rows = read_table(path)
+    cells = [row for row in rows if any(map(str.strip, filled(row)))]
+    if not cells:
+        raise UserError(f"{path} names no image; {ADVICE}")
+    return titles, cells
 
 
 def filled(row: dict[str, str]) -> list[str]:
@@ -123,7 +139,7 @@ def columns_of(path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]
             if cells and not no_titles and all(is_image_name(row[title].strip()) for row in cells)
         ]
         if len(files) != 1:
-            found = ", ".join(repr(shortened(title)) for title in titles) or "nothing"
+            found = ", ".join(repr(shortened(title)) for title in titles)
             raise UserError(f"{path} has no column of images that is known by its name; {ADVICE} (it has {found})")
         columns["image"] = files[0]
         others.remove(files[0])
@@ -145,15 +161,7 @@ def one_column_per_class(
 
 def read_row(path: Path, columns: dict[str, str], one_hot: Sequence[str], cells: dict[str, str]) -> Row:
     """One row, its words as they are meant."""
-    image = cells[columns["image"]].strip()
-    if not image:
-        raise UserError(
-            f"{path} has a row without an image: {shortened(', '.join(filled(cells)))!r}; add it or delete the row"
-        )
-    if None in cells:  # type: ignore[comparison-overlap]
-        raise UserError(
-            f"{path}: the row of {shortened(image)!r} has more cells than there are columns; quote commas in texts"
-        )
+    image = image_in(path, columns, cells)
     if one_hot:
         chosen = [title for title in one_hot if YES_OR_NO[cells[title].strip()]]
         if len(chosen) != 1:
@@ -163,16 +171,34 @@ def read_row(path: Path, columns: dict[str, str], one_hot: Sequence[str], cells:
         label = cells[columns["label"]]
     if not label.strip():
         raise UserError(f"{path} gives {shortened(image)!r} no class; add it or delete the row")
-    split = "train"
-    if "split" in columns:
-        word = cells[columns["split"]].strip()
-        split = SPLIT_IN_TABLE.get(word.casefold(), "")
-        if not split:
-            raise UserError(
-                f"{path} puts {shortened(image)!r} into the split {shortened(word)!r}; give train, validation or test"
-            )
+    split = split_in(path, columns, cells, "train")
     group = cells[columns["group"]].strip() if "group" in columns else ""
     return Row(image, printable(label.strip()), split, group)
+
+
+def image_in(path: Path, columns: Mapping[str, str], cells: dict[str, str]) -> str:
+    """The name of a row's image."""
+    image = cells[columns["image"]].strip()
+    if not image:
+        raise UserError(
+            f"{path} has a row without an image: {shortened(', '.join(filled(cells)))!r}; add it or delete the row"
+        )
+    if None in cells:  # type: ignore[comparison-overlap]
+        raise UserError(
+            f"{path}: the row of {shortened(image)!r} has more cells than there are columns; quote commas in texts"
+        )
+    return image
+
+
+def split_in(path: Path, columns: Mapping[str, str], cells: dict[str, str], otherwise: str) -> str:
+    """The split of a row's image, in a table that does not say `otherwise`."""
+    if "split" not in columns:
+        return otherwise
+    word = cells[columns["split"]].strip()
+    if word.casefold() not in SPLIT_IN_TABLE:
+        image = shortened(cells[columns["image"]].strip())
+        raise UserError(f"{path} puts {image!r} into the split {shortened(word)!r}; give train, validation or test")
+    return SPLIT_IN_TABLE[word.casefold()]
 
 
 def classes_of(table: LabelTable) -> list[str]:
@@ -226,7 +252,6 @@ def found_below(path: Path, rows: Sequence[Row]) -> list[str]:
                 f"{path} names images such as {shortened(rows[0].image)!r}, and none of them is at or below {folder}; "
                 "put the table where the names begin, or correct them"
             )
-    refuse_twins(path, names)
     return names
 
 

@@ -220,22 +220,37 @@ def predict_files(
     sure: float = 0.0,
     skip_broken: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
-    """Predictions for image files, and the complaints about those that could not be read.
+    """Predictions for image files, called by their paths, as `predict_images` gives them."""
+    names = [str(file) for file in files]
+    return predict_images(classifier, names, files, top=top, views=views, sure=sure, skip_broken=skip_broken)
+
+
+def predict_images(
+    classifier: Classifier,
+    names: Sequence[str],
+    images: Sequence[Path | Image.Image],
+    *,
+    top: int = 1,
+    views: int | None = None,
+    sure: float = 0.0,
+    skip_broken: bool = False,
+) -> tuple[list[Prediction], list[str]]:
+    """Predictions for images that are called so, and the complaints about those that could not be read.
 
     Those with a probability below `sure` are marked. A file that cannot be read raises `UserError` naming it, unless
     `skip_broken`.
     """
-    pixels, readable, broken = read_files(classifier, files, skip_broken=skip_broken)
+    pixels, readable, broken = read_files(classifier, images, skip_broken=skip_broken)
     rankings = [classifier.rank(row, top) for row in classifier.probabilities(pixels, views=views)]
     predictions = [
-        Prediction(str(files[place]), ranking, sure=ranking[0][1] >= sure)
+        Prediction(names[place], ranking, sure=ranking[0][1] >= sure)
         for place, ranking in zip(readable, rankings, strict=True)
     ]
     return predictions, broken
 
 
 def read_files(
-    classifier: Classifier, files: Sequence[Path], *, skip_broken: bool = False
+    classifier: Classifier, files: Sequence[Path | Image.Image], *, skip_broken: bool = False
 ) -> tuple[NDArray[np.uint8], list[int], list[str]]:
     """Image files as the classifier takes them, uint8 N C H W; places of those that could be read; complaints on others."""
     pixels, readable, broken = [], [], []

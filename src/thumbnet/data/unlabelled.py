@@ -1,0 +1,69 @@
+"""Images to be classified, whatever they come in: files, folders, tables that name files, or arrays."""
+# Shapes: N images, C channels, H and W height and width.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from thumbnet.data.arrays import channels_first, holds_arrays, is_npz, read_parts
+from thumbnet.data.columns import is_table
+from thumbnet.data.images import image_files
+from thumbnet.data.labelled import best_split
+from thumbnet.data.pixel_table import is_pixel_table, read_pixels
+from thumbnet.data.table import read_images
+from thumbnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class UnlabelledImages:
+    """Images and what each is called; a file is called by its path, one of an array by the file of that and its number."""
+
+    names: list[str]
+    images: Sequence[Path | Image.Image]
+    ignored: Sequence[Path] = ()  # files in a folder that are no images by their names
+    note: str = ""  # which part of arrays is taken
+
+    @property
+    def are_files(self) -> bool:
+        return all(isinstance(image, Path) for image in self.images)
+
+
+def unlabelled_images(path: Path) -> UnlabelledImages:
+    """The images at `path`: an image file, a folder of some, a .csv file that names them or has their pixels, or arrays.
+
+    Of arrays the test images are taken if there are some, else the validation images. Raises `UserError` where there are none.
+    """
+    if is_table(path) and path.is_file():
+        return of_pixels(path, read_pixels(path)) if is_pixel_table(path) else of_files(read_images(path))
+    if (is_npz(path) and path.is_file()) or (path.is_dir() and holds_arrays(path)):
+        return of_arrays(path)
+    files, ignored = image_files(path)
+    return of_files(files, ignored)
+
+
+def of_files(files: Sequence[Path], ignored: Sequence[Path] = ()) -> UnlabelledImages:
+    return UnlabelledImages([str(file) for file in files], files, ignored)
+
+
+def of_arrays(path: Path) -> UnlabelledImages:
+    """The images of an .npz file or a folder of IDX files, of one split."""
+    parts, _ = read_parts(path)
+    there = {split for split, kind in parts if kind == "images"}
+    if not there:
+        raise UserError(f"{path} has no images, only labels; give a file that has some")
+    split = best_split(there)
+    images = channels_first(path, split, parts[split, "images"]).transpose(0, 2, 3, 1)  # N C H W -> N H W C
+    found = of_pixels(path, images.squeeze(3) if images.shape[3] == 1 else images)
+    note = f"of {path} the {split} images are taken" if len(there) > 1 else ""
+    return UnlabelledImages(found.names, found.images, note=note)
+
+
+def of_pixels(path: Path, pixels: NDArray[np.uint8]) -> UnlabelledImages:
+    """Images uint8 N H W or N H W 3, called by their numbers from 0."""
+    return UnlabelledImages(
+        [f"{path}:{row}" for row in range(len(pixels))], [Image.fromarray(image) for image in pixels]
+    )
