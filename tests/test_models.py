@@ -12,6 +12,7 @@ from thumbnet.errors import UserError
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import without_weights
 from thumbnet.models.registry import MODELS, create_model, list_models
+from thumbnet.models.vision_transformer import SelfAttention, places
 
 
 def images(channels=3, side=32, batch=2):
@@ -193,3 +194,84 @@ def test_without_weights_a_network_has_its_shapes_and_draws_nothing(name, device
     drawn = build(classes=3).state_dict()  # afterwards all is as before
     assert not torch.equal(torch.get_rng_state(), before)
     assert all(bool(value.float().isfinite().all()) for value in drawn.values())
+
+
+# ------------------------------------------------------------------------------------- networks of other papers
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet20", 269_722),  # He et al. 2016, table 6: 0.27 M
+        ("resnet56", 853_018),  # and 0.85 M
+        ("resnet18", 11_173_962),  # as kuangliu/pytorch-cifar has them
+        ("resnet50", 23_520_842),
+        ("preact_resnet18", 11_172_170),
+        ("wide_resnet16_4", 2_748_890),  # Zagoruyko & Komodakis 2016, table 4: 2.7 M
+        ("wide_resnet28_10", 36_479_194),  # and 36.5 M
+        ("vgg16", 14_728_266 - 4_224),  # kuangliu/pytorch-cifar's, without the biases that normalisation takes away
+    ],
+)
+def test_a_network_has_the_size_that_its_paper_or_the_field_gives(name, parameters):
+    with without_weights("meta"):
+        network = create_model(name, classes=10)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"), [("resnet56", (32, 16, 8)), ("vgg16", (16, 8, 4, 2, 1)), ("resnet50", (32, 16, 8, 4))]
+)
+def test_stages_have_the_sides_of_the_papers(name, sides):
+    model, seen = create_model(name, classes=10).eval(), []
+    for stage in model.stages:
+        stage.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[2]))
+    model(images())
+    assert tuple(seen) == sides
+
+
+def test_a_shortcut_without_parameters_keeps_every_second_pixel_between_zeros():
+    block = create_model("resnet20", classes=10).stages[1][0]
+    assert not list(block.shortcut.parameters())
+    x = images(channels=16, side=6)
+    y = block.shortcut(x)
+    assert y.shape == (2, 32, 3, 3) and torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
+    assert not y[:, :8].any() and not y[:, 24:].any()
+
+
+@pytest.mark.parametrize("name", ["wide_resnet16_4", "vision_transformer", "vgg16", "resnet50"])
+def test_dropout_acts_in_training_only(name):
+    model = create_model(name, classes=4, dropout=(0.5,))
+    x = images(batch=4)
+    trained = [model.train()(x) for _ in range(2)]
+    judged = [model.eval()(x) for _ in range(2)]
+    assert not torch.allclose(*trained) and torch.equal(*judged)
+
+
+def test_a_transformer_knows_where_a_patch_is_and_no_two_places_are_alike():
+    waves = places(8, 8, 192)
+    assert waves.shape == (64, 192) and waves.abs().max() <= 1
+    distances = torch.cdist(waves, waves) + torch.eye(64) * 99
+    assert distances.min() > 1  # no two alike
+    by_place = waves.view(8, 8, 192)  # row, column, D: the first half tells the column, the second the row
+    assert torch.equal(by_place[1, :, :96], by_place[6, :, :96]) and torch.equal(
+        by_place[:, 0, 96:], by_place[:, 5, 96:]
+    )
+    model = create_model("vision_transformer", classes=5).eval()
+    x = images(batch=1)
+    moved = x.roll(4, dims=3)  # the same patches in other places
+    assert not torch.allclose(model(x), model(moved), atol=1e-5)
+
+
+def test_attention_is_that_of_torch():
+    layer = SelfAttention(24, heads=3).double()
+    x = torch.rand(2, 5, 24, dtype=torch.double)
+    theirs = nn.MultiheadAttention(24, 3, batch_first=True).double()
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": layer.questions_keys_values.weight,
+            "in_proj_bias": layer.questions_keys_values.bias,
+            "out_proj.weight": layer.project.weight,
+            "out_proj.bias": layer.project.bias,
+        }
+    )
+    torch.testing.assert_close(layer(x), theirs(x, x, x, need_weights=False)[0])

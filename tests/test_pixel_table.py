@@ -122,7 +122,7 @@ def test_the_command_trains_on_a_table_of_pixels(tmp_path):
     right = [row.split(",")[1] == str(label) for row, label in zip(said[1:], labels, strict=True)]
     assert said[5].startswith("digits.csv:4,") and sum(right) > 70
     done = command("predict", "run", "digits.csv", "--explain", "why", cwd=tmp_path)
-    assert done.returncode == 2 and "--explain is for image files, which its pictures are named after" in done.stderr
+    assert done.returncode == 2 and "--explain is for image files, after which its pictures are named" in done.stderr
 
 
 def test_images_of_arrays_are_classified_by_number(tmp_path):

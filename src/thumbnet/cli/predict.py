@@ -23,6 +23,7 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
+    from thumbnet.data.unlabelled import UnlabelledImages
     from thumbnet.judging.thresholds import Threshold
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
@@ -80,34 +81,26 @@ def predict(
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output)
 
-    from thumbnet.data.unlabelled import unlabelled_images
     from thumbnet.machine import Machine
     from thumbnet.shipping.classifier import predict_images
 
-    found = [unlabelled_images(path) for path in images]
-    names, sources = [name for part in found for name in part.names], [image for part in found for image in part.images]
-    ignored = [file for part in found for file in part.ignored]
-    if explain is not None and not all(part.are_files for part in found):
-        raise UserError(
-            "--explain is for image files, which its pictures are named after; leave arrays and tables of pixels out"
-        )
+    found = asked_for(images, explain=explain)
     classifier, opened, threshold = what_predicts(
         run, Machine(**given(machine)), views=views, sure=sure, explain=explain
     )
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_images(
-        classifier, names, sources, top=top, views=views, sure=least, skip_broken=skip_broken
+        classifier, found.names, found.images, top=top, views=views, sure=least, skip_broken=skip_broken
     )
-    tell_left_out(ignored, broken)
-    for part in found:
-        if part.note:
-            print(f"note: {part.note}", file=sys.stderr)
+    tell_left_out(found.ignored, broken)
+    if found.note:
+        print(f"note: {found.note}", file=sys.stderr)
     if threshold:
         print(threshold.in_words(), file=sys.stderr)
     if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
     if format == "json":
-        left_out = {"skipped": broken, "ignored": [str(file) for file in ignored]}
+        left_out = {"skipped": broken, "ignored": [str(file) for file in found.ignored]}
         text = as_json(as_objects(run, predictions, threshold) | left_out)
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
@@ -118,6 +111,18 @@ def predict(
 
         write_text(output, text)
         print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
+
+
+def asked_for(paths: list[Path], *, explain: Path | None) -> "UnlabelledImages":
+    """All images that are to be classified. Raises `UserError` for arrays that are to be explained."""
+    from thumbnet.data.unlabelled import together, unlabelled_images
+
+    found = together([unlabelled_images(path) for path in paths])
+    if explain is not None and not found.are_files:
+        raise UserError(
+            "--explain is for image files, after which its pictures are named; leave out what is pixels only"
+        )
+    return found
 
 
 def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:

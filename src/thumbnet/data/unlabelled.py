@@ -45,6 +45,16 @@ def unlabelled_images(path: Path) -> UnlabelledImages:
     return of_files(files, ignored)
 
 
+def together(parts: Sequence[UnlabelledImages]) -> UnlabelledImages:
+    """The images of all parts, in their order."""
+    return UnlabelledImages(
+        [name for part in parts for name in part.names],
+        [image for part in parts for image in part.images],
+        [file for part in parts for file in part.ignored],
+        "; ".join(part.note for part in parts if part.note),
+    )
+
+
 def of_files(files: Sequence[Path], ignored: Sequence[Path] = ()) -> UnlabelledImages:
     return UnlabelledImages([str(file) for file in files], files, ignored)
 

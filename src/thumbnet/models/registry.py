@@ -16,7 +16,14 @@ MODELS = {
     "speednet": "thumbnet.models.speednet",
     "speednet_slim": "thumbnet.models.speednet",
     "resnet18": "thumbnet.models.resnet",
+    "resnet20": "thumbnet.models.resnet",
+    "resnet50": "thumbnet.models.resnet",
+    "resnet56": "thumbnet.models.resnet",
     "preact_resnet18": "thumbnet.models.preact_resnet",
+    "wide_resnet16_4": "thumbnet.models.preact_resnet",
+    "wide_resnet28_10": "thumbnet.models.preact_resnet",
+    "vgg16": "thumbnet.models.vgg",
+    "vision_transformer": "thumbnet.models.vision_transformer",
 }
 
 # How many dropout rates a model takes, where it is not one, before the dense layer. The classic ones: after stage 2, after

@@ -16,6 +16,7 @@ from thumbnet.recipes.recipe import vary as vary
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "general": general.general,
     "plain": general.plain,
+    "plain-adamw": general.plain_adamw,
     "fashion-mnist-94": general.fashion_mnist,
     "mnist-99": general.mnist,
     "cifar10-83": cifar10.to_83,
@@ -127,6 +128,7 @@ def as_typed(value: Any, digits: int = DIGITS) -> str:
     return " ".join(as_typed(item, digits) for item in value) if isinstance(value, tuple | list) else f"{value}"
 
 
+ADAMW_MODELS = ("vision_transformer",)  # as its authors trained it; SGD takes far longer
 DEFAULTS = {
     "cifar10": "cifar10-94",
     "cifar100": "cifar100-76",
@@ -145,6 +147,8 @@ def without_mirrors(dataset: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 def default_for(dataset: str, model: str | None = None) -> str:
     """The recipe that `train` takes for a data set when none is named, and perhaps a model is."""
+    if model in ADAMW_MODELS:
+        return "plain-adamw"
     if model is not None and model not in OPEN_MODELS:
         return "plain"
     return DEFAULTS.get(dataset, "general")

@@ -36,6 +36,25 @@ def mnist() -> Recipe:
     return dataclasses.replace(fashion_mnist(), name="mnist-99", flip=False, alternate_flip=False, crop=2)
 
 
+def plain_adamw() -> Recipe:
+    """AdamW with decoupled decay, for networks that SGD trains badly. `thumbnet train path/to/folder --recipe plain-adamw`.
+
+    What `train` takes for `--model vision_transformer`.
+    """
+    return Recipe(
+        name="plain-adamw",
+        model="vision_transformer",
+        epochs=12,
+        batch_size=64,
+        optimizer="adamw",
+        learning_rate=0.001,
+        schedule="cosine",
+        warmup=0.1,
+        weight_decay=0.05,
+        crop=1,
+    )
+
+
 def plain() -> Recipe:
     """SGD with Nesterov momentum and weight decay, for any model. `thumbnet train path/to/folder --recipe plain`.
 
