@@ -216,8 +216,8 @@ def test_files_are_named_below_the_folder_or_as_one_types_them_and_accents_in_ei
         ("list.json", "[1]", r"list.json is no list of images; give a .csv file with a column image, or a .txt file"),
         (
             "list.csv",
-            "file\n1\n",
-            r"has no column image, or several; its first line must name one, with commas between columns \(it has 'file'\)",
+            "place\n1\n",
+            r"has no column image, or several; its first line must name one, with commas between columns \(it has 'place'\)",
         ),
         ("list.csv", "", r"with commas between columns \(it has nothing\)"),
         ("list.txt", "240\n", r"names '240'; the training images of tiny go by number, 0 to 239"),

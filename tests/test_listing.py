@@ -30,7 +30,7 @@ def found(**parts):
         exact=(), conflicting=(), near=(), constant=(), broken=(), ignored=(), balance={}, sizes={}, modes={}
     )
     counts = dict(leaked_exact=0, leaked=0, leaked_validation_exact=0, leaked_validation=0)
-    return Diagnosis(**{"name": "set", "images": {}, "files": {}, **nothing, **counts, **parts})
+    return Diagnosis(**{"name": "set", "shared_groups": {}, "images": {}, "files": {}, **nothing, **counts, **parts})
 
 
 def train(*rows):

@@ -201,13 +201,107 @@ def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
     moved = [f"{row},{'test' if row.startswith(('0-0', '3-1', '3-2')) else 'train'}" for row in rows]
     path.write_text("\n".join([f"{head},split", *moved]) + "\n")
     told = "2 groups have training and test images; what is measured on these looks too good"
-    assert told in load_dataset(path, image_size=4).notes
+    assert load_dataset(path, image_size=4).notes[0] == told
     done = command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path)
     assert f"fault  {told}" in done.stdout
     path.write_text(
         "\n".join([f"{head},split", *(f"{row},{'test' if row[0] == '3' else 'train'}" for row in rows)]) + "\n"
     )
     assert "groups have" not in command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path).stdout
+
+
+# --- what silently went wrong once ------------------------------------------------------------------------------------
+
+
+def test_a_running_number_beside_file_names_is_not_taken_for_the_images(tmp_path):
+    paint(tmp_path, "x/1.png", "x/2.png", "x/3.png")
+    for title in ("img_path", "relative_path", "whatever"):
+        (tmp_path / "t.csv").write_text(f"id,{title},label\n1,x/3.png,a\n2,x/2.png,b\n3,x/1.png,a\n")
+        assert named(tmp_path / "t.csv") == {"train": [("x/3.png", "a"), ("x/2.png", "b"), ("x/1.png", "a")]}
+    (tmp_path / "t.csv").write_text("image_id,url,label\n3,http://x/1.png,a\n2,http://x/2.png,b\n1,http://x/3.png,a\n")
+    assert [name for name, _ in named(tmp_path / "t.csv")["train"]] == ["x/3.png", "x/2.png", "x/1.png"]
+
+
+def test_a_missing_image_is_not_replaced_by_one_of_another_split(tmp_path):
+    paint(tmp_path, "train/1.png", "train/2.png", "test/1.png", "test/2.png", "test/3.png")
+    (tmp_path / "train.csv").write_text("id,label\n1,a\n2,b\n3,a\n")
+    with pytest.raises(UserError, match=r"cannot read image .*/3: No such file"):
+        load_dataset(tmp_path / "train.csv", image_size=4)
+    data = load_dataset(tmp_path / "train.csv", image_size=4, validation=0, skip_broken=True)
+    assert (data.files["train"], data.facts["broken"]) == (["train/1.png", "train/2.png"], ["3"])
+    told = "images of one name are in several splits; those in train are taken"
+    assert told in data.notes
+
+
+def test_new_images_of_one_name_are_those_of_the_test_split(tmp_path):
+    paint(tmp_path, "train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    (tmp_path / "truth.csv").write_text("id,label\n1,a\n2,b\n")
+    found = labelled_images(tmp_path / "truth.csv", ("a", "b"))
+    assert [str(image.relative_to(tmp_path)) for image in found.images] == ["test/1.png", "test/2.png"]
+    assert found.note == "images of one name are in several splits; those in test are taken"
+    paint(tmp_path, "train/3.png")
+    (tmp_path / "train.csv").write_text("id,label\n1,a\n2,b\n3,b\n")
+    with pytest.raises(
+        UserError, match="some are in test and train, and others such as '3' in train only; write the path"
+    ):
+        labelled_images(tmp_path / "train.csv", ("a", "b"))
+
+
+def test_groups_are_the_same_in_any_letters_and_nan_is_none(pets):
+    listing = list_table(pets("image,label,group\na.png,cat,P7\nb.png,dog,p7 \nc.png,cat,nan\n"))
+    assert listing.groups == {"train": ["p7", "p7", ""]}
+
+
+def test_classes_that_look_alike_are_one_or_told(pets):
+    data = load_dataset(pets("image,label\na.png,V\u00f6gel\nb.png,Vo\u0308gel\nc.png,v\u00f6gel\n"), image_size=4)
+    assert data.classes == ("V\u00f6gel", "v\u00f6gel")
+    assert "the classes 'V\u00f6gel' and 'v\u00f6gel' differ in capital letters only; if one is meant" in " ".join(
+        data.notes
+    )
+
+
+def test_a_column_called_dataset_that_names_no_split_is_not_read(pets):
+    path = pets("image,label,dataset\na.png,cat,vidir\nb.png,dog,rosendahl\nc.png,cat,vidir\n")
+    assert list(named(path)) == ["train"] and list_table(path).facts["unread_columns"] == ["dataset"]
+
+
+def test_rows_that_say_the_same_again_count_once_and_are_told(pets):
+    data = load_dataset(pets(PETS + "./a.png,cat\na.png,cat\n"), image_size=4, validation=0)
+    assert len(data.train) == 3
+    assert "2 rows say again what another one says of the same image" in data.notes
+
+
+def test_test_images_without_a_class_are_left_out_and_told(pets):
+    path = pets("image,label,split\na.png,cat,train\nb.png,dog,train\nc.png,,test\n")
+    data = load_dataset(path, image_size=4, validation=0)
+    assert data.test is None and "1 test image without a class is left out" in data.notes
+
+
+def test_classes_in_columns_are_found_beside_others(pets):
+    path = pets("image,age,cat,dog\na.png,30,True,False\nb.png,31,False,True\nc.png,32,yes,no\n")
+    assert [label for _, label in named(path)["train"]] == ["cat", "dog", "cat"]
+    assert list_table(path).facts["unread_columns"] == ["age"]
+
+
+def test_a_table_reached_by_a_link_is_one_beside_the_link(tmp_path):
+    paint(tmp_path, "real/a.png", "real/b.png", "here/a.png", "here/b.png")
+    (tmp_path / "real" / "labels.csv").write_text("image,label\na.png,x\nb.png,y\n")
+    (tmp_path / "here" / "labels.csv").symlink_to(tmp_path / "real" / "labels.csv")
+    data = load_dataset(tmp_path / "here" / "labels.csv", image_size=4, validation=0)
+    assert data.folder == tmp_path / "here" and data.development.images[:, 0, 0, 0].tolist() == [30, 40]
+
+
+def test_what_stands_between_columns_is_what_there_is_most_of(pets):
+    assert len(named(pets("image;label;size, mm\na.png;cat;1\nb.png;dog;2\n"))["train"]) == 2
+    assert len(named(pets("sep=;\nimage;label\na.png;cat\nb.png;dog\n"))["train"]) == 2
+
+
+def test_a_list_of_images_to_leave_out_may_use_the_names_of_the_table(tmp_path):
+    paint(tmp_path, "train/1.png", "train/2.png", "train/3.png", "train/4.png")
+    (tmp_path / "train.csv").write_text("id,label\n1,a\n2,b\n3,a\n4,b\n")
+    (tmp_path / "out.csv").write_text("id,label\n3,a\n")
+    cut = load_dataset(tmp_path / "train.csv", image_size=4).with_validation(0, seed=0, leave_out=tmp_path / "out.csv")
+    assert cut.left_out == ("train/3.png",) and len(cut.train) == 3
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -218,7 +312,7 @@ def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
     [
         ("", "names no image; name the columns in the first line"),
         ("image,label\n", "names no image; name the columns in the first line"),
-        ("a.png,cat\nb.png,dog\n", r"no column of images that is known .* \(it has 'a.png', 'cat'\)"),
+        ("a.png,cat\nb.png,dog\n", "does not name its columns, its first line has 'a.png', 'cat'; name the columns in"),
         ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; call it label \(it has 'image'"),
         ("image,label,label\na.png,x,y\n", "has two columns 'label'; rename one"),
         ("image,label\n,cat\n", "has a row without an image: ', cat'; add it or delete the row"),
@@ -226,13 +320,13 @@ def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
         ("image,label\na.png,cat,dog\n", "the row of 'a.png' has more cells than there are columns; quote commas"),
         ("image,cat,dog\na.png,1,1\n", "gives 'a.png' 2 classes; each image needs just one"),
         ("image,cat,dog\na.png,0,0\n", "gives 'a.png' 0 classes; each image needs just one"),
-        ("image,label,split\na.png,cat,7\n", "puts 'a.png' into the split '7'; give train, validation or test"),
+        ("image,label,split\na.png,cat,7\nb.png,dog,train\n", "puts 'a.png' into the split '7'; give train, validation or test"),
         ("image,label,split\na.png,cat,test\n", "has no training image; write train into the column 'split' of some"),
         ("image,label\na.png,cat\nb.png,cat\n", "has 1 class of training images, 'cat'; a classifier needs 2 to"),
         ("image,label\na.png,1\nb.png,2\nc.png,3\n", "its 3 training labels, in column 'label', are all different; give"),
         ("image,label,split\na.png,cat,train\nb.png,dog,train\nc.png,dag,test\n",
          "has a test image of a class that no training image has: unknown class 'dag'; did you mean 'dog'?"),
-        ("image,label\na.png,cat\nb.png,dog\n./a.png,dog\n", "has two rows for 'a.png'; an image has one class and one split"),
+        ("image,label\na.png,cat\nb.png,dog\n./a.png,dog\n", "has two rows for 'a.png' that say something else: cat and dog"),
         ("image,label\nx/p.png,cat\nx/q.png,dog\n", "images such as 'x/p.png', and none of them is at or below .*; put"),
     ],
 )  # fmt: skip
@@ -240,6 +334,36 @@ def test_tables_that_do_not_tell_are_refused_in_one_line(pets, text, told):
     with pytest.raises(UserError, match=told) as error:
         list_table(pets(text))
     assert "\n" not in str(error.value) and "labels.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"), [("x/a.jpg", "x/a.png"), ("other/b.png", "x/b.png"), ("C:\\\\pics\\\\a.png", "x/a.png")]
+)
+def test_where_all_are_nowhere_one_that_may_be_meant_is_named(tmp_path, named, meant):
+    paint(tmp_path, "x/a.png", "x/b.png")
+    (tmp_path / "labels.csv").write_text(f"image,label\n{named},cat\ny/q.png,dog\n")
+    with pytest.raises(UserError, match=f"none of them is at or below .*; is '{meant}' meant\\? names are paths from"):
+        list_table(tmp_path / "labels.csv")
+
+
+def test_one_group_of_all_cannot_be_held_out(pets):
+    path = pets("image,label,group\na.png,cat,1\nb.png,dog,1\nc.png,cat,1\n")
+    with pytest.raises(
+        UserError, match="all 3 training images are equal or of one group, so none can be held out; give other"
+    ):
+        load_dataset(path, image_size=4)
+    assert len(load_dataset(path, image_size=4, validation=0).train) == 3
+
+
+def test_files_that_are_no_tables_and_folders_that_hold_one_are_told_apart(pets, tmp_path):
+    path = pets(PETS)
+    with pytest.raises(
+        UserError, match=r"has no class folder, and a table, labels\.csv; if it says .* give .*labels\.csv"
+    ):
+        load_dataset(path.parent)
+    pets(PETS, "labels.xlsx")
+    with pytest.raises(UserError, match=r"labels\.xlsx is a file that is not read; give .* a table saved as \.csv"):
+        load_dataset(tmp_path / "labels.xlsx")
 
 
 def test_a_table_that_is_not_there_or_no_text_is_refused(tmp_path):
@@ -317,7 +441,7 @@ def test_pictures_that_a_table_names_are_classified_in_its_order(trained):
         done = command("predict", "run", "asked.csv", "3-3.png", "--format", "csv", "--explain", "why", cwd=trained)
         assert done.returncode == 0, done.stderr
         files = [line.partition(",")[0] for line in done.stdout.splitlines()]
-        assert files == ["file", "7-1.png", "test/2-0.png", "7-1.png", "3-3.png"]
+        assert files == ["file", "7-1", "2-0", "7-1", "3-3.png"]
         assert len(list((trained / "why").iterdir())) == 4
     finally:
         (trained / "test" / "2-0.png").unlink()
@@ -326,4 +450,5 @@ def test_pictures_that_a_table_names_are_classified_in_its_order(trained):
 def test_of_pictures_of_one_name_to_be_classified_the_test_image_is_meant(tmp_path):
     paint(tmp_path, "train/1.png", "test/1.png")
     (tmp_path / "sample.csv").write_text("id,label\n1,frog\n")
-    assert read_images(tmp_path / "sample.csv") == [tmp_path / "test" / "1.png"]
+    told = "images of one name are in several splits; those in test are taken"
+    assert read_images(tmp_path / "sample.csv") == (["1"], [tmp_path / "test" / "1.png"], told)

@@ -297,6 +297,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """
     text = read_written(path, LARGEST_TABLE)
     separator = separator_in(text.partition("\n")[0])
+    if text[:4].casefold() == "sep=":  # in which Excel tells itself what stands between columns
+        first, _, text = text.partition("\n")
+        separator = first[4:5] or separator
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
     try:
         return list(reader.fieldnames or []), list(reader)
@@ -305,8 +308,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def separator_in(first: str) -> str:
-    """What stands between the columns of a CSV file, by its first line."""
-    return next((sign for sign in SEPARATORS if sign in first), ",")
+    """What stands between the columns of a CSV file: what its first line has most of."""
+    return max(SEPARATORS, key=first.count)
 
 
 def read_written(path: Path, most: int) -> str:
@@ -314,7 +317,7 @@ def read_written(path: Path, most: int) -> str:
     try:
         return read_text(path, most).removeprefix("\ufeff")  # with which Excel begins
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
+        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
 

@@ -73,7 +73,7 @@ def doctor(
         return
 
     from thumbnet.data.datasets import load_dataset
-    from thumbnet.data.names import comes_as_pictures
+    from thumbnet.data.names import called_in_files, comes_as_pictures
 
     folds = 4 if folds is None else folds
     gallery = checked_gallery(dataset, folds, output, list)
@@ -91,7 +91,7 @@ def doctor(
         found = examine_dataset(data, reporter.loading)
         if labels:
             reporter.say(f"training {folds} networks, each asked about the images that it did not see")
-            folder = runs or Path("runs/.doctor") / Path(dataset).resolve().name
+            folder = runs or Path("runs/.doctor") / called_in_files(dataset)
             try:
                 checked = look_for_wrong_labels(data, recipe, folder, folds, given(machine), reporter)
             except Interrupted as error:
@@ -105,14 +105,14 @@ def doctor(
 
 def checked_gallery(dataset: str, folds: int, output: Path | None, listed: Path | None) -> Path:
     """Where the gallery goes. Raises `UserError` for what cannot be, before anything takes time."""
-    from thumbnet.data.names import check_dataset_name
+    from thumbnet.data.names import called_in_files, check_dataset_name
 
     if folds < 2:
         raise UserError(f"folds is {folds}; give 2 or more, each judged by a network trained on the others")
     check_ending("output", output, ".html")
     check_ending("list", listed, ".csv")
     check_dataset_name(dataset)
-    gallery = output or Path(f"doctor-{Path(dataset).resolve().name}.html")
+    gallery = output or Path(f"doctor-{called_in_files(dataset)}.html")
     check_writable(gallery, listed)
     if listed is not None and listed.is_file() and listed.stat().st_size:
         raise UserError(

@@ -23,7 +23,6 @@ from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
 if TYPE_CHECKING:
-    from thumbnet.data.unlabelled import UnlabelledImages
     from thumbnet.judging.thresholds import Threshold
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
@@ -81,10 +80,11 @@ def predict(
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output)
 
+    from thumbnet.data.unlabelled import together, unlabelled_images
     from thumbnet.machine import Machine
     from thumbnet.shipping.classifier import predict_images
 
-    found = asked_for(images, explain=explain)
+    found = together([unlabelled_images(path) for path in images])
     classifier, opened, threshold = what_predicts(
         run, Machine(**given(machine)), views=views, sure=sure, explain=explain
     )
@@ -111,18 +111,6 @@ def predict(
 
         write_text(output, text)
         print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
-
-
-def asked_for(paths: list[Path], *, explain: Path | None) -> "UnlabelledImages":
-    """All images that are to be classified. Raises `UserError` for arrays that are to be explained."""
-    from thumbnet.data.unlabelled import together, unlabelled_images
-
-    found = together([unlabelled_images(path) for path in paths])
-    if explain is not None and not found.are_files:
-        raise UserError(
-            "--explain is for image files, after which its pictures are named; leave out what is pixels only"
-        )
-    return found
 
 
 def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.columns import is_table
+from thumbnet.data.columns import NO_GROUP, is_table
+from thumbnet.data.groups import numbered, shared_groups
 from thumbnet.data.idx import read_idx
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
 from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
@@ -34,6 +35,7 @@ KIND_OF_WORD = {
     "imgs": "images",
     "x": "images",
     "labels": "labels",
+    "groups": "groups",
     "targets": "labels",
     "y": "labels",
 }
@@ -50,10 +52,11 @@ Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images" or "labels"
 
 @dataclass(frozen=True)
 class Found:
-    """One split as it was found: images uint8 N C H W, labels N of whole numbers or names."""
+    """One split as it was found: images uint8 N C H W, labels N of whole numbers or names, perhaps groups N of the same."""
 
     images: NDArray[np.uint8]
     labels: NDArray[Any]
+    groups: NDArray[Any] | None = None
 
 
 def is_npz(path: str | Path) -> bool:
@@ -98,11 +101,14 @@ def read_arrays(path: Path) -> Pack:
     for split, found in splits.items():
         arrays[f"{split}_images"] = np.ascontiguousarray(found.images)
         arrays[f"{split}_labels"] = as_places(path, split, found.labels, values)
+    grouped = {split: groups_of(found.groups) for split, found in splits.items() if found.groups is not None}
+    arrays |= {f"{split}_groups": np.array(numbers, np.int64) for split, numbers in numbered(grouped).items()}
+    shared = shared_groups(grouped)
     missing = np.flatnonzero(np.bincount(arrays["train_labels"], minlength=len(classes)) == 0)
     if len(missing):
         class_ = classes[missing[0]]
         raise UserError(f"{path} has no training image of class {shown(class_)}; add some, or store a set without it")
-    return Pack(arrays, {"classes": classes})
+    return Pack(arrays, {"classes": classes} | ({"shared_groups": shared} if shared else {}))
 
 
 def expected(path: Path) -> str:
@@ -199,7 +205,17 @@ def checked_split(path: Path, split: str, parts: Parts) -> Found:
         )
     if not is_text(labels):
         raise UserError(f"{path}: {told} labels hold what is no letter; store them again with numpy")
-    return Found(images, labels)
+    groups = parts.get((split, "groups"))
+    if groups is not None and (groups.shape != labels.shape or groups.dtype.kind not in "iuU" or not is_text(groups)):
+        raise UserError(
+            f"{path}: {told} groups are {groups.dtype} of shape {groups.shape}; give a number or name for each image"
+        )
+    return Found(images, labels, groups)
+
+
+def groups_of(groups: NDArray[Any]) -> list[str]:
+    """The groups by name; "" for an image of none."""
+    return ["" if str(name) in NO_GROUP else str(name) for name in groups.tolist()]
 
 
 def channels_first(path: Path, told: str, images: NDArray[Any]) -> NDArray[np.uint8]:

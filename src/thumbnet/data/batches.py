@@ -93,6 +93,11 @@ def with_followers(
 ) -> tuple[Split, Split | None]:
     """`cut` in two the images that are first of theirs; the others follow them, so that none of them are on both sides."""
     own = torch.arange(len(split))
+    if not together.any():  # each follows the first
+        raise UserError(
+            f"all {len(split):,} training images are equal or of one group, so none can be held out; give other groups, or "
+            "--validation 0"
+        )
     _, held = cut(replace(split, rows=split.rows[together == own]))
     assert held is not None
     out = torch.isin(split.rows[together], held.rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.arrays import array_files, read_arrays
 from thumbnet.data.columns import is_table
-from thumbnet.data.names import SPECS, short_name
+from thumbnet.data.names import SPECS, location_of, short_name
 from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.errors import UserError
 from thumbnet.files import cache_folder, drop_leftovers
@@ -89,7 +89,7 @@ def load_pictures(
     tell = partial(progress, f"reading images of {path}") if progress else None
     read = partial(pictures.read_pictures, listing, image_size=image_size, skip_broken=skip_broken, progress=tell)
     pack = cached_pack(pack_path, read, progress)
-    return pack, {"location": str(path.resolve())} | kept(pack_path)
+    return pack, {"location": str(location_of(path))} | kept(pack_path)
 
 
 def load_arrays(path: Path, progress: "Progress | None") -> tuple[Pack, dict[str, Any]]:
@@ -97,7 +97,7 @@ def load_arrays(path: Path, progress: "Progress | None") -> tuple[Pack, dict[str
     pack_path = pack_of(path, "arrays", signature(array_files(path)))
     read = partial(report, progress, f"converting {path}", partial(read_arrays, path))
     pack = cached_pack(pack_path, read, progress)
-    return pack, {"location": str(path.resolve())} | kept(pack_path)
+    return pack, {"location": str(location_of(path))} | kept(pack_path)
 
 
 def pack_of(path: Path, kind: str, key: str) -> Path:

@@ -121,6 +121,8 @@ class Dataset:
         classes with very few images.
         """
         from thumbnet.data.balance import counts_by_class, few_images
+        from thumbnet.data.groups import told_of_groups
+        from thumbnet.data.names import alike_but_for_case
         from thumbnet.data.pictures import left_out
         from thumbnet.data.table import told_of_table
 
@@ -131,6 +133,8 @@ class Dataset:
             *([cached] if origin and not is_download(origin) else []),
             *left_out(self.facts).values(),
             *told_of_table(self.name, self.facts),
+            *told_of_groups(self.facts.get("shared_groups", {})),
+            *alike_but_for_case(self.classes),
             *([f"{few}; what is learnt of them is little"] if few else []),
         ]
 

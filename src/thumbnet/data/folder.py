@@ -4,6 +4,7 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
+from thumbnet.data.columns import is_table
 from thumbnet.data.images import FORMATS_IN_WORDS, entries, is_folder, is_image_name, walk
 from thumbnet.data.pack import SPLIT_OF_NAME
 from thumbnet.data.pictures import Listing
@@ -98,6 +99,11 @@ def find_classes(
             passed_over += [other for other, is_image in below if not is_image]
     if found:
         return found, passed_over
+    if tables := [entry.name for entry in inside if is_table(entry.name)]:
+        raise UserError(
+            f"{folder} has no class folder, and a table, {tables[0]}; if it says which image is of which class, give "
+            f"{Path(folder) / tables[0]}"
+        )
     direct = [entry.name for entry in inside if is_image_name(entry.name)]
     if direct:
         raise UserError(

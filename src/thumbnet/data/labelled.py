@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from thumbnet.data.arrays import as_places, checked_names, checked_split, holds_arrays, read_parts
 from thumbnet.data.columns import is_table
+from thumbnet.data.finding import TO_CLASSIFY
 from thumbnet.data.folder import find_classes
 from thumbnet.data.names import exists
 from thumbnet.data.pack import SPLIT_OF_NAME
-from thumbnet.data.table import found_below, read_labels, refuse_twins
+from thumbnet.data.table import files_of, once_each, read_labels
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import counted, printable, shortened
 
@@ -60,15 +61,15 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
 def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
     """The test images of a table; of one that has none the validation images, else all."""
     table = read_labels(path)
+    files, told = files_of(table, TO_CLASSIFY)
+    rows, _ = once_each(table, files)
     there = {row.split for row in table.rows}
-    split = best_split(there)
-    names = found_below(path, table.rows)
-    refuse_twins(path, names)
-    rows = [(path.parent / name, row.label) for name, row in zip(names, table.rows, strict=True) if row.split == split]
-    places = places_of(path, {label for _, label in rows}, classes)
-    labels = np.array([places[label] for _, label in rows], np.int64)
-    note = f"of {path} the {split} images are taken" if len(there) > 1 else ""
-    return LabelledImages([file for file, _ in rows], labels, note=note)
+    split = best_split(there) if there != {""} else ""
+    chosen = [(path.parent / file, row.label) for file, row in rows if row.split == split]
+    places = places_of(path, {label for _, label in chosen}, classes)
+    labels = np.array([places[label] for _, label in chosen], np.int64)
+    note = f"of {path} the {split} images are taken" if len(there) > 1 else told
+    return LabelledImages([file for file, _ in chosen], labels, note=note)
 
 
 def best_split(there: Set[str]) -> str:

@@ -12,6 +12,8 @@ from unicodedata import normalize
 
 import torch
 
+from thumbnet.data.columns import IDS, IMAGE_TITLES, first_called, is_table, shown_titles
+from thumbnet.data.finding import by_last_part, called
 from thumbnet.data.names import folder_of
 from thumbnet.errors import UserError
 from thumbnet.files import read_table, read_written
@@ -44,13 +46,13 @@ def names_in(path: Path) -> list[str]:
     """The images that a file names: a .csv file in its column `image`, a .txt file one in each line."""
     if path.suffix.lower() == ".csv":
         columns, rows = read_table(path)
-        if columns.count(COLUMN) != 1:
-            found = ", ".join(repr(shortened(title)) for title in columns) or "nothing"
+        column = COLUMN if COLUMN in columns else first_called(columns, (*IMAGE_TITLES, *IDS))
+        if column is None or columns.count(column) != 1:
             raise UserError(
                 f"{path} has no column {COLUMN}, or several; its first line must name one, with commas between columns "
-                f"(it has {found})"
+                f"(it has {shown_titles(columns) or 'nothing'})"
             )
-        return [row[COLUMN] for row in rows if row[COLUMN].strip()]
+        return [row[column] for row in rows if row[column].strip()]
     if path.suffix.lower() != ".txt":
         raise UserError(
             f"{path} is no list of images; give a .csv file with a column {COLUMN}, or a .txt file of names"
@@ -72,11 +74,13 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
     nearly: dict[str, list[int]] = {}
     for place, name in enumerate(files):
         nearly.setdefault(plain(name), []).append(place)
+    endings = by_last_part(files) if is_table(data.name) else {}  # a table's names may be parts of paths
     found = []
     for name in names:
         written = [name, os.path.normpath(name).replace(os.sep, "/"), *below(data, name)]
         places = [exactly[one] for one in written if one in exactly] or nearly.get(plain(name), [])
         places = places or [place for one in written for place in nearly.get(plain(one), [])]
+        places = places or [exactly[file] for file in called(name.strip(), endings)]
         if not places:
             raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(plain(name), data)}")
         if len(set(places)) > 1:

@@ -86,6 +86,14 @@ def exists(name: str) -> bool:
         return False
 
 
+def is_other_file(name: str) -> bool:
+    """Whether there is a file of this name, of a kind that is not read."""
+    try:
+        return Path(name).is_file() and not is_file_name(name)
+    except OSError:  # too long
+        return False
+
+
 def comes_as_files(name: str) -> bool:
     """Whether this is a published set whose files lie in a `data_dir`."""
     return name in SPECS and name != EMBEDDED
@@ -116,7 +124,32 @@ def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
 def short_name(name: str | Path) -> str:
     """What a data set is called in names of files and folders: its own name, or the last part of its path."""
     path = Path(name).resolve()
-    return path.stem if is_file_name(path) else path.name
+    if is_table(path):  # often called labels or train, so the folder is told, too
+        return f"{path.parent.name}-{path.stem}".lstrip("-")
+    return path.stem if is_npz(path) else path.name
+
+
+def called_in_files(dataset: str) -> str:
+    """What files that tell of a data set are called after: its folder or file, a table with its folder before."""
+    return short_name(dataset) if is_table(dataset) else Path(dataset).resolve().name
+
+
+def location_of(path: str | Path) -> Path:
+    """Where a set lies, links followed; of a table, links of the folder, since its pictures are sought beside it."""
+    path = Path(path)
+    return path.parent.resolve() / path.name if is_table(path) else path.resolve()
+
+
+def alike_but_for_case(classes: Iterable[str]) -> list[str]:
+    """A sentence where classes are called alike but for capital letters: they may be meant to be one."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            return [
+                f"the classes {other!r} and {name!r} differ in capital letters only; if one is meant, write it in one way"
+            ]
+    return []
 
 
 def check_dataset_name(name: str) -> None:
@@ -129,6 +162,11 @@ def check_dataset_name(name: str) -> None:
         error = unknown_name("data set", name, SPECS)
         raise UserError(f"no folder {name!r} here, and {error}")
     if not exists(name):
+        if is_other_file(name):
+            raise UserError(
+                f"{name} is a file that is not read; give a folder with one folder of images per class, a table saved as .csv, "
+                "or an .npz file of arrays"
+            )
         kind = "file" if is_file_name(name) else "folder"
         raise UserError(
             f"there is no {kind} {name}; give a folder with one folder of images per class, a .csv file that names images and "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thumbnet.data.groups import numbered
 from thumbnet.data.images import FORMATS_IN_WORDS, decode_image, quiet_pillow
 from thumbnet.data.pack import LARGEST_SIDE, Pack
 from thumbnet.errors import BrokenImage, UserError
@@ -94,16 +95,6 @@ def check_size(image_size: int) -> None:
     """Raise `UserError` for a size that no image can have."""
     if not 1 <= image_size <= LARGEST_SIDE:
         raise UserError(f"image size {image_size} is not possible; give 1 to {LARGEST_SIDE} pixels")
-
-
-def numbered(groups: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """The groups of every split as numbers, the same group the same number in all of them."""
-    numbers: dict[Any, int] = {}
-
-    def number(name: str, image: tuple[str, int]) -> int:
-        return numbers.setdefault(name or image, len(numbers))  # without a name, the image is alone
-
-    return {split: [number(name, (split, row)) for row, name in enumerate(names)] for split, names in groups.items()}
 
 
 def pictures_signature(listing: Listing, image_size: int, *, skip_broken: bool = False) -> str:

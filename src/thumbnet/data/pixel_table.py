@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.columns import LABEL_TITLES, SPLIT_IN_TABLE, SPLIT_TITLES, first_called
+from thumbnet.data.columns import NO_GROUP, SPLIT_IN_TABLE, TITLES, first_called, plain, shown_titles
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, separator_in
 from thumbnet.words import printable, shortened
 
-PIXEL = re.compile(r"pixel[ _.-]?\d+|px[ _.-]?\d+|\d+x\d+", re.I)  # pixel0 (Kaggle's), 1x1 (as mnist-in-csv has them)
+PIXEL = re.compile(
+    r"(?:pixel|px)[ _.-]?(\d+)|(\d+)x(\d+)", re.I
+)  # pixel0 (Kaggle's), 1x1 (row and column, in mnist-in-csv)
 PIXELS = "pixels"  # one column with all of an image's, FER2013's
 FEWEST = 4  # columns of pixels, so that a table with a title such as 3x3 is none of pixels
 LARGEST = 4 << 30  # bytes of all images of a file, as of arrays
@@ -32,15 +34,17 @@ class Line:
     pixels: bytes
     label: str
     split: str
+    group: str
 
 
 @dataclass(frozen=True)
 class PixelColumns:
-    """Where in a line the pixels are, and the label and the split where they are wanted and there."""
+    """Where in a line the pixels are, and the label, split and group where they are wanted and there."""
 
     pixels: list[int]
     label: int | None = None
     split: int | None = None
+    group: int | None = None
 
 
 def is_pixel_table(path: Path) -> bool:
@@ -54,14 +58,15 @@ def is_pixel_table(path: Path) -> bool:
 
 
 def pixel_columns(titles: Sequence[str]) -> list[int]:
-    """The places of the columns of pixels among the titles; none where this is no table of pixels."""
+    """The places of the columns of pixels among the titles, in the order of the pixels; none where this is no table of them."""
     one = [place for place, title in enumerate(titles) if title.strip().casefold() == PIXELS]
-    many = [place for place, title in enumerate(titles) if PIXEL.fullmatch(title.strip())]
-    return many if len(many) >= FEWEST else one
+    matches = [(PIXEL.fullmatch(title.strip()), place) for place, title in enumerate(titles)]
+    many = sorted((list(map(int, filter(None, match.groups()))), place) for match, place in matches if match)
+    return [place for _, place in many] if len(many) >= FEWEST else one
 
 
 def read_pixel_table(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
-    """Images uint8 N H W and labels N, whole numbers or names, by split and "images" or "labels".
+    """Images uint8 N H W, labels N, whole numbers or names, and perhaps groups N, by split and "images", "labels" or "groups".
 
     Raises `UserError` for a table without labels, and for images that are not square or not of bytes.
     """
@@ -73,6 +78,8 @@ def read_pixel_table(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
     parts: dict[tuple[str, str], NDArray[Any]] = {}
     for split in np.unique(splits).tolist():
         parts[split, "images"], parts[split, "labels"] = images[splits == split], labels[splits == split]
+        if any(line.group for line in lines):
+            parts[split, "groups"] = np.array([line.group for line in lines])[splits == split]
     return parts
 
 
@@ -107,7 +114,7 @@ def read_lines(path: Path, *, labelled: bool) -> list[Line]:
                     total += len(lines[-1].pixels)
                     check_size(f"{path}, line {number}", lines, total)
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such") from error
+        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
     if not lines:
@@ -120,15 +127,17 @@ def columns_of(path: Path, titles: Sequence[str], *, labelled: bool) -> PixelCol
     pixels = pixel_columns(titles)
     if not labelled:
         return PixelColumns(pixels)
-    split = first_called(titles, SPLIT_TITLES)
-    others = [title for place, title in enumerate(titles) if place not in set(pixels) and title not in ("", split)]
-    label = first_called(others, LABEL_TITLES) or (others[0] if len(others) == 1 else None)
+    others = [title for place, title in enumerate(titles) if title and place not in set(pixels)]
+    found = {name: first_called(others, known) for name, known in TITLES.items()}
+    rest = [title for title in others if title not in found.values()]
+    label = found["label"] or (rest[0] if len(rest) == 1 else None)
     if label is None:
-        found = ", ".join(repr(shortened(title)) for title in others) or "no other column"
+        told = shown_titles(others) or "no other column"
         raise UserError(
-            f"{path} has pixels and does not say which column has the classes; call it label (it has {found})"
+            f"{path} has pixels and does not say which column has the classes; call it label (it has {told})"
         )
-    return PixelColumns(pixels, titles.index(label), None if split is None else titles.index(split))
+    split, group = (None if title is None else titles.index(title) for title in (found["split"], found["group"]))
+    return PixelColumns(pixels, titles.index(label), split, group)
 
 
 def read_line(where: str, columns: PixelColumns, cells: Sequence[str]) -> Line:
@@ -138,6 +147,7 @@ def read_line(where: str, columns: PixelColumns, cells: Sequence[str]) -> Line:
         pixels = bytes(map(int, values[0].split() if len(values) == 1 else values))
         label = "" if columns.label is None else cells[columns.label].strip()
         word = "train" if columns.split is None else cells[columns.split].strip()
+        group = "" if columns.group is None else plain(cells[columns.group].strip())
     except (ValueError, IndexError) as error:
         raise UserError(
             f"{where}: pixels are whole numbers from 0 to 255, one in each column ({first_line(error)})"
@@ -146,7 +156,7 @@ def read_line(where: str, columns: PixelColumns, cells: Sequence[str]) -> Line:
         raise UserError(f"{where}: the split is {shortened(word)!r}; give train, validation or test")
     if columns.label is not None and not label:
         raise UserError(f"{where}: the image has no class; add it or delete the line")
-    return Line(pixels, printable(label), SPLIT_IN_TABLE[word.casefold()])
+    return Line(pixels, printable(label), SPLIT_IN_TABLE[word.casefold()], "" if group in NO_GROUP else group)
 
 
 def check_size(where: str, lines: Sequence[Line], total: int) -> None:

@@ -20,16 +20,12 @@ from thumbnet.errors import UserError
 
 @dataclass(frozen=True)
 class UnlabelledImages:
-    """Images and what each is called; a file is called by its path, one of an array by the file of that and its number."""
+    """Images and what each is called: a file by its path or as a table calls it, one of an array by the file and a number."""
 
     names: list[str]
     images: Sequence[Path | Image.Image]
     ignored: Sequence[Path] = ()  # files in a folder that are no images by their names
     note: str = ""  # which part of arrays is taken
-
-    @property
-    def are_files(self) -> bool:
-        return all(isinstance(image, Path) for image in self.images)
 
 
 def unlabelled_images(path: Path) -> UnlabelledImages:
@@ -38,7 +34,7 @@ def unlabelled_images(path: Path) -> UnlabelledImages:
     Of arrays the test images are taken if there are some, else the validation images. Raises `UserError` where there are none.
     """
     if is_table(path) and path.is_file():
-        return of_pixels(path, read_pixels(path)) if is_pixel_table(path) else of_files(read_images(path))
+        return of_pixels(path, read_pixels(path)) if is_pixel_table(path) else of_table(path)
     if (is_npz(path) and path.is_file()) or (path.is_dir() and holds_arrays(path)):
         return of_arrays(path)
     files, ignored = image_files(path)
@@ -57,6 +53,11 @@ def together(parts: Sequence[UnlabelledImages]) -> UnlabelledImages:
 
 def of_files(files: Sequence[Path], ignored: Sequence[Path] = ()) -> UnlabelledImages:
     return UnlabelledImages([str(file) for file in files], files, ignored)
+
+
+def of_table(path: Path) -> UnlabelledImages:
+    names, files, note = read_images(path)
+    return UnlabelledImages(names, files, note=note)
 
 
 def of_arrays(path: Path) -> UnlabelledImages:

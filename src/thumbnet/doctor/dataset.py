@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.balance import counts_by_class, few_images, uneven
+from thumbnet.data.groups import told_of_groups
 from thumbnet.data.pictures import left_out
-from thumbnet.data.table import told_of_groups
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
 from thumbnet.progress import Progress, no_progress

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend, place, prepare
 from thumbnet.data.batches import Split, whole
+from thumbnet.data.columns import is_table
+from thumbnet.data.groups import told_of_groups
 from thumbnet.errors import UserError
 from thumbnet.judging.calibration import Calibration, calibration, fit_temperature
 from thumbnet.judging.statistics import wilson_interval
@@ -117,11 +119,16 @@ def measure(
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = lambda told: None,
 ) -> tuple[Scores, Predictions]:
-    """What `evaluate` does, with what the network said of every image; `say` is told of earlier looks at the test images."""
+    """What `evaluate` does, with what the network said of every image; `say` is told of earlier looks at the test images, and of
+    groups of images that the split shares with the training images.
+    """
     check_views(views, mirrored=run.recipe.flip)
     check_part(uncertain)
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), split=split)
+    shared = data.facts.get("shared_groups", {})
+    for told in told_of_groups({name: count for name, count in shared.items() if name == split}):
+        say(told)
     if split == "test":
         if kept := answers_kept(run, data, machine, views=views, uncertain=uncertain):
             say("the answers kept of an earlier opening of the test set; nothing was opened")
@@ -225,6 +232,8 @@ def check_split(run: "Run", data: "Dataset", split: str) -> None:
 
 def no_test_split(name: str, *, on_pictures: bool) -> str:
     """What to say of a data set without test images."""
+    if on_pictures and is_table(name):
+        return f"{name} has no test split; write test into a column split for some of its images"
     missing = f"its images into {name}/test/<class>/" if on_pictures else f"one into {name}"
     return f"{name} has no test split; put {missing}"
 

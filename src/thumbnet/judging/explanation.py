@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend
 from thumbnet.data.batches import Split, whole
+from thumbnet.data.images import is_image_name
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import predict_logits
 from thumbnet.models.ensemble import members_of
@@ -188,13 +189,13 @@ def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> l
 def save_explanations(
     classifier: "NetworkClassifier", data: "Dataset", predictions: "Sequence[Prediction]", folder: Path
 ) -> list[Path]:
-    """A PNG per prediction in `folder`, named after its file; gives their paths. Raises `UserError` where names are taken."""
+    """A PNG per prediction in `folder`, named after its image; gives their paths. Raises `UserError` where names are taken."""
     from thumbnet.plots.images import explanation_figure
     from thumbnet.plots.style import save
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is taken; choose another folder for the explanations")
-    pixels = torch.from_numpy(classifier.prepare_images([Path(row.file) for row in predictions]))
+    pixels = torch.from_numpy(classifier.prepare_images([row.source or Path(row.file) for row in predictions]))
     targets = torch.tensor([classifier.classes.index(row.label) for row in predictions])
     paths: list[Path] = []
     for start in range(0, len(predictions), BATCH_SIZE):
@@ -202,9 +203,15 @@ def save_explanations(
         options: dict[str, Any] = {"training": data.train, "temperature": classifier.temperature}
         found = explain(classifier.model, pixels[part], targets[part], classifier.backend, **options)
         for explanation, row in zip(found, predictions[part], strict=True):
-            paths.append(free_name(folder, Path(row.file).stem, paths))
-            save(explanation_figure(explanation, classifier.classes, title=Path(row.file).name), paths[-1])
+            name = Path(row.file).name
+            paths.append(free_name(folder, stem_of(name), paths))
+            save(explanation_figure(explanation, classifier.classes, title=name), paths[-1])
     return paths
+
+
+def stem_of(name: str) -> str:
+    """What a picture is called after an image: without the ending of its file; `test.csv-0` after `test.csv:0`."""
+    return Path(name).stem if is_image_name(name) else name.replace(":", "-")
 
 
 def free_name(folder: Path, stem: str, taken: list[Path]) -> Path:

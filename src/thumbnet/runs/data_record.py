@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.datasets import load_dataset
-from thumbnet.data.names import SPECS
+from thumbnet.data.names import SPECS, location_of
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
 from thumbnet.errors import BrokenImage, UserError
 from thumbnet.files import Fields, read_json
@@ -100,7 +100,7 @@ class DataRecord(dict[str, Any]):
             return dataset == self["name"] and self.on_published_set
         if not Path(dataset).exists():  # gone; only its name can be compared
             return bool(dataset == self["name"])
-        return str(Path(dataset).resolve()) == self["location"]
+        return str(location_of(dataset)) == self["location"]
 
     def same_training_images(self, other: "DataRecord") -> bool:
         """Whether both were cut from the same images; test images may have been added in between."""
@@ -120,7 +120,7 @@ class DataRecord(dict[str, Any]):
                 raise UserError(
                     f"the images of {whose} were {before}, which is gone; say where they are now with --data-dir"
                 )
-            name, data_dir = str(Path(data_dir or before).resolve()), None
+            name, data_dir = str(location_of(data_dir or before)), None
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
         as_before: dict[str, Any] = {}

@@ -28,6 +28,7 @@ class Prediction:
 
     file: str
     ranking: tuple[tuple[str, float], ...]
+    source: ImageSource | None = None  # the image itself, where it is not the file of that name
     sure: bool = True  # False where the probability is below what `predict --sure` asks for
 
     @property
@@ -243,7 +244,7 @@ def predict_images(
     pixels, readable, broken = read_files(classifier, images, skip_broken=skip_broken)
     rankings = [classifier.rank(row, top) for row in classifier.probabilities(pixels, views=views)]
     predictions = [
-        Prediction(names[place], ranking, sure=ranking[0][1] >= sure)
+        Prediction(names[place], ranking, source=images[place], sure=ranking[0][1] >= sure)
         for place, ranking in zip(readable, rankings, strict=True)
     ]
     return predictions, broken
