@@ -171,7 +171,7 @@ def test_a_member_that_is_no_array_is_refused_by_name(save):
 
 
 def test_more_than_is_read_is_refused_before_it_is_unpacked(save, monkeypatch):
-    monkeypatch.setattr("thumbnet.data.arrays.LARGEST", 1 << 20)
+    monkeypatch.setattr("thumbnet.data.arrays.LARGEST_ARRAYS", 1 << 20)
     path = save(images=np.zeros((4, 600, 600), np.uint8), labels=NUMBERS[:4])
     with pytest.raises(UserError, match=r"cannot read .*: its arrays have more than the 1 MiB that are read"):
         read_arrays(path)

@@ -191,7 +191,7 @@ def test_a_class_that_is_held_out_as_a_whole_has_none_to_lose(tiny):
 
 def test_a_text_file_has_a_name_in_each_line_and_comments(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeff# mine\r\n  # and yours\r\n 12 \r\n\r\ntrain 7\r\n12\r\n".encode())
-    assert names_in(tmp_path / "list.txt") == [" 12 ", "train 7", "12"]
+    assert names_in(tmp_path / "list.txt", by_file=True) == [" 12 ", "train 7", "12"]
 
 
 def test_numbers_are_those_that_doctor_prints(tiny, tmp_path):

@@ -75,7 +75,7 @@ SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
         ("preview fashion-mini --rows 0", ["rows is 0"]),
         ("preview fashion-mini --device cuda", ["device cuda is not available here"]),
         ("train fashion-mini --crop 40", ["crop 40 is not smaller than the images of 28 x 28 pixels"]),
-        ("train fashion-mini --image-size 64", ["image_size", "folders"]),
+        ("train fashion-mini --image-size 64", ["image_size", "images in files"]),
         ("bench general --data-dir .", ["data_dir . is for the files of published sets, not for fashion-mini"]),
         (
             "train small --image-size 4 --recipe general --batch-size 4",

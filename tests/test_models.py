@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from thumbnet.errors import UserError
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import without_weights
-from thumbnet.models.registry import MODELS, create_model, list_models
-from thumbnet.models.vision_transformer import SelfAttention, places
+from thumbnet.models.registry import MODELS, OPEN_MODELS, create_model, list_models
+from thumbnet.models.vision_transformer import SelfAttention, TransformerBlock, places
 
 
 def images(channels=3, side=32, batch=2):
@@ -238,6 +239,17 @@ def test_a_shortcut_without_parameters_keeps_every_second_pixel_between_zeros():
     assert not y[:, :8].any() and not y[:, 24:].any()
 
 
+def test_dropout_of_wide_networks_is_between_the_convolutions_of_each_block():
+    block = create_model("wide_resnet16_4", classes=4, dropout=(0.5,)).train().stages[0][1]
+    assert block.dropout.p == 0.5
+    x, seen = images(channels=64, side=4), []
+    block.conv2.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    y = block(x)
+    dropped = (seen[0] == 0).float().mean()
+    assert 0.6 < dropped < 0.9  # half of what is positive, beside the other half of it all
+    assert (y == 0).float().mean() < 0.1  # none behind the second convolution
+
+
 @pytest.mark.parametrize("name", ["wide_resnet16_4", "vision_transformer", "vgg16", "resnet50"])
 def test_dropout_acts_in_training_only(name):
     model = create_model(name, classes=4, dropout=(0.5,))
@@ -275,3 +287,51 @@ def test_attention_is_that_of_torch():
         }
     )
     torch.testing.assert_close(layer(x), theirs(x, x, x, need_weights=False)[0])
+
+
+def test_a_block_of_the_transformer_is_that_of_torch():
+    block = TransformerBlock(24, heads=3, expansion=2).double()
+    theirs = nn.TransformerEncoderLayer(
+        24, 3, dim_feedforward=48, dropout=0, activation="gelu", batch_first=True, norm_first=True, dtype=torch.double
+    )
+    own = block.state_dict()
+    names = {
+        "self_attn.in_proj_weight": "attention.questions_keys_values.weight",
+        "self_attn.in_proj_bias": "attention.questions_keys_values.bias",
+        "self_attn.out_proj.weight": "attention.project.weight",
+        "self_attn.out_proj.bias": "attention.project.bias",
+        "linear1.weight": "dense.0.weight",
+        "linear1.bias": "dense.0.bias",
+        "linear2.weight": "dense.2.weight",
+        "linear2.bias": "dense.2.bias",
+        **{f"{norm}.{kind}": f"{norm}.{kind}" for norm in ("norm1", "norm2") for kind in ("weight", "bias")},
+    }
+    theirs.load_state_dict({name: own[mine] for name, mine in names.items()})
+    x = torch.rand(2, 5, 24, dtype=torch.double)
+    torch.testing.assert_close(block(x), theirs(x))
+
+
+def test_every_pixel_reaches_the_transformer_whatever_the_side():
+    model = create_model("vision_transformer", classes=5).eval()
+    x = images(side=30, batch=1).requires_grad_()
+    model(x).logsumexp(1).sum().backward()
+    assert (x.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in OPEN_MODELS])  # tested on a GPU
+def test_a_pass_through_a_network_makes_nothing_on_another_device(name):
+    """A copy from the CPU could not be recorded with the update on a GPU; the device `meta` stands for one here."""
+
+    class Devices(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            result = operation(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                seen.add(result.device.type)
+            return result
+
+    with without_weights("meta"):
+        model = create_model(name, classes=5).train()
+    x, seen = torch.empty(2, 3, 32, 32, device="meta"), set()
+    with Devices():
+        model(x)
+    assert seen == {"meta"}

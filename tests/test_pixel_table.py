@@ -9,6 +9,7 @@ from thumbnet.data.arrays import read_arrays
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.labelled import labelled_images
 from thumbnet.data.names import comes_as_pictures, exists
+from thumbnet.data.pixel_table import is_pixel_table
 from thumbnet.data.unlabelled import unlabelled_images
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import measure
@@ -62,7 +63,7 @@ def test_pixels_are_in_the_order_of_their_numbers_wherever_their_columns_stand(t
 
 def test_groups_of_tables_of_pixels_and_of_arrays_are_kept_together(tmp_path):
     path = tmp_path / "t.csv"
-    rows = [f"{place % 2},P{place % 3},{place},2,3,4" for place in range(12)]
+    rows = [f"{place % 2},{'Pp'[place % 2]}{place % 3} ,{place},2,3,4" for place in range(12)]
     path.write_text("\n".join(["label,patient_id,pixel1,pixel2,pixel3,pixel4", *rows]) + "\n")
     images = np.arange(12 * 4, dtype=np.uint8).reshape(12, 2, 2)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(12) % 3)
@@ -72,6 +73,9 @@ def test_groups_of_tables_of_pixels_and_of_arrays_are_kept_together(tmp_path):
         assert {row % 3 for row in cut.validation.rows.tolist()} == {row % 3 for row in range(3)} - {
             row % 3 for row in cut.train.rows.tolist()
         }
+    alone = np.array(["none", "NaN", "", *"abcdefghA"])
+    np.savez(tmp_path / "d.npz", images=images, labels=np.arange(12) % 2, groups=alone)
+    assert load_dataset(tmp_path / "d.npz").groups.tolist() == [*range(11), 3]
     np.savez(tmp_path / "b.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(11))
     with pytest.raises(
         UserError, match=r"training groups are int64 of shape \(11,\); give a number or name for each image"
@@ -87,6 +91,39 @@ def test_groups_of_tables_of_pixels_and_of_arrays_are_kept_together(tmp_path):
     for split in ("validation", "test"):
         measure(run, split=split, machine=CPU, say=heard.append)
     assert heard == [told]
+
+
+def test_test_images_that_come_later_do_not_make_the_training_images_others(tmp_path):
+    head, rows = (
+        "label,split,patient,pixel1,pixel2,pixel3,pixel4",
+        [f"{n % 2},train,P{n % 3},{n},2,3,4" for n in range(12)],
+    )
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    before = load_dataset(path)
+    path.write_text("\n".join([head, "0,test,P9,1,1,1,1", *rows, "1,test,P1,9,9,9,9", ",test,P1,9,9,9,8"]) + "\n")
+    after = load_dataset(path)
+    assert (after.fingerprint_of_training, len(after.test)) == (before.fingerprint_of_training, 2)
+    assert after.fingerprint != before.fingerprint
+
+
+def test_arrays_that_were_converted_before_they_could_have_groups_are_converted_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("THUMBNET_CACHE", str(tmp_path / "cache"))
+    images = np.arange(12 * 4, dtype=np.uint8).reshape(12, 2, 2)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(12) % 3)
+    load_dataset(tmp_path / "a.npz")
+    [pack] = (tmp_path / "cache" / "packs").glob("*.safetensors")
+    assert pack.name.startswith("arrays-a-v2-")
+
+
+def test_excels_own_line_on_separators_is_read(tmp_path):
+    path = write(tmp_path / "t.csv", separator=";")
+    path.write_text("sep=;\n" + path.read_text())
+    assert len(read_arrays(path).arrays["train_labels"]) == 4
+    path.write_text('"' + "x" * 140_000 + '",label\n')
+    assert not is_pixel_table(path)
+    with pytest.raises(UserError, match=r"cannot read .*field larger than field limit"):
+        load_dataset(path)
 
 
 def test_labels_may_be_names(tmp_path):
@@ -116,12 +153,15 @@ def test_a_table_of_pixels_is_no_table_of_pictures(tmp_path):
         ("label,{}\n1,0.5,2,3,4\n", r"line 2: pixels are whole numbers .* '0.5'\)"),
         ("label,{}\n0,1,2,3,4\n1,1,2,3\n", "line 3: pixels are whole numbers from 0 to 255, one in each"),
         ("label,{}\n", "has no line of pixels below the first; add the images"),
-        ("label,{}\n,1,2,3,4\n", "line 2: the image has no class; add it or delete the line"),
+        ("label,{}\n,1,2,3,4\n", "line 2: it has no class; add it or delete the row"),
         ("{}\n1,2,3,4\n", r"has pixels and does not say which column has the classes; call it label \(it has no other column\)"),
         ("age,size,{}\n1,1,1,2,3,4\n", r"does not say which column has the classes; call it label \(it has 'age', 'size'\)"),
         ("label,{},pixel5\n1,1,2,3,4,5\n", "has images of 5 pixels, which is no square of grey ones; store others as an .npz"),
         ("label,pixels\n1,1 2 3 4\n0,1 2 3\n", "line 3: 3 pixels after 4; make all images of one size"),
-        ("label,split,{}\n1,dev2,1,2,3,4\n", "line 2: the split is 'dev2'; give train, validation or test"),
+        ("label,split,{}\n1,dev2,1,2,3,4\n0,train,1,2,3,4\n", "line 2: its split is 'dev2'; give train, validation or test"),
+        ("label,pixel0,pixel2,pixel5,pixel9\n1,1,2,3,4\n",
+         "has 4 columns of pixels, pixel0 to pixel9, so some are missing or there twice; give each once"),
+        ("label,label,{}\n1,2,1,2,3,4\n", "has two columns 'label'; rename one"),
         ("label,split,{}\n1,test,1,2,3,4\n", "has no training images; expected a line per image, with a column label"),
         ("label,{}\n1,1,2,3,4\n1,1,2,3,4\n", "has 1 class; a classifier needs 2"),
     ],
@@ -144,7 +184,7 @@ def test_what_is_no_text_is_refused(tmp_path):
 def test_too_many_pixels_are_refused_before_they_are_all_read(tmp_path, monkeypatch):
     from thumbnet.data import pixel_table
 
-    monkeypatch.setattr(pixel_table, "LARGEST", 20)
+    monkeypatch.setattr(pixel_table, "LARGEST_ARRAYS", 20)
     with pytest.raises(UserError, match="line 4: more than 0 GiB of images; make it smaller"):
         read_arrays(write(tmp_path / "t.csv"))
 

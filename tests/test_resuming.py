@@ -292,7 +292,7 @@ def test_a_run_from_before_equal_images_stayed_together_keeps_its_cut(tiny, quic
     twice = replace(tiny.development, images=images)
     data = replace(tiny, development=twice, train=twice)
     with monkeypatch.context() as patched:
-        patched.setattr(Dataset, "copies", None)  # as it was: equal images went where chance put them
+        patched.setattr(Dataset, "together", None)  # as it was: equal images went where chance put them
         before = train(quick, data, tmp_path / "before", machine=CPU)
         stop_at(patched, 8)
         with pytest.raises(Interrupted):

@@ -1,12 +1,15 @@
 """Tables of pictures: columns by their names, files found below the table, splits, groups, and every refusal."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
 
 from conftest import thumbnet as command
 from thumbnet.data.datasets import load_dataset
+from thumbnet.data.finding import by_ends
+from thumbnet.data.images import decode_image
 from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
 from thumbnet.data.table import list_table, read_images
@@ -215,8 +218,9 @@ def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
 
 def test_a_running_number_beside_file_names_is_not_taken_for_the_images(tmp_path):
     paint(tmp_path, "x/1.png", "x/2.png", "x/3.png")
-    for title in ("img_path", "relative_path", "whatever"):
-        (tmp_path / "t.csv").write_text(f"id,{title},label\n1,x/3.png,a\n2,x/2.png,b\n3,x/1.png,a\n")
+    for title, start in (("img_path", ""), ("relative_path", ""), ("whatever", ""), ("photo", "./")):
+        rows = [f"{number},{start}x/{4 - number}.png,{label}\n" for number, label in ((1, "a"), (2, "b"), (3, "a"))]
+        (tmp_path / "t.csv").write_text(f"id,{title},label\n{''.join(rows)}")
         assert named(tmp_path / "t.csv") == {"train": [("x/3.png", "a"), ("x/2.png", "b"), ("x/1.png", "a")]}
     (tmp_path / "t.csv").write_text("image_id,url,label\n3,http://x/1.png,a\n2,http://x/2.png,b\n1,http://x/3.png,a\n")
     assert [name for name, _ in named(tmp_path / "t.csv")["train"]] == ["x/3.png", "x/2.png", "x/1.png"]
@@ -229,7 +233,7 @@ def test_a_missing_image_is_not_replaced_by_one_of_another_split(tmp_path):
         load_dataset(tmp_path / "train.csv", image_size=4)
     data = load_dataset(tmp_path / "train.csv", image_size=4, validation=0, skip_broken=True)
     assert (data.files["train"], data.facts["broken"]) == (["train/1.png", "train/2.png"], ["3"])
-    told = "images of one name are in several splits; those in train are taken"
+    told = "images of one name are in several folders; those of train, not of other splits, are taken"
     assert told in data.notes
 
 
@@ -238,7 +242,7 @@ def test_new_images_of_one_name_are_those_of_the_test_split(tmp_path):
     (tmp_path / "truth.csv").write_text("id,label\n1,a\n2,b\n")
     found = labelled_images(tmp_path / "truth.csv", ("a", "b"))
     assert [str(image.relative_to(tmp_path)) for image in found.images] == ["test/1.png", "test/2.png"]
-    assert found.note == "images of one name are in several splits; those in test are taken"
+    assert found.note == "images of one name are in several folders; those of test, not of other splits, are taken"
     paint(tmp_path, "train/3.png")
     (tmp_path / "train.csv").write_text("id,label\n1,a\n2,b\n3,b\n")
     with pytest.raises(
@@ -249,7 +253,7 @@ def test_new_images_of_one_name_are_those_of_the_test_split(tmp_path):
 
 def test_groups_are_the_same_in_any_letters_and_nan_is_none(pets):
     listing = list_table(pets("image,label,group\na.png,cat,P7\nb.png,dog,p7 \nc.png,cat,nan\n"))
-    assert listing.groups == {"train": ["p7", "p7", ""]}
+    assert listing.groups == ["p7", "p7", ""]
 
 
 def test_classes_that_look_alike_are_one_or_told(pets):
@@ -304,6 +308,89 @@ def test_a_list_of_images_to_leave_out_may_use_the_names_of_the_table(tmp_path):
     assert cut.left_out == ("train/3.png",) and len(cut.train) == 3
 
 
+def test_one_odd_cell_does_not_make_a_column_of_files_another(tmp_path):
+    paint(tmp_path, "x/1.png", "x/2.png")
+    (tmp_path / "t.csv").write_text("image,path,label\n2,x/1.png,a\n1,x/2.png,b\n9,x/9.tif,a\n")
+    assert [name for name, _ in named(tmp_path / "t.csv")["train"]] == ["x/1.png", "x/2.png", "x/9.tif"]
+
+
+def test_the_column_that_tells_splits_is_taken_whatever_another_is_called(pets):
+    path = pets("image,label,dataset,usage\na.png,cat,vidir,train\nb.png,dog,rosendahl,train\nc.png,cat,vidir,test\n")
+    assert {split: len(rows) for split, rows in named(path).items()} == {"train": 2, "test": 1}
+
+
+def test_an_image_is_of_the_split_that_its_row_says(tmp_path):
+    paint(tmp_path, "train/1.png", "test/1.png", "train/2.png", "test/2.png", "train/3.png")
+    (tmp_path / "t.csv").write_text("id,label,split\n1,a,train\n2,b,test\n3,b,train\n1,a,train\n")
+    found = {split: [name for name, _ in rows] for split, rows in named(tmp_path / "t.csv").items()}
+    assert found == {"train": ["train/1.png", "train/3.png"], "test": ["test/2.png"]}
+
+
+@pytest.mark.parametrize("second", ["cat,train,2", "cat,test,1", "dog,train,1"])
+def test_rows_that_put_one_image_elsewhere_are_refused(pets, second):
+    path = pets(f"image,label,split,group\na.png,cat,train,1\nb.png,dog,train,3\na.png,{second}\n")
+    with pytest.raises(UserError, match=r"two rows for 'a.png' that say something else: cat, train, 1 and"):
+        list_table(path)
+
+
+def test_absolute_names_are_those_of_the_system_where_the_folder_is_a_link(tmp_path):
+    paint(tmp_path, "real/a.png", "real/b.png", "other/deep/a.png")
+    (tmp_path / "other" / "deep" / "link").symlink_to(tmp_path / "real")
+    text = f"image,label\n{tmp_path}/real/a.png,x\n{tmp_path}/other/deep/a.png,y\n"
+    (tmp_path / "real" / "t.csv").write_text(text)
+    data = load_dataset(tmp_path / "other" / "deep" / "link" / "t.csv", image_size=4, validation=0)
+    assert data.development.images[:, 0, 0, 0].tolist() == [10, 30]
+
+
+def test_what_is_no_regular_file_is_broken_and_not_waited_for(pets):
+    path = pets(PETS + "pipe.png,cat\n")
+    os.mkfifo(path.parent / "pipe.png")
+    with pytest.raises(UserError, match=r"cannot read image .*pipe\.png"):
+        load_dataset(path, image_size=4)
+    with pytest.raises(UserError, match="it is no regular file; replace or remove it"):
+        decode_image(path.parent / "pipe.png", channels=3, size=(4, 4))
+
+
+def test_images_whose_class_is_not_told_cannot_be_measured_on(pets):
+    path = pets("image,label,split\na.png,cat,train\nb.png,dog,train\nc.png,,test\n")
+    with pytest.raises(
+        UserError, match="none of its test images has a class, so nothing can be measured on them; give"
+    ):
+        labelled_images(path, ("cat", "dog"))
+    paint(path.parent, "d.png")
+    path.write_text(path.read_text() + "d.png,cat,test\n")
+    assert labelled_images(path, ("cat", "dog")).note.endswith("1 test image without a class left out")
+
+
+def test_a_class_that_is_held_out_as_a_whole_is_told(tmp_path):
+    path = patients(tmp_path, count=6)
+    rows = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([rows[0], *(row.replace("ill", "rare") if row.startswith("3-") else row for row in rows[1:])])
+    )
+    told = [
+        command("train", "labels.csv", "--folds", "3", "--fold", str(fold), "--epochs", "0.1", "--batch-size", "4", "--widths",
+                "8", "16", "16", "--image-size", "16", "--no-report", "--threads", "1", cwd=tmp_path).stderr
+        for fold in range(3)
+    ]  # fmt: skip
+    lost = ["of 1 class no image is left to train on, all are held out: rare; another --seed" in text for text in told]
+    assert sorted(lost) == [False, False, True]
+
+
+def test_labels_of_any_length_are_sorted_and_names_in_common_are_found_fast(tmp_path):
+    paint(tmp_path, "a.png", "b.png")
+    (tmp_path / "t.csv").write_text(f"image,label\na.png,{'9' * 5000}\nb.png,10\n")
+    assert list_table(tmp_path / "t.csv").classes == ["10", "9" * 5000]
+    files = [f"patient{number}/image.png" for number in range(20_000)]
+    known = by_ends(files)
+    assert known["patient7/image"] == ["patient7/image.png"] and len(known["image.png"]) == 20_000
+
+
+def test_a_folder_called_like_a_table_is_a_folder(tmp_path):
+    paint(tmp_path, "birds.csv/owl/1.png", "birds.csv/jay/1.png")
+    assert load_dataset(tmp_path / "birds.csv", image_size=4, validation=0).classes == ("jay", "owl")
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -316,11 +403,11 @@ def test_a_list_of_images_to_leave_out_may_use_the_names_of_the_table(tmp_path):
         ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; call it label \(it has 'image'"),
         ("image,label,label\na.png,x,y\n", "has two columns 'label'; rename one"),
         ("image,label\n,cat\n", "has a row without an image: ', cat'; add it or delete the row"),
-        ("image,label\na.png, \n", "gives 'a.png' no class; add it or delete the row"),
+        ("image,label\na.png, \n", "labels.csv, 'a.png': it has no class; add it or delete the row"),
         ("image,label\na.png,cat,dog\n", "the row of 'a.png' has more cells than there are columns; quote commas"),
-        ("image,cat,dog\na.png,1,1\n", "gives 'a.png' 2 classes; each image needs just one"),
-        ("image,cat,dog\na.png,0,0\n", "gives 'a.png' 0 classes; each image needs just one"),
-        ("image,label,split\na.png,cat,7\nb.png,dog,train\n", "puts 'a.png' into the split '7'; give train, validation or test"),
+        ("image,cat,dog\na.png,1,1\n", "'a.png': it has 2 classes; each image needs just one"),
+        ("image,cat,dog\na.png,0,0\n", "'a.png': it has 0 classes; each image needs just one"),
+        ("image,label,split\na.png,cat,7\nb.png,dog,train\n", "'a.png': its split is '7'; give train, validation or test"),
         ("image,label,split\na.png,cat,test\n", "has no training image; write train into the column 'split' of some"),
         ("image,label\na.png,cat\nb.png,cat\n", "has 1 class of training images, 'cat'; a classifier needs 2 to"),
         ("image,label\na.png,1\nb.png,2\nc.png,3\n", "its 3 training labels, in column 'label', are all different; give"),
@@ -450,5 +537,5 @@ def test_pictures_that_a_table_names_are_classified_in_its_order(trained):
 def test_of_pictures_of_one_name_to_be_classified_the_test_image_is_meant(tmp_path):
     paint(tmp_path, "train/1.png", "test/1.png")
     (tmp_path / "sample.csv").write_text("id,label\n1,frog\n")
-    told = "images of one name are in several splits; those in test are taken"
+    told = "images of one name are in several folders; those of test, not of other splits, are taken"
     assert read_images(tmp_path / "sample.csv") == (["1"], [tmp_path / "test" / "1.png"], told)

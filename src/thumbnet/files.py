@@ -13,9 +13,10 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 from zipfile import ZipFile
 
 import numpy as np
@@ -26,6 +27,7 @@ from thumbnet.errors import ThumbnetError, UserError
 LARGEST_JSON = 64 << 20  # bytes; ours have at most a few megabytes
 LARGEST_TOML = 1 << 20  # bytes; a study of a thousand variants has a tenth of it
 SEPARATORS = (",", ";", "\t")  # of a CSV file; spreadsheets write the second where numbers have decimal commas
+LONGEST_LINE = 1 << 24  # letters of the first line of a CSV file; the titles of a million pixels
 LARGEST_TABLE = 64 << 20  # bytes of a CSV file; the answers for a million images
 
 
@@ -296,20 +298,34 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises `UserError` where it cannot be read.
     """
     text = read_written(path, LARGEST_TABLE)
-    separator = separator_in(text.partition("\n")[0])
-    if text[:4].casefold() == "sep=":  # in which Excel tells itself what stands between columns
-        first, _, text = text.partition("\n")
-        separator = first[4:5] or separator
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator, skipinitialspace=True)
     try:
-        return list(reader.fieldnames or []), list(reader)
-    except csv.Error as error:
+        lines = csv_lines(io.StringIO(text, newline=""))
+        titles = next(lines, [])
+        return titles, [as_row(titles, cells) for cells in lines if cells]
+    except (csv.Error, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
-def separator_in(first: str) -> str:
-    """What stands between the columns of a CSV file: what its first line has most of."""
-    return max(SEPARATORS, key=first.count)
+def as_row(titles: list[str], cells: list[str]) -> dict[str, str]:
+    """The cells by their titles, as csv.DictReader gives them."""
+    row = dict(zip(titles, cells + [""] * (len(titles) - len(cells)), strict=False))
+    if len(cells) > len(titles):
+        row[None] = ", ".join(cells[len(titles) :])  # type: ignore[index]
+    return row
+
+
+def csv_lines(file: TextIO) -> Iterator[list[str]]:
+    """The cells of each line of a CSV file, the titles first. Its first line tells what stands between them: what it has most of.
+
+    Raises `ValueError` where that line is too long to be one, and csv.Error for what cannot be read.
+    """
+    first = file.readline(LONGEST_LINE)
+    if len(first) == LONGEST_LINE:
+        raise ValueError(f"its first line has more than {LONGEST_LINE} letters")
+    is_told = first[:4].casefold() == "sep="  # in which Excel tells itself what stands between columns
+    separator = (first[4:5].strip() or "\t") if is_told else max(SEPARATORS, key=first.count)
+    lines = chain([] if is_told else [first], file)
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
 
 
 def read_written(path: Path, most: int) -> str:

@@ -63,7 +63,7 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
         "image_size": list(loaded.image_size),
         "classes": dict(zip(loaded.classes, counts, strict=True)),
         "fingerprint": loaded.fingerprint,
-        **({} if loaded.groups is None else {"groups": len(loaded.groups.unique())}),
+        **({} if loaded.groups is None else {"groups": len(loaded.groups.unique())}),  # an image of none counts as one
         **loaded.facts,
     }
 
@@ -84,7 +84,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         if unread := described["unread_columns"]:
             text.append(f"not read     {', '.join(unread[:10])}{', ...' if len(unread) > 10 else ''}")
     if "groups" in described:
-        text.append(f"groups       {described['groups']:,}, each held out as a whole")
+        text.append(f"groups       {described['groups']:,}, none of them both trained on and held out")
     if "pack" in described:
         text.append(f"converted    {described['pack']}")
     text.append(f"fingerprint  {described['fingerprint']}")

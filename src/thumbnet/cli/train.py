@@ -128,11 +128,16 @@ def train(
 
 
 def unbalanced(data: "Dataset", recipe: "Recipe") -> list[str]:
-    """A note where classes are uneven and the recipe does nothing about it."""
-    from thumbnet.data.balance import counts_by_class, uneven
+    """Notes where classes are uneven and the recipe does nothing about it, and where one is held out as a whole."""
+    from thumbnet.data.balance import counts_by_class, held_out_whole, uneven
 
-    told = uneven(counts_by_class(data.development.labels.cpu().numpy(), data.classes), "train")
-    return [f"{told}; --balance 1 lets every class count alike"] if told and not recipe.balance else []
+    labels = data.development.labels.cpu().numpy()
+    before = counts_by_class(labels, data.classes)
+    trained_on = counts_by_class(labels[data.with_validation(**recipe.cut).train.rows.cpu().numpy()], data.classes)
+    told = uneven(before, "train")
+    notes = [f"{told}; --balance 1 lets every class count alike"] if told and not recipe.balance else []
+    lost = held_out_whole(before, trained_on)
+    return [*notes, *([f"{lost}; another --seed or --validation may leave some"] if lost else [])]
 
 
 def say_who_computes_too(began: Moment | None, machine: Machine, reporter: "Reporter") -> None:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.columns import NO_GROUP, is_table
+from thumbnet.data.columns import group_named, is_table
 from thumbnet.data.groups import numbered, shared_groups
 from thumbnet.data.idx import read_idx
-from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
+from thumbnet.data.pack import LARGEST_ARRAYS, LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
 from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, read_npz
 from thumbnet.words import counted, shortened
 
-LARGEST = 4 << 30  # bytes of all arrays of a file; PathMNIST in 64 x 64 pixels has 1.3 thousand million
 NPZ_EXPECTED = (
     "expected arrays train_images and train_labels, perhaps val_images, val_labels, test_images, test_labels, classes"
 )
@@ -47,16 +46,16 @@ IDX_NAME = re.compile(
 SPLIT_OF_IDX = SPLIT_OF_NAME | {"t10k": "test"}
 IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
-Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images" or "labels"
+Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images", "labels" or "groups"
 
 
 @dataclass(frozen=True)
 class Found:
-    """One split as it was found: images uint8 N C H W, labels N of whole numbers or names, perhaps groups N of the same."""
+    """One split as it was found: images uint8 N C H W, labels N of whole numbers or names, perhaps groups N."""
 
     images: NDArray[np.uint8]
     labels: NDArray[Any]
-    groups: NDArray[Any] | None = None
+    groups: list[str] | None = None
 
 
 def is_npz(path: str | Path) -> bool:
@@ -101,8 +100,9 @@ def read_arrays(path: Path) -> Pack:
     for split, found in splits.items():
         arrays[f"{split}_images"] = np.ascontiguousarray(found.images)
         arrays[f"{split}_labels"] = as_places(path, split, found.labels, values)
-    grouped = {split: groups_of(found.groups) for split, found in splits.items() if found.groups is not None}
-    arrays |= {f"{split}_groups": np.array(numbers, np.int64) for split, numbers in numbered(grouped).items()}
+    grouped = {split: found.groups for split, found in splits.items() if found.groups is not None}
+    if "train" in grouped:
+        arrays["train_groups"] = np.array(numbered(grouped["train"]), np.int64)
     shared = shared_groups(grouped)
     missing = np.flatnonzero(np.bincount(arrays["train_labels"], minlength=len(classes)) == 0)
     if len(missing):
@@ -127,7 +127,7 @@ def read_npz_parts(path: Path) -> tuple[Parts, NDArray[Any] | None]:
     """The arrays of an .npz file by what their names mean, and the names of the classes where there are some."""
     try:
         stored, others = read_npz(
-            path, LARGEST, lambda name: part_named(name) is not None or name.casefold() in CLASSES
+            path, LARGEST_ARRAYS, lambda name: part_named(name) is not None or name.casefold() in CLASSES
         )
     except ValueError as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
@@ -210,12 +210,7 @@ def checked_split(path: Path, split: str, parts: Parts) -> Found:
         raise UserError(
             f"{path}: {told} groups are {groups.dtype} of shape {groups.shape}; give a number or name for each image"
         )
-    return Found(images, labels, groups)
-
-
-def groups_of(groups: NDArray[Any]) -> list[str]:
-    """The groups by name; "" for an image of none."""
-    return ["" if str(name) in NO_GROUP else str(name) for name in groups.tolist()]
+    return Found(images, labels, None if groups is None else [group_named(str(name)) for name in groups.tolist()])
 
 
 def channels_first(path: Path, told: str, images: NDArray[Any]) -> NDArray[np.uint8]:

@@ -28,6 +28,15 @@ def few_images(counts: Mapping[str, int], split: str) -> str | None:
     return f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} {kind} images: {shown}"
 
 
+def held_out_whole(before: Mapping[str, int], after: Mapping[str, int]) -> str | None:
+    """A sentence on the classes of which no training image is left, or None where each that had some has."""
+    lost = [name for name, count in before.items() if count and not after[name]]
+    if not lost:
+        return None
+    shown = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+    return f"of {counted(len(lost), 'class', 'classes')} no image is left to train on, all are held out: {shown}"
+
+
 def uneven(counts: Mapping[str, int], split: str) -> str | None:
     """A sentence on classes of which one has `UNEVEN` times the images of another in the split, or None where none has."""
     smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)

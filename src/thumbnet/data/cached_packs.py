@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thumbnet.progress import Progress
 
 CONVERTER = 1  # raise it when a reader changes what it returns, so that older packs are made anew
+ARRAYS = 2  # the same of arrays; from 2 on with groups
 
 
 def load_published(
@@ -94,16 +95,16 @@ def load_pictures(
 
 def load_arrays(path: Path, progress: "Progress | None") -> tuple[Pack, dict[str, Any]]:
     """The pack of an .npz file or a folder of IDX files; converted again whenever they change."""
-    pack_path = pack_of(path, "arrays", signature(array_files(path)))
+    pack_path = pack_of(path, "arrays", signature(array_files(path)), version=ARRAYS)
     read = partial(report, progress, f"converting {path}", partial(read_arrays, path))
     pack = cached_pack(pack_path, read, progress)
     return pack, {"location": str(location_of(path))} | kept(pack_path)
 
 
-def pack_of(path: Path, kind: str, key: str) -> Path:
+def pack_of(path: Path, kind: str, key: str, version: int = CONVERTER) -> Path:
     """Where the cache keeps the pack of a path, `key` changing with its content."""
     label = "".join(letter if letter.isalnum() else "-" for letter in short_name(path))
-    return cache_folder() / "packs" / f"{kind}-{label}-v{CONVERTER}-{key}.safetensors"
+    return cache_folder() / "packs" / f"{kind}-{label}-v{version}-{key}.safetensors"
 
 
 def cached_pack(path: Path, read: Callable[[], Pack], progress: "Progress | None") -> Pack:

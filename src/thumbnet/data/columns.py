@@ -1,11 +1,13 @@
-"""What the columns of a table of images are for, by what they are called."""
+"""What the columns of a table of images are for, by what they are called, and what its cells mean."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
 from thumbnet.data.pack import SPLIT_OF_NAME
-from thumbnet.words import shortened
+from thumbnet.errors import UserError
+from thumbnet.words import printable, shortened
 
 # Without regard to case, spaces, `_`, `-`, `.` and a final s; the first that a table has is taken. Seen in tables of
 # competitions, of annotation programs and of Hugging Face's image folders (file_name).
@@ -17,17 +19,79 @@ LABEL_TITLES = ("label", "class", "classes", "classname", "category", "target", 
 SPLIT_TITLES = ("split", "subset", "dataset", "set", "partition", "usage")
 GROUP_TITLES = ("group", "groupid", "patient", "patientid", "patientnumber", "subject", "subjectid", "participant",
                 "participantid", "person", "personid", "lesionid", "video", "videoid")  # fmt: skip
-TITLES = {"label": LABEL_TITLES, "split": SPLIT_TITLES, "group": GROUP_TITLES}
 SPLIT_IN_TABLE = SPLIT_OF_NAME | {"publictest": "validation", "privatetest": "test"}  # the last two: FER2013's
 NO_GROUP = ("", "nan", "na", "n/a", "null", "none")  # an image of none, as programs write it
+NO_LABEL = ("", "nan")  # other such words may be classes
 YES = dict.fromkeys(("1", "1.0", "yes", "true"), True)
 YES_OR_NO = YES | dict.fromkeys(("", "0", "0.0", "no", "false"), False)
 SHOWN = 8  # titles in a sentence
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether the name is that of a table, a .csv file."""
-    return Path(path).suffix.casefold() in (".csv", ".tsv")
+    """Whether the name is that of a table, a .csv file, and no folder's."""
+    return Path(path).suffix.casefold() in (".csv", ".tsv") and not os.path.isdir(path)
+
+
+def columns_for(path: Path, titles: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The titles of the columns for label, split and group, as far as there are such; for labels the only other one will do.
+
+    Raises `UserError` where two columns have the same title.
+    """
+    telling = [title for title in titles if title and tells_splits(title, rows)]
+    found = {
+        "label": first_called(titles, LABEL_TITLES),
+        "split": first_called(telling, SPLIT_TITLES),
+        "group": first_called(titles, GROUP_TITLES),
+    }
+    columns = {purpose: title for purpose, title in found.items() if title is not None}
+    others = [title for title in titles if title and title not in columns.values()]
+    if "label" not in columns and len(others) == 1:
+        columns["label"] = others[0]
+    refuse_twins(path, titles, columns)
+    return columns
+
+
+def refuse_twins(path: Path, titles: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise `UserError` where a column that is read has the title of another."""
+    for title in columns.values():
+        if list(titles).count(title) > 1:
+            raise UserError(f"{path} has two columns {shortened(title)!r}; rename one")
+
+
+def tells_splits(title: str, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether some words of a column are splits: `dataset` may as well be where an image comes from."""
+    return any(row[title].strip().casefold() in SPLIT_IN_TABLE for row in rows)
+
+
+def label_in(who: str, columns: Mapping[str, str], cells: Mapping[str, str], split: str) -> str:
+    """The class of an image; "" for a test image without one."""
+    label = normalize("NFC", printable(cells[columns["label"]].strip()))
+    if label.casefold() not in NO_LABEL:
+        return label
+    if split != "test":
+        raise UserError(f"{who}: it has no class; add it or delete the row")
+    return ""
+
+
+def split_in(who: str, columns: Mapping[str, str], cells: Mapping[str, str]) -> str:
+    """The split of an image; "" in a table that does not say."""
+    if "split" not in columns:
+        return ""
+    word = cells[columns["split"]].strip()
+    if word.casefold() not in SPLIT_IN_TABLE:
+        raise UserError(f"{who}: its split is {shortened(word)!r}; give train, validation or test")
+    return SPLIT_IN_TABLE[word.casefold()]
+
+
+def group_in(columns: Mapping[str, str], cells: Mapping[str, str]) -> str:
+    """The group of an image; "" where it is of none."""
+    return group_named(cells[columns["group"]]) if "group" in columns else ""
+
+
+def group_named(text: str) -> str:
+    """A group as it is told from others: in any letters; "" where the word says that there is none."""
+    name = folded(text.strip())
+    return "" if name in NO_GROUP else name
 
 
 def first_called(titles: Sequence[str], known: Sequence[str]) -> str | None:
@@ -46,6 +110,6 @@ def shown_titles(titles: Sequence[str]) -> str:
     return ", ".join(repr(shortened(title)) for title in titles[:SHOWN]) + (", ..." if len(titles) > SHOWN else "")
 
 
-def plain(name: str) -> str:
-    """A name as tables have it: without regard to case, letters with accents in one code rather than two."""
+def folded(name: str) -> str:
+    """A name without regard to case, letters with accents in one code rather than two."""
     return normalize("NFC", name).casefold()

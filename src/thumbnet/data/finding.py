@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thumbnet.data.columns import plain
+from thumbnet.data.columns import folded
 from thumbnet.data.images import natural_key, walk
 from thumbnet.data.pack import SPLIT_OF_NAME
 from thumbnet.errors import UserError
@@ -17,29 +17,29 @@ TO_CLASSIFY = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPictures:
     """The files that were meant, below the folder, with forward slashes; of a name that is nowhere the path it would have."""
 
     files: list[str]
     note: str = ""  # which of several was meant
 
 
-def find_pictures(path: Path, names: Sequence[str], splits: Sequence[str], order: Sequence[str]) -> Found:
+def find_pictures(path: Path, names: Sequence[str], splits: Sequence[str], order: Sequence[str]) -> FoundPictures:
     """The files that the table at `path` means by `names`, each of the split that it says, "" where it says none.
 
     A name is a path from the table's folder. Where there is no such file, one that is called so, with or without its ending, is
-    looked for at any depth: in folders that are called as its split, or as none. Images of no split are all looked for in the
-    first of the splits in `order` that has one of them. Raises `UserError` where it cannot be known which is meant, or all are
-    nowhere.
+    looked for at any depth: in folders that are called as its split or, if none of them has it, in folders that are called as no
+    split. Images of no split are all looked for in the first of the splits in `order` that has one of them. Raises `UserError`
+    where it cannot be known which is meant, or all are nowhere.
     """
     folder = path.parent
     files = [os.path.normpath(name.replace("\\", "/")) for name in names]
-    files = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in files]
+    files = [below(folder, file) if os.path.isabs(file) else file for file in files]
     elsewhere = [place for place, file in enumerate(files) if not os.path.isfile(os.path.join(folder, file))]
     if not elsewhere:
-        return Found(files)
-    known = by_last_part(images_below(folder))
-    candidates = {place: called(files[place], known) for place in elsewhere}
+        return FoundPictures(files)
+    known = by_ends(images_below(folder))
+    candidates = {place: known.get(folded(files[place]), []) for place in elsewhere}
     loose = [place for place in elsewhere if not splits[place]]
     assumed = assumed_split(path, {names[place]: candidates[place] for place in loose}, order)
     meant = {place: of_split(candidates[place], splits[place] or assumed) for place in elsewhere}
@@ -56,8 +56,21 @@ def find_pictures(path: Path, names: Sequence[str], splits: Sequence[str], order
         )
     for place, some in meant.items():
         files[place] = some[0] if some else files[place]
-    others = any(meant[place] and len(candidates[place]) > 1 for place in loose)
-    return Found(files, f"images of one name are in several splits; those in {assumed} are taken" if others else "")
+    others = any(len(candidates[place]) > len(meant[place]) > 0 for place in loose)
+    told = (
+        f"images of one name are in several folders; those of {assumed}, not of other splits, are taken"
+        if others
+        else ""
+    )
+    return FoundPictures(files, told)
+
+
+def below(folder: Path, file: str) -> str:
+    """A path from the root as one from the folder; ".." is then what it is to the system, which follows links."""
+    own = os.path.abspath(folder)
+    if file.startswith(os.path.join(own, "")):
+        return os.path.relpath(file, own)
+    return os.path.relpath(file, os.path.realpath(folder))
 
 
 def images_below(folder: Path) -> list[str]:
@@ -65,24 +78,16 @@ def images_below(folder: Path) -> list[str]:
     return [os.path.relpath(entry.path, folder).replace(os.sep, "/") for entry, is_image in walk(folder) if is_image]
 
 
-def by_last_part(files: Iterable[str]) -> dict[str, list[str]]:
-    """Files by the last part of their path, with and without its ending."""
+def by_ends(files: Iterable[str]) -> dict[str, list[str]]:
+    """Files by the ends of their paths, `1.png` and `a/1.png` and so on, and these without the ending of the name."""
     known: dict[str, list[str]] = {}
     for file in files:
-        for form in {plain(file), os.path.splitext(plain(file))[0]}:
-            known.setdefault(form.rpartition("/")[2], []).append(file)
+        whole = folded(file)
+        for form in {whole, os.path.splitext(whole)[0]}:
+            parts = form.split("/")
+            for first in range(len(parts)):
+                known.setdefault("/".join(parts[first:]), []).append(file)
     return known
-
-
-def called(name: str, known: dict[str, list[str]]) -> list[str]:
-    """The files whose path ends in `name`, or does so without its ending."""
-    wanted = f"/{plain(name)}"
-    candidates = known.get(wanted.rpartition("/")[2], [])
-    return [one for one in candidates if ends_in(f"/{plain(one)}", wanted)]
-
-
-def ends_in(path: str, wanted: str) -> bool:
-    return path.endswith(wanted) or os.path.splitext(path)[0].endswith(wanted)
 
 
 def of_split(candidates: Sequence[str], split: str) -> list[str]:
@@ -115,7 +120,7 @@ def splits_in(name: str) -> list[str]:
 
 def hint(file: str, known: dict[str, list[str]], folder: Path) -> str:
     """What to do where an image is nowhere: one of the same name in another folder, or with another ending, may be meant."""
-    last = plain(file).rpartition("/")[2]
+    last = folded(file).rpartition("/")[2]
     near: Iterable[str] = (*known.get(last, ()), *known.get(os.path.splitext(last)[0], ()))
     for one in near:
         return f"is {one!r} meant? names are paths from {folder} on"

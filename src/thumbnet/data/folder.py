@@ -6,12 +6,11 @@ from pathlib import Path
 
 from thumbnet.data.columns import is_table
 from thumbnet.data.images import FORMATS_IN_WORDS, entries, is_folder, is_image_name, walk
-from thumbnet.data.pack import SPLIT_OF_NAME
+from thumbnet.data.pack import SPLIT_OF_NAME, SPLITS
 from thumbnet.data.pictures import Listing
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import printable
 
-SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
 EXPECTED = "expected FOLDER/<class>/<images> or FOLDER/train/<class>/<images>"
 
 

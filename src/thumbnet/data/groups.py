@@ -1,19 +1,14 @@
-"""Images that belong together, such as those of one patient: named when they are read, numbered when they are kept."""
+"""Images that belong together, such as those of one patient."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from thumbnet.words import counted
 
 
-def numbered(groups: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """The groups of every split as numbers, the same name the same number in all of them; "" is a group of its own each time."""
-    numbers: dict[Any, int] = {}
-
-    def number(name: str, image: tuple[str, int]) -> int:
-        return numbers.setdefault(name or image, len(numbers))
-
-    return {split: [number(name, (split, row)) for row, name in enumerate(names)] for split, names in groups.items()}
+def numbered(groups: Sequence[str]) -> list[int]:
+    """The groups of images as numbers, the same name the same number; "" is a group of its own each time."""
+    numbers: dict[str | int, int] = {}
+    return [numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(groups)]
 
 
 def shared_groups(groups: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +93,16 @@ def image_files(path: Path) -> tuple[list[Path], list[Path]]:
     return found[True], found[False]
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[Any], str]:
     """Sort key that puts 2 before 10, and letters without regard to case; the name itself breaks ties."""
     parts = re.split(r"(\d+)", name.casefold())  # text at even places, digits at odd ones
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    return [as_number(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def as_number(digits: str) -> tuple[int, str]:
+    """What sorts as the number does, of which Python reads no more than some thousand digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -177,10 +183,19 @@ def opened(source: Path | bytes | Image.Image) -> Iterator[Image.Image]:
         yield source
         return
     with (
-        BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream,
+        BytesIO(source) if isinstance(source, bytes) else opened_file(source) as stream,
         Image.open(stream, formats=FORMATS) as image,
     ):
         yield image
+
+
+def opened_file(path: Path) -> BinaryIO:
+    """A regular file; a pipe would wait for somebody to write, and a device may never end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("it is no regular file")
+    return file
 
 
 def refuse_bomb(image: Image.Image, most_pixels: int) -> None:

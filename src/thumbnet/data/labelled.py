@@ -64,17 +64,23 @@ def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
     files, told = files_of(table, TO_CLASSIFY)
     rows, _ = once_each(table, files)
     there = {row.split for row in table.rows}
+    if table.unlabelled and "test" not in there:
+        raise UserError(
+            f"{path}: none of its test images has a class, so nothing can be measured on them; give their classes"
+        )
     split = best_split(there) if there != {""} else ""
     chosen = [(path.parent / file, row.label) for file, row in rows if row.split == split]
     places = places_of(path, {label for _, label in chosen}, classes)
     labels = np.array([places[label] for _, label in chosen], np.int64)
-    note = f"of {path} the {split} images are taken" if len(there) > 1 else told
+    left_out = f"{counted(table.unlabelled, 'test image')} without a class left out" if table.unlabelled else ""
+    taken = f"of {path} the {split} images are taken" if len(there) > 1 else ""
+    note = "; ".join(filter(None, (taken, told, left_out)))
     return LabelledImages([file for file, _ in chosen], labels, note=note)
 
 
 def best_split(there: Set[str]) -> str:
     """Of the splits of a data set the one to judge on."""
-    return next(split for split in ("test", "validation", "train") if split in there)
+    return next(split for split in TO_CLASSIFY if split in there)
 
 
 def is_file(path: Path) -> bool:
@@ -166,6 +172,6 @@ def refuse_splits(path: Path, names: Iterable[str]) -> None:
     """Raise `UserError` where a folder is a split and no class: which images are meant is the user's to say."""
     splits = [name for name in sorted(names) if name.casefold() in SPLIT_OF_NAME]
     if splits:
-        unseen = sorted(splits, key=lambda name: ("test", "validation", "train").index(SPLIT_OF_NAME[name.casefold()]))
+        unseen = sorted(splits, key=lambda name: TO_CLASSIFY.index(SPLIT_OF_NAME[name.casefold()]))
         told = f"{counted(len(splits), 'split')}, {', '.join(splits)}"
         raise UserError(f"{path} holds {told}, and one folder per class is wanted; name one, as in {path / unseen[0]}")

@@ -12,8 +12,8 @@ from unicodedata import normalize
 
 import torch
 
-from thumbnet.data.columns import IDS, IMAGE_TITLES, first_called, is_table, shown_titles
-from thumbnet.data.finding import by_last_part, called
+from thumbnet.data.columns import IDS, IMAGE_TITLES, first_called, folded, is_table, shown_titles
+from thumbnet.data.finding import by_ends
 from thumbnet.data.names import folder_of
 from thumbnet.errors import UserError
 from thumbnet.files import read_table, read_written
@@ -32,7 +32,10 @@ def without(data: "Dataset", listed: str | Path | Sequence[str]) -> "Dataset":
 
     Raises `UserError` for a name that no training image has, and where a class would lose all of its images.
     """
-    names, source = (names_in(Path(listed)), str(listed)) if isinstance(listed, str | Path) else (listed, "the list")
+    names: Sequence[str] = () if isinstance(listed, str | Path) else listed
+    source = "the list"
+    if isinstance(listed, str | Path):
+        names, source = names_in(Path(listed), by_file="train" in data.files), str(listed)
     places = sorted(set(places_of(names, data, source)))
     rows = data.train.rows
     listed_rows = data.development.rows[torch.tensor(places, dtype=torch.int64)].to(rows.device)
@@ -42,11 +45,16 @@ def without(data: "Dataset", listed: str | Path | Sequence[str]) -> "Dataset":
     return made
 
 
-def names_in(path: Path) -> list[str]:
-    """The images that a file names: a .csv file in its column `image`, a .txt file one in each line."""
+def names_in(path: Path, *, by_file: bool) -> list[str]:
+    """The images that a file names: a .csv file in its column `image`, a .txt file one in each line.
+
+    Of images that are named by their files, the column may be called as in tables of pictures; others go by number from 0, which
+    an `ImageId` seldom does.
+    """
     if path.suffix.lower() == ".csv":
         columns, rows = read_table(path)
-        column = COLUMN if COLUMN in columns else first_called(columns, (*IMAGE_TITLES, *IDS))
+        titles = (*IMAGE_TITLES, *IDS) if by_file else ()
+        column = COLUMN if COLUMN in columns else first_called(columns, titles)
         if column is None or columns.count(column) != 1:
             raise UserError(
                 f"{path} has no column {COLUMN}, or several; its first line must name one, with commas between columns "
@@ -73,16 +81,16 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
     exactly = {name: place for place, name in enumerate(files)}
     nearly: dict[str, list[int]] = {}
     for place, name in enumerate(files):
-        nearly.setdefault(plain(name), []).append(place)
-    endings = by_last_part(files) if is_table(data.name) else {}  # a table's names may be parts of paths
+        nearly.setdefault(as_listed(name), []).append(place)
+    endings = by_ends(files) if is_table(data.name) else {}  # a table's names may be parts of paths
     found = []
     for name in names:
         written = [name, os.path.normpath(name).replace(os.sep, "/"), *below(data, name)]
-        places = [exactly[one] for one in written if one in exactly] or nearly.get(plain(name), [])
-        places = places or [place for one in written for place in nearly.get(plain(one), [])]
-        places = places or [exactly[file] for file in called(name.strip(), endings)]
+        places = [exactly[one] for one in written if one in exactly] or nearly.get(as_listed(name), [])
+        places = places or [place for one in written for place in nearly.get(as_listed(one), [])]
+        places = places or [exactly[file] for file in endings.get(folded(name.strip()), [])]
         if not places:
-            raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(plain(name), data)}")
+            raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(as_listed(name), data)}")
         if len(set(places)) > 1:
             raise UserError(
                 f"{source} names {shortened(name)!r}, and {data.name} has several images that are called so"
@@ -91,7 +99,7 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
     return found
 
 
-def plain(name: str) -> str:
+def as_listed(name: str) -> str:
     """A file's name as lists have it: no space around it, text throughout, letters with accents in one code rather than two."""
     return normalize("NFC", printable(name)).strip()
 
@@ -117,7 +125,7 @@ def place_by_number(name: str, data: "Dataset", source: str) -> int:
 def what_it_is(name: str, data: "Dataset") -> str:
     """Why an image of that name cannot be left out."""
     for split, files in data.files.items():
-        if split != "train" and name in map(plain, files):
+        if split != "train" and name in map(as_listed, files):
             return f"which is a {split} image of {data.name}; only training images can be left out"
     return (
         f"and {data.name} has no such training image; if it was moved or deleted, take it off the list; names are as in "

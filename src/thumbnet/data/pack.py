@@ -18,6 +18,7 @@ from thumbnet.files import parse_json, write_arrays
 
 FORMAT = "thumbnet-pack-1"
 MOST_CLASSES, LARGEST_SIDE = 100_000, 4096  # far beyond small images; more is a damaged file
+LARGEST_ARRAYS = 4 << 30  # bytes of all images of a file; PathMNIST in 64 x 64 pixels has 1.3 thousand million
 # What splits are called, in any letters, by those who make data sets; `training` and `testing` where MNIST is unpacked to files.
 SPLIT_OF_NAME = {
     "train": "train",
@@ -29,6 +30,8 @@ SPLIT_OF_NAME = {
     "test": "test",
     "testing": "test",
 }
+
+SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
 
 
 @dataclass(frozen=True)

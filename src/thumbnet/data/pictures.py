@@ -34,14 +34,15 @@ NAMED = 3  # files in a sentence
 class Listing:
     """Which pictures make up a data set, before any of them is opened.
 
-    `images` gives, by split, (file below `folder`, label) in row order, and `groups` what those that belong together share.
+    `images` gives, by split, (file below `folder`, label) in row order, and `groups`, of the training images, what those that
+    belong together share.
     """
 
     folder: Path
     classes: list[str]
     images: dict[str, list[tuple[str, int]]]
     ignored: list[str] = field(default_factory=list)
-    groups: dict[str, list[str]] = field(default_factory=dict)
+    groups: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)  # what else to say of the set, JSON
 
 
@@ -55,7 +56,7 @@ def read_pictures(
     """Decode every listed picture, in its order, to `<split>_images` uint8 N 3 S S and `<split>_labels` int64 N.
 
     The description has `classes`, `files` (by split, in row order), `ignored` and `broken`, all paths relative to the listing's
-    folder. Where there are groups, `<split>_groups` int64 N has the same number for images of the same one. `progress` is called
+    folder. Where there are groups, `train_groups` int64 N has the same number for images of the same one. `progress` is called
     in the calling thread with (images done, images in all). Raises `UserError` for an unreadable image unless `skip_broken`,
     which leaves such images out.
     """
@@ -72,15 +73,14 @@ def read_pictures(
         if progress is not None:
             progress(done, total)
 
-    numbers = numbered(listing.groups)
     for split, rows in listing.images.items():
         names = [name for name, _ in rows]
         paths = [os.path.join(listing.folder, name) for name in names]
         images, unreadable = decode_files(paths, image_size, skip_broken=skip_broken, advance=advance)
         arrays[f"{split}_images"] = images
         columns = {"labels": [label for _, label in rows]}
-        if split in numbers:
-            columns["groups"] = numbers[split]
+        if split == "train" and listing.groups:
+            columns["groups"] = numbered(listing.groups)
         for kind, column in columns.items():
             arrays[f"{split}_{kind}"] = np.delete(np.array(column, dtype=np.int64), unreadable)
         broken += [names[row] for row in unreadable]

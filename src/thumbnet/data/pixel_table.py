@@ -4,8 +4,8 @@
 import csv
 import math
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,156 +13,155 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.columns import NO_GROUP, SPLIT_IN_TABLE, TITLES, first_called, plain, shown_titles
+from thumbnet.data.columns import columns_for, group_in, label_in, shown_titles, split_in
+from thumbnet.data.pack import LARGEST_ARRAYS
 from thumbnet.errors import UserError
-from thumbnet.files import first_line, separator_in
-from thumbnet.words import printable, shortened
+from thumbnet.files import csv_lines, first_line
 
-PIXEL = re.compile(
-    r"(?:pixel|px)[ _.-]?(\d+)|(\d+)x(\d+)", re.I
-)  # pixel0 (Kaggle's), 1x1 (row and column, in mnist-in-csv)
+PIXEL = re.compile(r"(?:pixel|px)[ _.-]?(\d{1,7})|(\d{1,4})x(\d{1,4})", re.I)  # pixel0, Kaggle's; 1x1, row and column
 PIXELS = "pixels"  # one column with all of an image's, FER2013's
 FEWEST = 4  # columns of pixels, so that a table with a title such as 3x3 is none of pixels
-LARGEST = 4 << 30  # bytes of all images of a file, as of arrays
-LONGEST_TITLES = 1 << 20  # letters of the first line; a thousand by a thousand pixels have more than ten times as many
 
 
 @dataclass(frozen=True)
-class Line:
-    """One image, a byte per pixel row by row, and what is said of it."""
+class Lines:
+    """The images of a table, a byte per pixel row by row, and the other cells of their lines."""
 
-    pixels: bytes
-    label: str
-    split: str
-    group: str
-
-
-@dataclass(frozen=True)
-class PixelColumns:
-    """Where in a line the pixels are, and the label, split and group where they are wanted and there."""
-
-    pixels: list[int]
-    label: int | None = None
-    split: int | None = None
-    group: int | None = None
+    pixels: list[bytes]
+    titles: list[str]  # of the other columns
+    cells: list[dict[str, str]]
+    numbers: list[int]  # of the lines in the file
 
 
 def is_pixel_table(path: Path) -> bool:
     """Whether the first line of a CSV file names columns of pixels; False where it cannot be read."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline(LONGEST_TITLES)
-    except (OSError, UnicodeDecodeError):
+            return bool(pixel_columns(next(csv_lines(file), [])))
+    except (OSError, ValueError, csv.Error):
         return False
-    return bool(pixel_columns(next(csv.reader([first], delimiter=separator_in(first)), [])))
 
 
 def pixel_columns(titles: Sequence[str]) -> list[int]:
     """The places of the columns of pixels among the titles, in the order of the pixels; none where this is no table of them."""
-    one = [place for place, title in enumerate(titles) if title.strip().casefold() == PIXELS]
     matches = [(PIXEL.fullmatch(title.strip()), place) for place, title in enumerate(titles)]
-    many = sorted((list(map(int, filter(None, match.groups()))), place) for match, place in matches if match)
-    return [place for _, place in many] if len(many) >= FEWEST else one
+    many = sorted((tuple(map(int, filter(None, match.groups()))), place) for match, place in matches if match)
+    if len(many) >= FEWEST:
+        return [place for _, place in many]
+    return [place for place, title in enumerate(titles) if title.strip().casefold() == PIXELS]
 
 
 def read_pixel_table(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
     """Images uint8 N H W, labels N, whole numbers or names, and perhaps groups N, by split and "images", "labels" or "groups".
 
-    Raises `UserError` for a table without labels, and for images that are not square or not of bytes.
+    Test images without a class are left out. Raises `UserError` for a table without labels, and for images that are not square
+    or not of bytes.
     """
-    lines = read_lines(path, labelled=True)
-    labels, splits = np.array([line.label for line in lines]), np.array([line.split for line in lines])
+    lines = read_lines(path)
+    columns = columns_for(path, lines.titles, lines.cells)
+    if "label" not in columns:
+        told = shown_titles(lines.titles) or "no other column"
+        raise UserError(
+            f"{path} has pixels and does not say which column has the classes; call it label (it has {told})"
+        )
+    who = [f"{path}, line {number}" for number in lines.numbers]
+    splits = [split_in(*row) or "train" for row in zip(who, [columns] * len(who), lines.cells, strict=True)]
+    labels = np.array(
+        [label_in(one, columns, row, split) for one, row, split in zip(who, lines.cells, splits, strict=True)]
+    )
+    groups = np.array([group_in(columns, row) for row in lines.cells])
+    images, labelled = as_images(path, lines.pixels), labels != ""
+    numbers = labels[labelled]
     with suppress(ValueError, OverflowError):  # names, then
-        labels = labels.astype(np.int64)
-    images = as_images(path, lines)
+        numbers = numbers.astype(np.int64)
     parts: dict[tuple[str, str], NDArray[Any]] = {}
-    for split in np.unique(splits).tolist():
-        parts[split, "images"], parts[split, "labels"] = images[splits == split], labels[splits == split]
-        if any(line.group for line in lines):
-            parts[split, "groups"] = np.array([line.group for line in lines])[splits == split]
+    for split in dict.fromkeys(splits):
+        chosen = np.array(splits)[labelled] == split
+        if chosen.any():
+            parts[split, "images"], parts[split, "labels"] = images[labelled][chosen], numbers[chosen]
+            if "group" in columns:
+                parts[split, "groups"] = groups[labelled][chosen]
     return parts
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:
     """All images of a table of pixels, uint8 N H W, in its order, whatever else it says of them."""
-    return as_images(path, read_lines(path, labelled=False))
+    return as_images(path, read_lines(path).pixels)
 
 
-def as_images(path: Path, lines: Sequence[Line]) -> NDArray[np.uint8]:
+def as_images(path: Path, pixels: Sequence[bytes]) -> NDArray[np.uint8]:
     """uint8 N H W, square. Raises `UserError` where the pixels make no square."""
-    pixels = len(lines[0].pixels)
-    side = math.isqrt(pixels)
-    if side * side != pixels or side == 0:
+    side = math.isqrt(len(pixels[0]))
+    if side * side != len(pixels[0]) or side == 0:
         raise UserError(
-            f"{path} has images of {pixels} pixels, which is no square of grey ones; store others as an .npz file, in which they "
-            "have a shape"
+            f"{path} has images of {len(pixels[0])} pixels, which is no square of grey ones; store others as an .npz file, in "
+            "which they have a shape"
         )
-    return np.frombuffer(b"".join(line.pixels for line in lines), np.uint8).reshape(-1, side, side)
+    return np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, side, side)
 
 
-def read_lines(path: Path, *, labelled: bool) -> list[Line]:
-    """The images of a table. Raises `UserError` where it cannot be read, or a line does not fit."""
+def read_lines(path: Path) -> Lines:
+    """The lines of a table. Raises `UserError` where it cannot be read, or a line does not fit."""
+    with reading(path), open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv_lines(file)
+        titles = next(lines, [])
+        places = pixel_columns(titles)
+        refuse_gaps(path, [titles[place] for place in places])
+        others = {place: title for place, title in enumerate(titles) if title and place not in set(places)}
+        found, total = Lines([], list(others.values()), [], []), 0
+        for number, cells in enumerate(lines, start=2):
+            if any(cells):
+                found.pixels.append(pixels_in(f"{path}, line {number}", places, cells))
+                total += len(found.pixels[-1])
+                check_size(f"{path}, line {number}", found.pixels, total)
+                found.cells.append(words_in(others, cells))
+                found.numbers.append(number)
+    if not found.pixels:
+        raise UserError(f"{path} has no line of pixels below the first; add the images")
+    return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong within is told as an error of the user."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            separator = separator_in(first)
-            columns = columns_of(path, next(csv.reader([first], delimiter=separator)), labelled=labelled)
-            lines, total = [], 0
-            for number, cells in enumerate(csv.reader(file, delimiter=separator), start=2):
-                if any(cells):
-                    lines.append(read_line(f"{path}, line {number}", columns, cells))
-                    total += len(lines[-1].pixels)
-                    check_size(f"{path}, line {number}", lines, total)
+        yield
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    if not lines:
-        raise UserError(f"{path} has no line of pixels below the first; add the images")
-    return lines
 
 
-def columns_of(path: Path, titles: Sequence[str], *, labelled: bool) -> PixelColumns:
-    """What the first line says of the others."""
-    pixels = pixel_columns(titles)
-    if not labelled:
-        return PixelColumns(pixels)
-    others = [title for place, title in enumerate(titles) if title and place not in set(pixels)]
-    found = {name: first_called(others, known) for name, known in TITLES.items()}
-    rest = [title for title in others if title not in found.values()]
-    label = found["label"] or (rest[0] if len(rest) == 1 else None)
-    if label is None:
-        told = shown_titles(others) or "no other column"
+def refuse_gaps(path: Path, titles: Sequence[str]) -> None:
+    """Raise `UserError` where the numbers of the pixels are not all of a stretch: some columns are missing, or twice there."""
+    numbers = [int(match[1]) for title in titles if (match := PIXEL.fullmatch(title.strip())) and match[1]]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(titles))):
+        ends = f"{titles[0].strip()} to {titles[-1].strip()}"
         raise UserError(
-            f"{path} has pixels and does not say which column has the classes; call it label (it has {told})"
+            f"{path} has {len(titles)} columns of pixels, {ends}, so some are missing or there twice; give each once"
         )
-    split, group = (None if title is None else titles.index(title) for title in (found["split"], found["group"]))
-    return PixelColumns(pixels, titles.index(label), split, group)
 
 
-def read_line(where: str, columns: PixelColumns, cells: Sequence[str]) -> Line:
-    """One line as it is meant."""
+def pixels_in(who: str, places: Sequence[int], cells: Sequence[str]) -> bytes:
+    """The pixels of one line."""
     try:
-        values = [cells[place] for place in columns.pixels]
-        pixels = bytes(map(int, values[0].split() if len(values) == 1 else values))
-        label = "" if columns.label is None else cells[columns.label].strip()
-        word = "train" if columns.split is None else cells[columns.split].strip()
-        group = "" if columns.group is None else plain(cells[columns.group].strip())
+        values = [cells[place] for place in places]
+        return bytes(map(int, values[0].split() if len(values) == 1 else values))
     except (ValueError, IndexError) as error:
         raise UserError(
-            f"{where}: pixels are whole numbers from 0 to 255, one in each column ({first_line(error)})"
+            f"{who}: pixels are whole numbers from 0 to 255, one in each column ({first_line(error)})"
         ) from error
-    if word.casefold() not in SPLIT_IN_TABLE:
-        raise UserError(f"{where}: the split is {shortened(word)!r}; give train, validation or test")
-    if columns.label is not None and not label:
-        raise UserError(f"{where}: the image has no class; add it or delete the line")
-    return Line(pixels, printable(label), SPLIT_IN_TABLE[word.casefold()], "" if group in NO_GROUP else group)
 
 
-def check_size(where: str, lines: Sequence[Line], total: int) -> None:
+def words_in(others: Mapping[int, str], cells: Sequence[str]) -> dict[str, str]:
+    """The other cells of a line by their titles, "" where it ends early."""
+    return {title: cells[place] if place < len(cells) else "" for place, title in others.items()}
+
+
+def check_size(who: str, pixels: Sequence[bytes], total: int) -> None:
     """Raise `UserError` where the last image has another size than the first, or all of them are too many bytes."""
-    first, last = len(lines[0].pixels), len(lines[-1].pixels)
+    first, last = len(pixels[0]), len(pixels[-1])
     if last != first:
-        raise UserError(f"{where}: {last} pixels after {first}; make all images of one size")
-    if total > LARGEST:
-        raise UserError(f"{where}: more than {LARGEST >> 30} GiB of images; make it smaller")
+        raise UserError(f"{who}: {last} pixels after {first}; make all images of one size")
+    if total > LARGEST_ARRAYS:
+        raise UserError(f"{who}: more than {LARGEST_ARRAYS >> 30} GiB of images; make it smaller")

@@ -5,30 +5,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 from thumbnet.data.columns import (
     IDS,
     IMAGE_TITLES,
-    NO_GROUP,
-    SPLIT_IN_TABLE,
-    TITLES,
     YES_OR_NO,
+    columns_for,
     first_called,
-    plain,
+    group_in,
+    label_in,
+    refuse_twins,
     shown_titles,
-)
+    split_in,
+)  # fmt: skip
 from thumbnet.data.finding import TO_CLASSIFY, TO_TRAIN_ON, find_pictures
 from thumbnet.data.groups import shared_groups
 from thumbnet.data.images import is_image_name, natural_key
-from thumbnet.data.pack import MOST_CLASSES, SPLIT_OF_NAME
+from thumbnet.data.pack import MOST_CLASSES, SPLITS
 from thumbnet.data.pictures import NAMED, Listing
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_table
-from thumbnet.words import counted, printable, shortened
+from thumbnet.words import counted, shortened
 
 ADVICE = "name the columns in the first line: image for the files, label for their classes, perhaps split and group"
-SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,17 @@ def list_table(path: Path) -> Listing:
     images = {
         split: [(file, places[row.label]) for file, row in rows if (row.split or "train") == split] for split in splits
     }
-    groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits}
+    grouped = "group" in table.columns
+    groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits if grouped}
     facts: dict[str, Any] = {"columns": table.columns, "unread_columns": table.unread}
     told = {
         "repeated": repeated,
         "unlabelled": table.unlabelled,
-        "shared_groups": shared_groups(groups) if "group" in table.columns else {},
+        "shared_groups": shared_groups(groups),
         "found": note,
     }
     facts |= {name: value for name, value in told.items() if value}
-    return Listing(path.parent, classes, images, groups=groups if "group" in table.columns else {}, facts=facts)
+    return Listing(path.parent, classes, images, groups=groups.get("train", []), facts=facts)
 
 
 def files_of(table: LabelTable, order: Sequence[str]) -> tuple[list[str], str]:
@@ -140,7 +140,7 @@ def read_images(path: Path) -> tuple[list[str], list[Path], str]:
     """What a table calls its pictures, in its order, where they are, and what to say of that; whatever classes it gives them."""
     titles, cells = read_cells(path)
     columns = columns_of(path, titles, cells)
-    rows = [Row(image_in(path, columns, row), "", split_in(path, columns, row), "") for row in cells]
+    rows = [Row(image_in(path, columns, row), "", split_in(str(path), columns, row), "") for row in cells]
     table = LabelTable(path, rows, columns, [])
     files, note = files_of(table, TO_CLASSIFY)
     return [row.image for row in rows], [path.parent / file for file in files], note
@@ -162,29 +162,19 @@ def filled(row: dict[str, str]) -> list[str]:
 
 def columns_of(path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]]) -> dict[str, str]:
     """The title of the column for each purpose; "label" is missing where no single column tells the classes."""
-    columns = {"image": image_column(path, titles, cells)}
-    for purpose, known in TITLES.items():
-        others = [title for title in titles if title not in columns.values()]
-        title = first_called(others, known)
-        if title is not None and (purpose != "split" or tells_splits(title, cells)):
-            columns[purpose] = title
-    for title in columns.values():
-        if list(titles).count(title) > 1:
-            raise UserError(f"{path} has two columns {shortened(title)!r}; rename one")
-    others = [title for title in titles if title and title not in columns.values()]
-    if "label" not in columns and len(others) == 1:
-        columns["label"] = others[0]
-    return columns
+    image = image_column(path, titles, cells)
+    refuse_twins(path, titles, {"image": image})
+    return {"image": image} | columns_for(path, [title for title in titles if title != image], cells)
 
 
 def image_column(path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]]) -> str:
-    """The column of the images: one of file names before one of other words, one that is called so before another.
+    """The column of the images: one with mostly file names before one of other words, one that is called so before another.
 
     Tables often have a running number called `id` beside the path of the file.
     """
     if any(map(is_image_name, titles)):  # the first line is one like the others
         raise UserError(f"{path} does not name its columns, its first line has {shown_titles(titles)}; {ADVICE}")
-    of_files = [title for title in titles if title and all(is_file_name(row[title]) for row in cells)]
+    of_files = [title for title in titles if title and 2 * sum(is_file_name(row[title]) for row in cells) > len(cells)]
     only = of_files[0] if len(of_files) == 1 else None
     ways = (first_called(of_files, IMAGE_TITLES), first_called(titles, IMAGE_TITLES), only, first_called(titles, IDS))
     chosen = next((title for title in ways if title), None)
@@ -195,12 +185,7 @@ def image_column(path: Path, titles: Sequence[str], cells: Sequence[dict[str, st
 
 def is_file_name(cell: str) -> bool:
     """Whether this is the name of an image file and no address elsewhere."""
-    return is_image_name(cell.strip()) and "://" not in cell
-
-
-def tells_splits(title: str, cells: Sequence[dict[str, str]]) -> bool:
-    """Whether some words of a column are splits: `dataset` may as well be where an image comes from."""
-    return any(row[title].strip().casefold() in SPLIT_IN_TABLE for row in cells)
+    return "://" not in cell and is_image_name(cell.strip().replace("\\", "/").rpartition("/")[2])
 
 
 def one_column_per_class(
@@ -218,16 +203,14 @@ def one_column_per_class(
 
 def read_row(path: Path, columns: dict[str, str], one_hot: Sequence[str], cells: dict[str, str]) -> Row:
     """One row, its words as they are meant; the label is "" for a test image without one."""
-    image, split = image_in(path, columns, cells), split_in(path, columns, cells)
+    image = image_in(path, columns, cells)
+    who = f"{path}, {shortened(image)!r}"
+    split = split_in(who, columns, cells)
     chosen = [title for title in one_hot if YES_OR_NO[cells[title].strip().casefold()]]
-    if one_hot and len(chosen) != 1:
-        raise UserError(f"{path} gives {shortened(image)!r} {len(chosen)} classes; each image needs just one")
-    label = chosen[0] if one_hot else cells[columns["label"]].strip()
-    if label.casefold() in ("", "nan") and split != "test":
-        raise UserError(f"{path} gives {shortened(image)!r} no class; add it or delete the row")
-    label = "" if label.casefold() == "nan" else normalize("NFC", printable(label))
-    group = plain(cells[columns["group"]].strip()) if "group" in columns else ""
-    return Row(image, label, split, "" if group in NO_GROUP else group)
+    if one_hot and len(chosen) != 1 and (chosen or split != "test"):
+        raise UserError(f"{who}: it has {len(chosen)} classes; each image needs just one")
+    label = "".join(chosen) if one_hot else label_in(who, columns, cells, split)
+    return Row(image, label, split, group_in(columns, cells))
 
 
 def image_in(path: Path, columns: Mapping[str, str], cells: dict[str, str]) -> str:
@@ -242,17 +225,6 @@ def image_in(path: Path, columns: Mapping[str, str], cells: dict[str, str]) -> s
             f"{path}: the row of {shortened(image)!r} has more cells than there are columns; quote commas in texts"
         )
     return image
-
-
-def split_in(path: Path, columns: Mapping[str, str], cells: dict[str, str]) -> str:
-    """The split of a row's image; "" in a table that does not say."""
-    if "split" not in columns:
-        return ""
-    word = cells[columns["split"]].strip()
-    if word.casefold() not in SPLIT_IN_TABLE:
-        image = shortened(cells[columns["image"]].strip())
-        raise UserError(f"{path} puts {image!r} into the split {shortened(word)!r}; give train, validation or test")
-    return SPLIT_IN_TABLE[word.casefold()]
 
 
 def classes_of(table: LabelTable) -> list[str]:

@@ -1,6 +1,7 @@
 """Images to be classified, whatever they come in: files, folders, tables that name files, or arrays."""
 # Shapes: N images, C channels, H and W height and width.
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ def unlabelled_images(path: Path) -> UnlabelledImages:
 
     Of arrays the test images are taken if there are some, else the validation images. Raises `UserError` where there are none.
     """
-    if is_table(path) and path.is_file():
+    if is_table(path) and os.path.isfile(path):
         return of_pixels(path, read_pixels(path)) if is_pixel_table(path) else of_table(path)
-    if (is_npz(path) and path.is_file()) or (path.is_dir() and holds_arrays(path)):
+    if (is_npz(path) and os.path.isfile(path)) or (os.path.isdir(path) and holds_arrays(path)):
         return of_arrays(path)
     files, ignored = image_files(path)
     return of_files(files, ignored)

@@ -1,8 +1,8 @@
 """A vision transformer for images of about 32 pixels. Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929.
 
 In the size that Lee et al. 2021 (https://arxiv.org/abs/2112.13492) compare on small images, simplified as by Beyer et al. 2022
-(https://arxiv.org/abs/2205.01580): places are told by fixed waves, so images may have any size, and the mean of all patches is
-classified.
+(https://arxiv.org/abs/2205.01580): places are told by fixed waves, so images may have any size (filled up to whole patches), and
+the mean of all patches is classified.
 """
 # Shapes: B batch, C channels, H and W height and width in patches, N = H W patches, D width, A heads, K classes.
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import draw_weights
@@ -17,7 +18,9 @@ from thumbnet.models.initial_weights import draw_weights
 LONGEST_WAVE = (
     10_000.0  # of the waves that tell places, as Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762) have it
 )
-EMBEDDING_DEVIATION = 0.02  # of the first weights of dense layers, as in the authors' program
+DEVIATION = (
+    0.02  # of the first weights of dense layers, as in DeiT, Touvron et al. 2021 (https://arxiv.org/abs/2012.12877)
+)
 
 
 class SelfAttention(nn.Module):
@@ -78,9 +81,10 @@ class VisionTransformer(nn.Module):
         draw_weights(self, initialize)
 
     def forward(self, images: Tensor) -> Tensor:  # B C and pixels
-        x = self.patches(images)  # B D H W
+        missing = [-side % self.patches.stride[0] for side in images.shape[2:]]
+        x = self.patches(F.pad(images, (0, missing[1], 0, missing[0])))  # B D H W
         batch, width, rows, columns = x.shape
-        x = x.flatten(2).transpose(1, 2) + places(rows, columns, width).to(x)  # B N D
+        x = x.flatten(2).transpose(1, 2) + places(rows, columns, width, device=x.device)  # B N D, in fp32 for its sums
         for stage in self.stages:
             x = stage(x)
         x = self.map(self.norm(x).transpose(1, 2).reshape(batch, width, rows, columns))
@@ -88,10 +92,11 @@ class VisionTransformer(nn.Module):
         return self.head(self.head_dropout(x))  # B K
 
 
-def places(rows: int, columns: int, width: int) -> Tensor:
+def places(rows: int, columns: int, width: int, *, device: torch.device | None = None) -> Tensor:
     """N D: where a patch is, as sines and cosines of its row and column at width / 4 wavelengths (Beyer et al., section 3)."""
-    frequencies = LONGEST_WAVE ** -torch.linspace(0, 1, width // 4)
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    # Made where they are needed: a copy to a GPU could not be recorded with the update (training/graphs.py).
+    frequencies = LONGEST_WAVE ** -torch.linspace(0, 1, width // 4, device=device)
+    row, column = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
@@ -99,7 +104,7 @@ def places(rows: int, columns: int, width: int) -> Tensor:
 def initialize(layer: nn.Module) -> None:
     """Dense layers from a narrow normal distribution, biases zero; the patches as torch draws them."""
     if isinstance(layer, nn.Linear):
-        nn.init.trunc_normal_(layer.weight, std=EMBEDDING_DEVIATION)
+        nn.init.trunc_normal_(layer.weight, std=DEVIATION)
         nn.init.zeros_(layer.bias)
 
 

@@ -244,7 +244,12 @@ def predict_images(
     pixels, readable, broken = read_files(classifier, images, skip_broken=skip_broken)
     rankings = [classifier.rank(row, top) for row in classifier.probabilities(pixels, views=views)]
     predictions = [
-        Prediction(names[place], ranking, source=images[place], sure=ranking[0][1] >= sure)
+        Prediction(
+            names[place],
+            ranking,
+            source=None if names[place] == str(images[place]) else images[place],
+            sure=ranking[0][1] >= sure,
+        )
         for place, ranking in zip(readable, rankings, strict=True)
     ]
     return predictions, broken
