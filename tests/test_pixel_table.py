@@ -73,7 +73,7 @@ def test_groups_of_tables_of_pixels_and_of_arrays_are_kept_together(tmp_path):
         assert {row % 3 for row in cut.validation.rows.tolist()} == {row % 3 for row in range(3)} - {
             row % 3 for row in cut.train.rows.tolist()
         }
-    alone = np.array(["none", "NaN", "", *"abcdefghA"])
+    alone = np.array(["none", "NaN", "none", *"abcdefghA"])
     np.savez(tmp_path / "d.npz", images=images, labels=np.arange(12) % 2, groups=alone)
     assert load_dataset(tmp_path / "d.npz").groups.tolist() == [*range(11), 3]
     np.savez(tmp_path / "b.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(11))
