@@ -92,6 +92,10 @@ def build_muon(model: nn.Module, recipe: Recipe, compute: torch.dtype) -> "Muon"
 
 
 SGD_MOMENTUM = 0.85  # airbench's, for what Muon leaves to SGD
+# What biases and shifts are held within. They move features of unit variance, and beyond this an activation is linear or off
+# anyway. Where most of an image is one colour, rounding to bf16 is the same at all of its pixels and adds up in their gradients,
+# which carried them into the thousands (docs/findings.md). In images without such a ground they stay below 6.
+LARGEST_SHIFT = 16.0
 TINY = 1e-7  # keeps a gradient of zeros from becoming 0 / 0
 
 
@@ -117,6 +121,10 @@ class Muon(torch.optim.Optimizer):
                 momentum = group["momentum"] if group["orthogonalize"] else group["sgd_momentum"]
                 compute = self.compute if group["orthogonalize"] else None
                 move(moved, gradients, buffers, group["lr"], momentum, compute)
+                shifts = [parameter for parameter in moved if parameter.ndim == 1]
+                if shifts:
+                    torch._foreach_clamp_min_(shifts, -LARGEST_SHIFT)
+                    torch._foreach_clamp_max_(shifts, LARGEST_SHIFT)
 
     def buffer(self, parameter: Tensor) -> Tensor:
         """The decaying sum of the parameter's gradients."""
