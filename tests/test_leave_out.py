@@ -191,7 +191,7 @@ def test_a_class_that_is_held_out_as_a_whole_has_none_to_lose(tiny):
 
 def test_a_text_file_has_a_name_in_each_line_and_comments(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeff# mine\r\n  # and yours\r\n 12 \r\n\r\ntrain 7\r\n12\r\n".encode())
-    assert names_in(tmp_path / "list.txt", by_file=True) == [" 12 ", "train 7", "12"]
+    assert names_in(tmp_path / "list.txt", titles=("image",)) == [" 12 ", "train 7", "12"]
 
 
 def test_numbers_are_those_that_doctor_prints(tiny, tmp_path):
@@ -217,9 +217,9 @@ def test_files_are_named_below_the_folder_or_as_one_types_them_and_accents_in_ei
         (
             "list.csv",
             "place\n1\n",
-            r"has no column image, or several; its first line must name one, with commas between columns \(it has 'place'\)",
+            r"has no column image, or several; its first line must name one \(it has 'place'\)",
         ),
-        ("list.csv", "", r"with commas between columns \(it has nothing\)"),
+        ("list.csv", "", r"must name one \(it has nothing\)"),
         ("list.txt", "240\n", r"names '240'; the training images of tiny go by number, 0 to 239"),
         ("list.txt", "-1\n", r"names '-1'; the training images of tiny go by number"),
         ("list.txt", "\u0663\n", r"names '\u0663'; the training images of tiny go by number"),

@@ -5,7 +5,14 @@ import torch
 
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe
-from thumbnet.training.optimize import Muon, build_optimizer, nearest_orthogonal, orthogonalized, set_learning_rate
+from thumbnet.training.optimize import (
+    LARGEST_SHIFT,
+    Muon,
+    build_optimizer,
+    nearest_orthogonal,
+    orthogonalized,
+    set_learning_rate,
+)
 
 
 def matrix(rows, columns, seed=0):
@@ -75,3 +82,16 @@ def test_a_gradient_of_zeros_leaves_the_kernel_finite_and_in_place():
     kernel.grad = torch.zeros(2, 1, 1, 1)
     Muon([{"params": [kernel], "lr": 0.1}], momentum=0.6, sgd_momentum=0.85, compute=torch.float32).step()
     torch.testing.assert_close(kernel.detach(), torch.ones(2, 1, 1, 1))
+
+
+def test_biases_and_shifts_stay_within_what_normalised_features_need_and_nothing_else_is_held():
+    model = create_model("speednet_slim", classes=3, widths=(8, 16, 16))
+    optimizer = build_optimizer(model, recipe("general"))
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for parameter in trained.values():  # as the sum of what rounding leaves at every pixel of a black ground
+        parameter.grad = torch.full_like(parameter, 1e3)
+        parameter.grad.view(-1)[::2] = -1e3
+    optimizer.step()
+    shifts = [parameter for parameter in trained.values() if parameter.ndim == 1]
+    assert len(shifts) == 7 and all(set(shift.tolist()) == {-LARGEST_SHIFT, LARGEST_SHIFT} for shift in shifts)
+    assert trained["head.weight"].abs().max() > LARGEST_SHIFT

@@ -391,6 +391,28 @@ def test_a_folder_called_like_a_table_is_a_folder(tmp_path):
     assert load_dataset(tmp_path / "birds.csv", image_size=4, validation=0).classes == ("jay", "owl")
 
 
+def test_a_column_that_may_say_what_belongs_together_is_told(pets):
+    data = load_dataset(
+        pets("image,label,part_id\na.png,cat,1\nb.png,dog,1\nc.png,cat,2\n"), image_size=4, validation=0
+    )
+    assert "words of part_id come again; if images that share one belong together, call that column group" in data.notes
+    data = load_dataset(
+        pets("image,label,part_id\na.png,cat,1\nb.png,dog,2\nc.png,cat,3\n"), image_size=4, validation=0
+    )
+    assert not any("come again" in note for note in data.notes)
+
+
+def test_a_list_may_have_the_title_and_the_backslashes_of_the_table(tmp_path):
+    paint(tmp_path, "x/1.PNG", "x/2.PNG", "x/3.PNG", "x/4.PNG")
+    rows = [f"x\\{number}.PNG,{'ab'[number % 2]}\n" for number in (1, 2, 3, 4)]
+    (tmp_path / "t.csv").write_text("photo,label\n" + "".join(rows))
+    (tmp_path / "out.csv").write_text("photo\nx\\3.PNG\n")
+    (tmp_path / "out.txt").write_text("x\\3.PNG\n")
+    for name in ("out.csv", "out.txt"):
+        cut = load_dataset(tmp_path / "t.csv", image_size=4).with_validation(0, seed=0, leave_out=tmp_path / name)
+        assert cut.left_out == ("x/3.PNG",)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,7 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
         "image_size": list(loaded.image_size),
         "classes": dict(zip(loaded.classes, counts, strict=True)),
         "fingerprint": loaded.fingerprint,
+        "notes": loaded.notes,
         **({} if loaded.groups is None else {"groups": len(loaded.groups.unique())}),  # an image of none counts as one
         **loaded.facts,
     }
@@ -70,6 +71,8 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
 
 def lines(described: dict[str, Any]) -> list[str]:
     """The same for people."""
+    from thumbnet.data.pictures import left_out
+
     images, (height, width) = described["images"], described["image_size"]
     kinds = {1: "grey", 3: "RGB"}[described["channels"]]
     validation = f", {images['validation']:,} validation" if images["validation"] else " (validation is cut from them)"
@@ -91,6 +94,8 @@ def lines(described: dict[str, Any]) -> list[str]:
     for what in ("ignored", "broken"):
         if names := described.get(what):
             text.append(f"{what:11}  {len(names)}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
+    shown = left_out(described).values()  # above, with more names
+    text += [f"note         {note}" for note in described["notes"] if note not in shown]
     text.append(f"{len(described['classes'])} classes, training images each")
     width = max(len(name) for name in described["classes"])
     text += [f"  {name:{width}}  {count:>7,}" for name, count in described["classes"].items()]

@@ -35,7 +35,7 @@ def without(data: "Dataset", listed: str | Path | Sequence[str]) -> "Dataset":
     names: Sequence[str] = () if isinstance(listed, str | Path) else listed
     source = "the list"
     if isinstance(listed, str | Path):
-        names, source = names_in(Path(listed), by_file="train" in data.files), str(listed)
+        names, source = names_in(Path(listed), titles=titles_of(data)), str(listed)
     places = sorted(set(places_of(names, data, source)))
     rows = data.train.rows
     listed_rows = data.development.rows[torch.tensor(places, dtype=torch.int64)].to(rows.device)
@@ -45,19 +45,18 @@ def without(data: "Dataset", listed: str | Path | Sequence[str]) -> "Dataset":
     return made
 
 
-def names_in(path: Path, *, by_file: bool) -> list[str]:
+def names_in(path: Path, *, titles: Sequence[str] = ()) -> list[str]:
     """The images that a file names: a .csv file in its column `image`, a .txt file one in each line.
 
-    Of images that are named by their files, the column may be called as in tables of pictures; others go by number from 0, which
-    an `ImageId` seldom does.
+    Without a column `image`, the first of `titles` will do.
     """
     if path.suffix.lower() == ".csv":
         columns, rows = read_table(path)
-        titles = (*IMAGE_TITLES, *IDS) if by_file else ()
-        column = COLUMN if COLUMN in columns else first_called(columns, titles)
+        column = COLUMN if COLUMN in columns else next((title for title in titles if title in columns), None)
+        column = column or (first_called(columns, (*IMAGE_TITLES, *IDS)) if titles else None)
         if column is None or columns.count(column) != 1:
             raise UserError(
-                f"{path} has no column {COLUMN}, or several; its first line must name one, with commas between columns "
+                f"{path} has no column {COLUMN}, or several; its first line must name one "
                 f"(it has {shown_titles(columns) or 'nothing'})"
             )
         return [row[column] for row in rows if row[column].strip()]
@@ -67,6 +66,16 @@ def names_in(path: Path, *, by_file: bool) -> list[str]:
         )
     lines = read_written(path, LARGEST_LIST).splitlines()
     return [line for line in lines if line.strip() and not line.lstrip().startswith(COMMENT)]
+
+
+def titles_of(data: "Dataset") -> tuple[str, ...]:
+    """What a list may call the column of images that are files: as the table of the data does, or as others do.
+
+    Images that are no files go by number from 0, which an `ImageId` seldom does.
+    """
+    if "train" not in data.files:
+        return ()
+    return (data.facts.get("columns", {}).get("image", COLUMN), COLUMN)
 
 
 def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
@@ -88,7 +97,7 @@ def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:
         written = [name, os.path.normpath(name).replace(os.sep, "/"), *below(data, name)]
         places = [exactly[one] for one in written if one in exactly] or nearly.get(as_listed(name), [])
         places = places or [place for one in written for place in nearly.get(as_listed(one), [])]
-        places = places or [exactly[file] for file in endings.get(folded(name.strip()), [])]
+        places = places or [exactly[file] for file in endings.get(folded(name.strip().replace("\\", "/")), [])]
         if not places:
             raise UserError(f"{source} names {shortened(name)!r}, {what_it_is(as_listed(name), data)}")
         if len(set(places)) > 1:

@@ -12,6 +12,7 @@ from thumbnet.data.columns import (
     YES_OR_NO,
     columns_for,
     first_called,
+    forms_of,
     group_in,
     label_in,
     refuse_twins,
@@ -49,6 +50,7 @@ class LabelTable:
     columns: dict[str, str]
     unread: list[str]
     unlabelled: int = 0  # test images without a class, left out
+    repeating: str = ""  # a column that is not read and may say what belongs together
 
     @property
     def splits(self) -> list[str]:
@@ -78,6 +80,7 @@ def list_table(path: Path) -> Listing:
         "unlabelled": table.unlabelled,
         "shared_groups": shared_groups(groups),
         "found": note,
+        "repeating": table.repeating,
     }
     facts |= {name: value for name, value in told.items() if value}
     return Listing(path.parent, classes, images, groups=groups.get("train", []), facts=facts)
@@ -112,6 +115,10 @@ def told_of_table(name: str, described: Mapping[str, Any]) -> list[str]:
         read = ", ".join(f"{title} ({purpose})" for purpose, title in described["columns"].items())
         others = ", ".join(map(shortened, unread[:NAMED])) + (", ..." if len(unread) > NAMED else "")
         told.append(f"of {name} {read} are read, and not {others}")
+    if repeating := described.get("repeating"):
+        told.append(
+            f"words of {repeating} come again; if images that share one belong together, call that column group"
+        )
     if repeated := described.get("repeated"):
         told.append(f"{counted(repeated, 'row says', 'rows say')} again what another one says of the same image")
     if unlabelled := described.get("unlabelled"):
@@ -133,7 +140,17 @@ def read_labels(path: Path) -> LabelTable:
         columns = columns | {"label": f"one for each of {len(one_hot)} classes"}
     unread = [title for title in titles if title and title not in {*columns.values(), *one_hot}]
     labelled = [row for row in rows if row.label]
-    return LabelTable(path, labelled, columns, unread, len(rows) - len(labelled))
+    repeating = "" if "group" in columns else first_repeating(unread, cells)
+    return LabelTable(path, labelled, columns, unread, len(rows) - len(labelled), repeating)
+
+
+def first_repeating(titles: Sequence[str], cells: Sequence[dict[str, str]]) -> str:
+    """The first of these columns that is called an id and has some words in several rows; "" where there is none."""
+    for title in titles:
+        words = [row[title].strip() for row in cells]
+        if any(form.endswith("id") for form in forms_of(title)) and 1 < len({*words}) < len(words):
+            return title
+    return ""
 
 
 def read_images(path: Path) -> tuple[list[str], list[Path], str]:
