@@ -121,10 +121,9 @@ class Muon(torch.optim.Optimizer):
                 momentum = group["momentum"] if group["orthogonalize"] else group["sgd_momentum"]
                 compute = self.compute if group["orthogonalize"] else None
                 move(moved, gradients, buffers, group["lr"], momentum, compute)
-                shifts = [parameter for parameter in moved if parameter.ndim == 1]
-                if shifts:
-                    torch._foreach_clamp_min_(shifts, -LARGEST_SHIFT)
-                    torch._foreach_clamp_max_(shifts, LARGEST_SHIFT)
+                for shift in moved:
+                    if shift.ndim == 1:
+                        hold(shift)
 
     def buffer(self, parameter: Tensor) -> Tensor:
         """The decaying sum of the parameter's gradients."""
@@ -132,6 +131,11 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]  # type: ignore[no-any-return]
+
+
+def hold(shift: Tensor) -> None:
+    """Keep biases or shifts within `LARGEST_SHIFT`; an infinite one stays, so that it is found and ends the run."""
+    shift.copy_(torch.where(shift.isinf(), shift, shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT)))
 
 
 def move(
