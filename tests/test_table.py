@@ -400,6 +400,10 @@ def test_a_column_that_may_say_what_belongs_together_is_told(pets):
         pets("image,label,part_id\na.png,cat,1\nb.png,dog,2\nc.png,cat,3\n"), image_size=4, validation=0
     )
     assert not any("come again" in note for note in data.notes)
+    data = load_dataset(
+        pets("class id,labels,image\n0,cat,a.png\n1,dog,b.png\n0,cat,c.png\n"), image_size=4, validation=0
+    )
+    assert not any("come again" in note for note in data.notes)
 
 
 def test_a_list_may_have_the_title_and_the_backslashes_of_the_table(tmp_path):

@@ -84,8 +84,6 @@ def lines(described: dict[str, Any]) -> list[str]:
     ]
     if columns := described.get("columns"):
         text.append(f"columns      {', '.join(f'{title} ({purpose})' for purpose, title in columns.items())}")
-        if unread := described["unread_columns"]:
-            text.append(f"not read     {', '.join(unread[:10])}{', ...' if len(unread) > 10 else ''}")
     if "groups" in described:
         text.append(f"groups       {described['groups']:,}, none of them both trained on and held out")
     if "pack" in described:

@@ -67,7 +67,7 @@ def evaluate(
     split
         the images held out from training (validation, the default), or the test set
     on
-        images of your own instead: a folder with one folder of images per class, or an .npz file
+        images of your own instead: a folder with one folder of images per class, or a .csv or .npz file
     skip_broken
         for --on: count and list unreadable images instead of stopping at the first
     views

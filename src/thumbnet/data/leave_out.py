@@ -75,7 +75,7 @@ def titles_of(data: "Dataset") -> tuple[str, ...]:
     """
     if "train" not in data.files:
         return ()
-    return (data.facts.get("columns", {}).get("image", COLUMN), COLUMN)
+    return (data.facts.get("columns", {}).get("image", COLUMN),)
 
 
 def places_of(names: Sequence[str], data: "Dataset", source: str) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from thumbnet.data.columns import (
     IDS,
     IMAGE_TITLES,
+    LABEL_TITLES,
     YES_OR_NO,
     columns_for,
     first_called,
@@ -109,7 +110,7 @@ def once_each(table: LabelTable, files: Sequence[str]) -> tuple[list[tuple[str, 
 
 
 def told_of_table(name: str, described: Mapping[str, Any]) -> list[str]:
-    """What to say of a set that came by a table: columns that were not read, rows left out, splits that share groups."""
+    """What to say of a set that came by a table: columns that were not read, rows left out, which images were meant."""
     told = []
     if unread := described.get("unread_columns"):
         read = ", ".join(f"{title} ({purpose})" for purpose, title in described["columns"].items())
@@ -148,7 +149,8 @@ def first_repeating(titles: Sequence[str], cells: Sequence[dict[str, str]]) -> s
     """The first of these columns that is called an id and has some words in several rows; "" where there is none."""
     for title in titles:
         words = [row[title].strip() for row in cells]
-        if any(form.endswith("id") for form in forms_of(title)) and 1 < len({*words}) < len(words):
+        is_id = any(form.endswith("id") for form in forms_of(title)) and not first_called([title], LABEL_TITLES)
+        if is_id and 1 < len({*words}) < len(words):
             return title
     return ""
 

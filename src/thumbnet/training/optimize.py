@@ -104,7 +104,7 @@ class Muon(torch.optim.Optimizer):
 
     Jordan 2024, https://kellerjordan.github.io/posts/muon/. Before each step a kernel is scaled to the norm sqrt(D), as in
     airbench: with normalisation behind every convolution only its direction matters, and the rate is then an angle. Groups
-    have `orthogonalize`; those without take plain steps.
+    have `orthogonalize`; those without take plain steps, after which biases and shifts are held within `LARGEST_SHIFT`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, sgd_momentum: float, compute: torch.dtype):
