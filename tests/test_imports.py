@@ -93,7 +93,7 @@ def test_models_know_nothing_of_training():
             "thumbnet.kernels.dense_matrix",
             "thumbnet.kernels.pool_norm_activate",
             "thumbnet.kernels.tiles",
-            "thumbnet.kernels.weight_gradient",
+            "thumbnet.kernels.tile_convolution",
             "thumbnet.models.convolution",
             "thumbnet.models.initial_weights",
             "thumbnet.models.normalization",

@@ -10,16 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from conftest import ONE_THREAD
 from kernels import compiled, distance, maps
-from thumbnet.backend import has_fast_bf16
 from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
 from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
-from thumbnet.kernels.tiles import tiles_allowed
-from thumbnet.kernels.weight_gradient import plain as plain_weight_gradient
-from thumbnet.kernels.weight_gradient import weight_gradient
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -186,76 +181,6 @@ def test_a_compiler_that_fails_is_no_error(tmp_path, monkeypatch):
         assert list((tmp_path / "kernels").iterdir()) == []  # nothing half-made
     finally:
         home.library.cache_clear()
-
-
-tiles = pytest.mark.skipif(not tiles_allowed(), reason="needs the tile registers of Intel AMX")
-SHAPES = [  # B C D H W S padding: channels short of a block and beyond one, chunks of several images, more parts than images
-    (5, 32, 32, 7, 7, 3, 1),
-    (40, 64, 96, 15, 15, 3, 1),
-    (7, 40, 50, 6, 9, 2, 0),
-    (9, 17, 33, 5, 5, 3, 1),
-    (2, 32, 300, 11, 13, 5, 2),
-    (1, 16, 16, 3, 3, 3, 0),
-    (20, 64, 64, 40, 70, 3, 1),
-    (600, 16, 16, 6, 6, 3, 1),
-]
-
-
-def a_convolutions_past(batch, channels, channels_out, height, width, side, padding):
-    """Its input and the gradient of its output."""
-    rows, columns = height + 2 * padding - side + 1, width + 2 * padding - side + 1
-    return maps((batch, channels, height, width)), maps((batch, channels_out, rows, columns), seed=1)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_gradient_of_a_kernel_is_torchs(shape):
-    x, gradient = a_convolutions_past(*shape)
-    *_, side, padding = shape
-    kernel = (gradient.shape[1], x.shape[1], side, side)
-    torchs_rounding = (
-        ROUNDING[torch.bfloat16] if has_fast_bf16(torch.device("cpu")) else 0.1
-    )  # without, it sums in bf16, too
-    expected = torch.nn.grad.conv2d_weight(x.float(), kernel, gradient.float(), padding=padding)
-    if tiles_allowed():
-        found = weight_gradient(x, gradient, side, padding)
-        assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < 1e-5
-    found = plain_weight_gradient(x, gradient, side, padding)
-    assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < torchs_rounding
-
-
-@tiles
-def test_the_gradient_of_a_kernel_does_not_depend_on_the_number_of_threads():
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        found.append(weight_gradient(*a_convolutions_past(*SHAPES[1]), 3, 1))
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
-
-
-@tiles
-def test_a_gradient_without_memory_is_an_error_and_not_a_wrong_number():
-    code = """
-import resource, torch
-from thumbnet.kernels.tiles import tiles_allowed
-from thumbnet.kernels.weight_gradient import weight_gradient
-assert tiles_allowed()
-x = torch.zeros(1, 16, 900, 900, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.RLIM_INFINITY))
-try:
-    weight_gradient(x, x, 3, 1)
-except MemoryError as error:
-    print("told:", error)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | ONE_THREAD)
-    assert result.stdout == "told: no memory for the gradient of a convolution\n", result.stderr
-
-
-@tiles
-def test_the_gradient_of_a_kernel_takes_tensors_in_any_order():
-    x, gradient = a_convolutions_past(*SHAPES[0])
-    found = weight_gradient(x.contiguous(), gradient.contiguous(), 3, 1)
-    assert torch.equal(found, weight_gradient(x, gradient, 3, 1))
 
 
 @compiled

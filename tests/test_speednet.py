@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from thumbnet.backend import has_fast_bf16, place
 from thumbnet.errors import UserError
-from thumbnet.kernels import weight_gradient
 from thumbnet.kernels.pool_norm_activate import bias_activate
 from thumbnet.machine import Machine
 from thumbnet.models import convolution, speednet, whitening
@@ -169,49 +168,6 @@ def test_a_network_sees_its_images_at_the_part_of_their_size_that_was_set(part):
     assert seen == [(32 * part, 28 * part)]
 
 
-@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (2, 0), (3, 0), (5, 2)])
-@pytest.mark.parametrize("side", [3, 5, 8])
-@pytest.mark.parametrize("batch", [12, 7])
-@pytest.mark.parametrize("short", [True, False])
-def test_the_convolution_in_tiles_is_torchs_with_all_gradients(monkeypatch, kernel, padding, side, batch, short):
-    monkeypatch.setattr(convolution, "LARGEST_CACHED_KERNEL", 0 if short else 2**20)
-    monkeypatch.setattr(convolution, "LARGEST_SHORT_MAP", 64)
-    if side + 2 * padding < kernel:
-        return
-    random = torch.Generator().manual_seed(1)
-    x = torch.randn(batch, 20, side, side, generator=random).bfloat16()
-    weight, bias = torch.randn(40, 20, kernel, kernel, generator=random), torch.randn(40, generator=random)
-    inputs = [x.contiguous(memory_format=torch.channels_last), weight, bias]
-    exact = [x.float(), weight.bfloat16().float(), bias.bfloat16().float()]
-    for tensor in (*inputs, *exact):
-        tensor.requires_grad_()
-    y, expected = TileConvolution.apply(*inputs, padding), F.conv2d(*exact, padding=padding)
-    assert y.is_contiguous(memory_format=torch.channels_last)
-    gradient = torch.randn(expected.shape, generator=random).bfloat16()
-    found = (y, *torch.autograd.grad(y, inputs, gradient))
-    wanted = (expected, *torch.autograd.grad(expected, exact, gradient.float()))
-    for one, other in zip(found, wanted, strict=True):
-        assert (one.float() - other).norm() < ROUNDING * other.norm()
-
-
-@pytest.mark.parametrize("side", [3, 5, 7, 8, 11])
-def test_without_the_c_narrow_maps_are_laid_in_a_row_with_the_same_gradients(monkeypatch, side):
-    monkeypatch.setattr(convolution, "tiles_allowed", lambda: False)
-    monkeypatch.setattr(weight_gradient, "tiles_allowed", lambda: False)
-    random = torch.Generator().manual_seed(2)
-    for kernel, padding in ((3, 1), (2, 0)):
-        x = torch.randn(12, 20, side, side, generator=random).bfloat16().contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(24, 20, kernel, kernel, generator=random)
-        inputs, exact = [x, weight], [x.float(), weight.bfloat16().float()]
-        for tensor in (*inputs, *exact):
-            tensor.requires_grad_()
-        y, expected = TileConvolution.apply(*inputs, None, padding), F.conv2d(*exact, padding=padding)
-        gradient = torch.randn(expected.shape, generator=random).bfloat16()
-        found = torch.autograd.grad(y, inputs, gradient)
-        for one, other in zip(found, torch.autograd.grad(expected, exact, gradient.float()), strict=True):
-            assert (one.float() - other).norm() < 2 * ROUNDING * other.norm()
-
-
 @pytest.mark.parametrize(("kernel", "padding"), [((3, 5), (1, 2)), ((3, 3), (1, 0)), ((3, 1), (1, 0)), (3, "same")])
 def test_convolutions_that_are_not_square_are_torchs(kernel, padding):
     layer, x = Conv2d(16, 16, kernel, padding=padding), torch.rand(2, 16, 8, 8)
@@ -225,7 +181,7 @@ def test_convolutions_go_to_the_tiles_in_bf16_where_the_processor_has_them(monke
     monkeypatch.setattr(TileConvolution, "apply", in_tiles)
     layer, x = Conv2d(16, 16, 3, padding=1, bias=False), torch.rand(8, 16, 7, 7)
     for tiles, precision, expected in ((True, torch.bfloat16, 1), (False, torch.bfloat16, 1), (True, None, 1)):
-        monkeypatch.setattr(convolution, "has_tiles", lambda tiles=tiles: tiles)
+        monkeypatch.setattr(convolution, "tiles_allowed", lambda tiles=tiles: tiles)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
             layer(x)
         assert len(calls) == expected

@@ -10,6 +10,8 @@
 
 INLINE long smaller(long a, long b) { return a < b ? a : b; }
 
+INLINE long larger(long a, long b) { return a > b ? a : b; }
+
 INLINE uint32_t bits_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, 4);

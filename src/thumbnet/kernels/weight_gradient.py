@@ -1,7 +1,7 @@
 """The gradient of a convolution's kernel in the processor's tile registers (Intel AMX).
 
 oneDNN sums over the pixels of one row at a time, which in small images leaves most of a tile empty. In C (weight_gradient.c)
-one sum runs over the pixels of many images; measured 1.1 to 8 times faster, docs/findings.md has the layers.
+one sum runs over the pixels of many images; docs/findings.md has the layers.
 """
 # Shapes: B batch, C channels in, D channels out, S side of the kernel, H and W height and width, ' those of the output.
 
@@ -9,26 +9,24 @@ import torch
 from torch import Tensor
 
 from thumbnet.kernels.call import call
-from thumbnet.kernels.tiles import tiles_allowed
 
-RANGE = 128  # output channels of one unit of the C's work
-FEWEST_PLACES = 4096  # pixels that are worth sums of their own, where two units are there without
-UNITS = 16  # so that as many threads have work; the sums of as many parts of the batch lie in memory
+RANGE = 128  # channels in and out whose sums one unit of the C's work takes
+UNITS = 10  # at least, so that as many threads have work; the sums of each lie in memory
 
 
-def weight_gradient(x: Tensor, gradient: Tensor, side: int, padding: int) -> Tensor:
-    """From x B C H W and the gradient of the output, B D H' W', both bf16 and channels last: float D C S S."""
-    if not tiles_allowed() or x.numel() == 0:
-        return plain(x, gradient, side, padding)
+def weight_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen: Tensor | None = None) -> Tensor:
+    """From x B C H W and the gradient of the output, B D H' W', both bf16 and channels last: float D C S S.
+
+    Where the output was max-pooled by 2 x 2, its gradient is B D H'/2 W'/2, and `chosen` says which of four each came from.
+    """
     assert x.dtype == gradient.dtype == torch.bfloat16
     x, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, gradient))
     (images, channels, height, width), channels_out = x.shape, gradient.shape[1]
-    most = UNITS // -(-channels_out // RANGE)
-    groups = min(images, max(2, min(most, images * height * width // FEWEST_PLACES)))
-    sums = torch.empty(call("weight_gradient_sums", x.dtype, channels, channels_out, side, groups))
+    units = -(-channels_out // RANGE) * -(-channels // RANGE)
+    groups = min(images, -(-UNITS // units))
     result = torch.empty(channels_out, channels, side, side)
     sizes = (images, height, width, channels, channels_out, side, padding, groups)
-    if call("weight_gradient", x.dtype, x, gradient, sums, result, *sizes):
+    if call("weight_gradient", x.dtype, x, gradient, chosen, result, *sizes):
         raise MemoryError("no memory for the gradient of a convolution")
     return result
 

@@ -1,0 +1,88 @@
+// Images side by side, with zeros between them, in blocks of 32 channels: what convolutions in tiles work on.
+//
+// `across` images lie in a line, and lines of images below each other. Pixel (i, j) of image n has the place
+// n / across * period + i * line + n % across * stride + j. So a tap of a kernel is a distance between two places, the same for
+// all pixels, and a tile takes pixels of several rows and images.
+
+#ifndef PLACES_H
+#define PLACES_H
+
+#include "tiles.h"
+
+#ifdef TILES
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+struct convolution {
+  long images, height, width, channels, rows, columns, channels_out, side, padding;  // rows x columns of the output
+};
+
+struct layout {
+  long images, across, stride, line, period;
+};
+
+// With so many columns of zeros between images, the padding at least: what is right of an image is left of the next one.
+INLINE struct layout lay_out(const struct convolution *c, long images, long across, long columns) {
+  long stride = c->width + columns, line = across * stride;
+  return (struct layout){images, across, stride, line, (c->height + c->padding) * line};
+}
+
+INLINE long lines_of(struct layout l) { return (l.images + l.across - 1) / l.across; }
+
+// Of the input, zeros around it included; what a tap reaches from any place of the output is among them.
+INLINE long input_places(const struct convolution *c, struct layout l) {
+  return lines_of(l) * l.period + c->side * (l.line + 1);
+}
+
+INLINE long tap_place(const struct convolution *c, struct layout l, long tap) { return tap / c->side * l.line + tap % c->side; }
+
+INLINE long first_place(const struct convolution *c, struct layout l) { return c->padding * (l.line + 1); }
+
+INLINE long blocks_of(long channels) { return (channels + BLOCK - 1) / BLOCK; }
+
+INLINE long up_to(long number, long step) { return (number + step - 1) / step * step; }
+
+INLINE __mmask32 part_of_block(long channels) {
+  return channels >= BLOCK ? ~(__mmask32)0 : ((__mmask32)1 << channels) - 1;
+}
+
+INLINE __m512i block_of(const bf16 *pixel, long block, long channels) {
+  return _mm512_maskz_loadu_epi16(part_of_block(channels - block * BLOCK), pixel + block * BLOCK);
+}
+
+// A block of a gradient that came through max-pooling by 2 x 2: to where it came from of the four places, zeros to the others.
+INLINE void unpool(__m512i gradient, const uint8_t *chosen, long block, long channels, bf16 *place, long line) {
+  __mmask32 part = part_of_block(channels - block * BLOCK);
+  __m256i which = _mm256_maskz_loadu_epi8(part, chosen + block * BLOCK);
+  for (int k = 0; k < 4; k++)
+    _mm512_store_si512(place + (k / 2 * line + k % 2) * BLOCK,
+                       _mm512_maskz_mov_epi16(_mm256_cmpeq_epi8_mask(which, _mm256_set1_epi8((char)k)), gradient));
+}
+
+// Memory to work in, one for this thread alone and one that it shares with others, kept from call to call. In huge pages, where
+// there are some: tiles come from so many places that with small ones half of the time goes into looking their pages up.
+enum room { ALONE, SHARED };
+
+static void *room(enum room which, long bytes) {
+  static __thread struct { char *at; long bytes; } kept[2];
+  const long page = 1 << 21;
+  if (bytes > kept[which].bytes) {
+    if (kept[which].at) munmap(kept[which].at, (size_t)kept[which].bytes);
+    kept[which].bytes = 0;
+    bytes = up_to(bytes, page);
+    char *at = mmap(0, (size_t)(bytes + page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return 0;
+    char *aligned = (char *)up_to((long)at, page);
+    if (aligned > at) munmap(at, (size_t)(aligned - at));
+    if (aligned < at + page) munmap(aligned + bytes, (size_t)(at + page - aligned));
+    madvise(aligned, (size_t)bytes, MADV_HUGEPAGE);
+    kept[which].at = aligned;
+    kept[which].bytes = bytes;
+  }
+  return kept[which].at;
+}
+
+#endif
+
+#endif
