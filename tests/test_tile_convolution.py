@@ -27,6 +27,7 @@ SHAPES = [  # B C D H W S padding: channels short of a block and beyond one, chu
     (1, 16, 16, 3, 3, 3, 0),
     (20, 64, 64, 40, 70, 3, 1),
     (600, 16, 16, 6, 6, 3, 1),
+    (260, 16, 16, 6, 6, 3, 1),  # lines of images that are not full
     (3, 200, 40, 4, 4, 4, 3),
     (2, 16, 32, 1, 90, 3, 1),
 ]
@@ -135,6 +136,19 @@ def test_one_image_is_convolved_as_it_is_among_others():
     assert torch.equal(torch.cat(alone), TileConvolution.apply(x, kernel, None, 1))
 
 
+@tiles
+@pytest.mark.parametrize("pool", [True, False])
+def test_an_output_that_no_cache_holds_is_what_its_parts_are(pool):
+    x, kernel = (
+        maps((300 if pool else 80, 16, 30, 30)),
+        torch.randn(128, 16, 3, 3, generator=torch.Generator().manual_seed(1)),
+    )
+    whole = TileConvolution.apply(x, kernel, None, 1, pool)
+    parts = [TileConvolution.apply(part, kernel, None, 1, pool) for part in x.chunk(4)]
+    assert whole.numel() >= 2**23 > parts[0].numel()  # the C writes past the caches from there on
+    assert torch.equal(whole, torch.cat(parts))
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_gradient_of_a_kernel_is_torchs(shape):
     x, gradient = a_convolutions_past(*shape)
@@ -189,6 +203,13 @@ def test_without_tiles_convolutions_in_bf16_are_torchs(monkeypatch):
     monkeypatch.setattr(convolution, "tiles_allowed", lambda: False)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(x), torch.nn.Conv2d.forward(layer, x)) and not layer.pools(x)
+
+
+@tiles
+def test_maps_of_other_channels_are_refused_by_torch():
+    layer = convolution.Conv2d(32, 40, 3, padding=1)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="channels"):
+        layer(torch.zeros(2, 64, 7, 7))
 
 
 @tiles

@@ -12,7 +12,6 @@
 #ifdef TILES
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 struct convolution {
   long images, height, width, channels, rows, columns, channels_out, side, padding;  // rows x columns of the output
@@ -60,28 +59,7 @@ INLINE void unpool(__m512i gradient, const uint8_t *chosen, long block, long cha
                        _mm512_maskz_mov_epi16(_mm256_cmpeq_epi8_mask(which, _mm256_set1_epi8((char)k)), gradient));
 }
 
-// Memory to work in, one for this thread alone and one that it shares with others, kept from call to call. In huge pages, where
-// there are some: tiles come from so many places that with small ones half of the time goes into looking their pages up.
-enum room { ALONE, SHARED };
-
-static void *room(enum room which, long bytes) {
-  static __thread struct { char *at; long bytes; } kept[2];
-  const long page = 1 << 21;
-  if (bytes > kept[which].bytes) {
-    if (kept[which].at) munmap(kept[which].at, (size_t)kept[which].bytes);
-    kept[which].bytes = 0;
-    bytes = up_to(bytes, page);
-    char *at = mmap(0, (size_t)(bytes + page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) return 0;
-    char *aligned = (char *)up_to((long)at, page);
-    if (aligned > at) munmap(at, (size_t)(aligned - at));
-    if (aligned < at + page) munmap(aligned + bytes, (size_t)(at + page - aligned));
-    madvise(aligned, (size_t)bytes, MADV_HUGEPAGE);
-    kept[which].at = aligned;
-    kept[which].bytes = bytes;
-  }
-  return kept[which].at;
-}
+INLINE void *room(long bytes) { return aligned_alloc(64, (size_t)up_to(bytes, 64)); }
 
 #endif
 

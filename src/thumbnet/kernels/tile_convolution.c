@@ -203,8 +203,8 @@ static long convolve(const struct maps *m, long threads) {
 #pragma omp parallel num_threads(threads)
   {
     long shifts[m->taps];
-    struct work w = {{0}, room(ALONE, BLOCK * BLOCK * (long)sizeof(float) + m->blocks * m->between * (long)sizeof(bf16) +
-                                          places * (long)sizeof(int)), 0, 0, shifts};
+    struct work w = {.shifts = shifts};
+    w.sums = room(BLOCK * BLOCK * (long)sizeof(float) + m->blocks * m->between * (long)sizeof(bf16) + places * (long)sizeof(int));
     w.placed = (bf16 *)(w.sums + BLOCK * BLOCK);
     w.pixels = (int *)(w.placed + m->blocks * m->between);
     struct tiles before = set_up_tiles();
@@ -229,6 +229,7 @@ static long convolve(const struct maps *m, long threads) {
     }
     _mm_sfence();
     leave_tiles(&before);
+    free(w.sums);
   }
   return failed;
 }
@@ -242,7 +243,7 @@ long tile_convolution(const bf16 *x, const uint8_t *chosen, const float *kernel,
   struct convolution c = {images, height, width, channels, height + 2 * padding - side + 1, width + 2 * padding - side + 1,
                           channels_out, side, padding};
   long blocks = blocks_of(channels), taps = side * side;
-  bf16 *tiles = room(SHARED, blocks * blocks_of(channels_out) * taps * 2 * TILE * (long)sizeof(bf16));
+  bf16 *tiles = room(blocks * blocks_of(channels_out) * taps * 2 * TILE * (long)sizeof(bf16));
   if (!tiles) return 1;
   tiles_of_kernel(kernel, tiles, channels, channels_out, side, turned, threads);
   struct maps m = {c, x, tiles, chosen, bias, y, which, blocks, taps, padding, 0, 0, 0};
@@ -252,7 +253,9 @@ long tile_convolution(const bf16 *x, const uint8_t *chosen, const float *kernel,
   // An odd number of lines, so that a pixel's blocks lie in different sets of the caches.
   m.between = ((input_places(&c, lay_out(&c, m.chunk, m.chunk, m.columns)) + 2 * BLOCK) | 1) * BLOCK;
   m.stream = channels_out % BLOCK == 0 && images * c.rows * c.columns * channels_out / (which ? 4 : 1) >= STREAMED;
-  return convolve(&m, threads);
+  long failed = convolve(&m, threads);
+  free(tiles);
+  return failed;
 }
 
 #endif

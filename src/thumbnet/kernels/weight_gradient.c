@@ -61,12 +61,9 @@ static void turn_outputs(const struct convolution *c, const bf16 *gradient, cons
             if (chosen) unpool(pixel, chosen + at, d, c->channels_out, place, l.line);
             else _mm512_store_si512(place, pixel);
           }
+    // Where the last line is not full, images of the one before are still there; their inputs are zeros.
     for (long d = 0; d < out.last - out.first; d++) {
       bf16 *places = s->outputs + d * s->line, *turned = s->turned + (2 * d * s->steps + done) * TILE;
-      if (n % l.across)  // the rest of the line is left from the one before
-        for (long i = 0; i < c->rows; i++)
-          memset(places + (i * l.line + n % l.across * l.stride) * BLOCK, 0,
-                 (size_t)((l.across - n % l.across) * l.stride * BLOCK) * sizeof(bf16));
       for (long step = 0; step < steps; step++, turned += TILE) {
         __m512i low[16], high[16];
         for (int k = 0; k < 16; k++, places += 2 * BLOCK)
@@ -204,12 +201,12 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, const uint8_t *chosen,
   long line = steps_of(&c, most) * BLOCK * BLOCK, steps = lines_of(most) * steps_of(&c, most);
   long places = up_to(input_places(&c, most) + BLOCK, 2), ins = ranges_of(channels);
   long units = ranges_of(channels_out) * ins * groups, of_unit = RANGE * RANGE * BLOCK * BLOCK * side * side, failed = 0;
-  float *sums = room(SHARED, units * of_unit * (long)sizeof(float));
+  float *sums = room(units * of_unit * (long)sizeof(float));
   if (!sums) return 1;
 #pragma omp parallel num_threads(threads)
   {
-    struct scratch s = {{0}, line, steps, places, 0, 0, 0};
-    s.outputs = room(ALONE, RANGE * (line + 2 * steps * TILE + 2 * places * BLOCK) * (long)sizeof(bf16));
+    struct scratch s = {.line = line, .steps = steps, .places = places};
+    s.outputs = room(RANGE * (line + 2 * steps * TILE + 2 * places * BLOCK) * (long)sizeof(bf16));
     s.turned = s.outputs + RANGE * line;
     s.pairs = s.turned + RANGE * 2 * steps * TILE;
     struct tiles before = set_up_tiles();
@@ -232,7 +229,9 @@ long weight_gradient(const bf16 *x, const bf16 *gradient, const uint8_t *chosen,
         put_kernel(&c, sums, order, d, groups, of_unit, result + d * channels * side * side);
     }
     leave_tiles(&before);
+    free(s.outputs);
   }
+  free(sums);
   return failed;
 }
 

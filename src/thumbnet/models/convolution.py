@@ -54,6 +54,8 @@ class Conv2d(nn.Conv2d):
         if x.device.type != "cpu" or torch.compiler.is_compiling() or not self.is_plain() or self.stride != (1, 1):
             return None
         side, padding = self.kernel_size[0], int(self.padding[0])
+        if x.shape[1] != self.in_channels:  # torch says so
+            return None
         if side == 1 or not padding < side <= min(x.shape[2:]) + 2 * padding or self.is_dense(x):
             return None
         if compute_dtype(x) == torch.bfloat16:
@@ -64,7 +66,9 @@ class Conv2d(nn.Conv2d):
 
     def pools(self, x: Tensor) -> bool:
         """Whether `pooled` takes x B C H W, unless somebody watches the map that it would not write."""
-        return self.own_way(x) is not None and not self._forward_hooks
+        if self.own_way(x) is None or self._forward_hooks:
+            return False
+        return min(x.shape[2:]) + 2 * int(self.padding[0]) - self.kernel_size[0] + 1 >= 2  # of less nothing is left
 
     def pooled(self, x: Tensor) -> Tensor:
         """Convolved and max-pooled by 2 x 2, in one operation; B D H'/2 W'/2."""
