@@ -76,6 +76,14 @@ def test_versions_of_every_sitting_are_told_once():
     assert (whole["command"], whole["added"]) == (["2"], [["3"], ["2"], ["2"]])
 
 
+def test_accuracies_are_of_all_sittings_and_clocks_of_the_last():
+    first, last = record([row(0, 0.83, 30.0), row(1, 0.83, 30.0)]), record([row(2, 0.86, 9.0), row(3, 0.86, 10.0)])
+    both = joined(first | {"command": ["1"]}, last | {"command": ["2"]})
+    assert both["accuracy"] == pytest.approx(0.845) and both["n"] == 4 and both["accuracy_sd"] > 0.01
+    assert (both["train_clock"], both["train_clock_range"], both["cold_wall"]) == (9.5, [9.0, 10.0], 12.5)
+    assert [run["train_clock"] for run in both["runs"]] == [30.0, 30.0, 9.0, 10.0]
+
+
 def test_seeds_that_later_versions_added_are_told():
     rows = [
         row(seed, 0.83, 9.0) | {"environment": {**ENVIRONMENT, "torch": torch}} for seed, torch in enumerate("2232")

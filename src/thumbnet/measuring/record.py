@@ -48,7 +48,8 @@ def summary_of_campaign(
         "epochs": recipe.epochs,
         "views": recipe.test_views,
         "uncertain": recipe.uncertain if recipe.test_views > 1 else 1.0,
-        **summary_of_runs(runs),
+        **accuracies_of(runs),
+        **costs_of(runs),
         "processor": about["gpu"] or about["processor"],
         "threads": about["threads"],
         "precision": about["precision"],
@@ -58,8 +59,8 @@ def summary_of_campaign(
     }
 
 
-def summary_of_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all runs of a campaign say together: means of accuracies, medians of clocks, the most memory."""
+def accuracies_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What runs reach together: means, spread and interval."""
     accuracies = [run["accuracy"] for run in runs]
     return {
         "n": len(runs),
@@ -69,6 +70,12 @@ def summary_of_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accuracy_interval95": accuracy_interval(accuracies),
         "accuracy_1_view": statistics.fmean(run["accuracy_1_view"] for run in runs),
         "top5": statistics.fmean(run["top5"] for run in runs),
+    }
+
+
+def costs_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What runs cost: medians of clocks, the most memory."""
+    return {
         "train_clock": statistics.median(run["train_clock"] for run in runs),
         "train_clock_range": [min(run["train_clock"] for run in runs), max(run["train_clock"] for run in runs)],
         "cold_wall": statistics.median(cold) if (cold := known(run["cold_wall"] for run in runs)) else None,
@@ -166,13 +173,16 @@ def different(
 
 
 def joined(before: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """The record of the runs of both, in their order, with the command of the first and a list of those that added to it."""
+    """The record of the runs of both, in their order, with the command of the first and a list of those that added to it.
+
+    Accuracies are of all runs; costs, like the ceiling, of the last sitting, whose code and whose hour they belong to.
+    """
     runs = [*before["runs"], *record["runs"]]
     versions = [both for one in (before, record) for both in (one["versions"], *one.get("other_versions", []))]
     added = [*before.get("added", []), record["command"]]
     return {
         **record,
-        **summary_of_runs(runs),
+        **accuracies_of(runs),
         **in_order(versions),
         "command": before["command"],
         "added": added,
