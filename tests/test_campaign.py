@@ -124,7 +124,10 @@ def test_seeds_of_a_later_sitting_are_added_to_a_record(fresh, tmp_path):
     assert both == json.loads((tmp_path / "results" / "general.json").read_text())
     assert both["seeds"] == [5, 6, 7] and both["n"] == 3 and both["runs"][:2] == made["runs"]
     assert both["accuracy"] == statistics.fmean(run["accuracy"] for run in both["runs"])
-    assert both["train_clock"] == both["runs"][-1]["train_clock"]  # of the last sitting
+    last = both["runs"][-1]  # clock and rate are those of the last sitting
+    assert both["train_clock"] == last["train_clock"]
+    training = last["train_clock"] - last["evaluation_seconds"]
+    assert both["flops_per_second"] == round(both["training_flops"] / training)
     assert both["command"] == made["command"]
     assert [" ".join(words[2:7]) for words in both["added"]] == ["general --seeds 1 --first-seed 7"]
     again = thumbnet(*words, "--out", "results", "--add", "--runs", "more", cwd=tmp_path)

@@ -13,7 +13,7 @@ from conftest import ONE_THREAD
 from kernels import distance, maps
 from thumbnet.kernels.tile_convolution import TileConvolution
 from thumbnet.kernels.tiles import tiles_allowed
-from thumbnet.kernels.weight_gradient import plain, weight_gradient
+from thumbnet.kernels.weight_gradient import weight_gradient
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
 
@@ -30,8 +30,10 @@ SHAPES = [  # B C D H W S padding: channels short of a block and beyond one, chu
     (260, 16, 16, 6, 6, 3, 1),  # lines of images that are not full
     (3, 200, 40, 4, 4, 4, 3),
     (2, 16, 32, 1, 90, 3, 1),
+    (6, 33, 32, 5, 7, 2, 1),
+    (4, 16, 48, 6, 5, 4, 1),
 ]
-SMALL_SHAPES = [shape for shape in SHAPES if min(shape[3:5]) + 2 * shape[6] - shape[5] + 1 >= 2]  # that can be pooled
+POOLABLE = [shape for shape in SHAPES if min(shape[3:5]) + 2 * shape[6] - shape[5] + 1 >= 2]
 BF16 = 2**-8  # half of its last place, twice on the way
 
 
@@ -75,7 +77,7 @@ def test_a_convolution_in_tiles_is_torchs_with_all_gradients(shape):
 
 
 @tiles
-@pytest.mark.parametrize("shape", SMALL_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", POOLABLE, ids=str)
 def test_a_convolution_in_tiles_pools_as_torch_does_with_all_gradients(shape):
     y, of_x, of_kernel, of_bias = distances(shape, pool=True)
     assert max(y, of_x) < BF16 and max(of_kernel, of_bias) < 1e-5
@@ -132,8 +134,25 @@ def test_a_convolution_in_tiles_does_not_depend_on_threads_or_on_the_order_of_it
 def test_one_image_is_convolved_as_it_is_among_others():
     x, kernel = maps((9, 64, 15, 15)), torch.randn(160, 64, 3, 3, generator=torch.Generator().manual_seed(1))
     torch.set_num_threads(2)  # so that the two share the output channels of one image
-    alone = [TileConvolution.apply(image[None], kernel, None, 1) for image in x]
-    assert torch.equal(torch.cat(alone), TileConvolution.apply(x, kernel, None, 1))
+    for pool in (False, True):
+        alone = [TileConvolution.apply(image[None], kernel, None, 1, pool) for image in x]
+        assert torch.equal(torch.cat(alone), TileConvolution.apply(x, kernel, None, 1, pool))
+
+
+@tiles
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)], ids=str)
+def test_what_needs_no_gradient_gets_none_and_changes_no_other(wanted):
+    x, gradient = a_convolutions_past(*SHAPES[0])
+    inputs = [x, torch.randn(32, 32, 3, 3, generator=torch.Generator().manual_seed(1)), torch.ones(1).expand(32)]
+    found = []
+    for needed in ((0, 1, 2), wanted):
+        leaves = [tensor.detach().requires_grad_(k in needed) for k, tensor in enumerate(inputs)]
+        y = TileConvolution.apply(*leaves, 1)
+        found.append(
+            dict(zip(needed, torch.autograd.grad(y, [leaves[k] for k in needed], gradient), strict=True)) | {"y": y}
+        )
+    assert all(torch.equal(value, found[0][key]) for key, value in found[1].items())
+    assert torch.equal(found[0]["y"], TileConvolution.apply(inputs[0], inputs[1], torch.ones(32), 1))
 
 
 @tiles
@@ -143,28 +162,27 @@ def test_an_output_that_no_cache_holds_is_what_its_parts_are(pool):
         maps((300 if pool else 80, 16, 30, 30)),
         torch.randn(128, 16, 3, 3, generator=torch.Generator().manual_seed(1)),
     )
-    whole = TileConvolution.apply(x, kernel, None, 1, pool)
-    parts = [TileConvolution.apply(part, kernel, None, 1, pool) for part in x.chunk(4)]
+    bias = torch.randn(128, generator=torch.Generator().manual_seed(2))
+    whole = TileConvolution.apply(x, kernel, bias, 1, pool)
+    parts = [TileConvolution.apply(part, kernel, bias, 1, pool) for part in x.chunk(4)]
     assert whole.numel() >= 2**23 > parts[0].numel()  # the C writes past the caches from there on
     assert torch.equal(whole, torch.cat(parts))
 
 
+@tiles
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_gradient_of_a_kernel_is_torchs(shape):
     x, gradient = a_convolutions_past(*shape)
     *_, side, padding = shape
     kernel = (gradient.shape[1], x.shape[1], side, side)
     expected = torch.nn.grad.conv2d_weight(x.float(), kernel, gradient.float(), padding=padding)
-    found = plain(x.float(), gradient.float(), side, padding)
+    found = weight_gradient(x, gradient, side, padding)
     assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < 1e-5
-    if tiles_allowed():
-        found = weight_gradient(x, gradient, side, padding)
-        assert found.shape == kernel and found.is_contiguous() and distance(found, expected) < 1e-5
 
 
 @tiles
 def test_what_was_worked_on_before_leaves_nothing_behind():
-    """Memory is kept from call to call: zeros between images are written anew where others lay."""
+    """The allocator gives the same memory again: zeros between images are written anew where others lay."""
     x, gradient = a_convolutions_past(*SHAPES[0])
     kernel = torch.randn(32, 32, 3, 3, generator=torch.Generator().manual_seed(1))
     before = TileConvolution.apply(x, kernel, None, 1), weight_gradient(x, gradient, 3, 1)
@@ -206,10 +224,12 @@ def test_without_tiles_convolutions_in_bf16_are_torchs(monkeypatch):
 
 
 @tiles
-def test_maps_of_other_channels_are_refused_by_torch():
+def test_other_channels_and_negative_padding_are_refused_by_torch():
     layer = convolution.Conv2d(32, 40, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="channels"):
         layer(torch.zeros(2, 64, 7, 7))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="negative padding"):
+        convolution.Conv2d(32, 40, 3, padding=-1)(torch.zeros(2, 32, 7, 7))
 
 
 @tiles

@@ -11,7 +11,7 @@
 enum {
   CHUNK = 1 << 19,  // numbers of the images that a thread works on: half of its second cache, beside 32 output channels' kernels
   STREAMED = 1 << 23,  // numbers of an output that no cache holds
-  UNITS = 4,        // of work for each thread, at least
+  UNITS_OF_A_THREAD = 4,  // at least
 };
 
 // Sixteen floats, `apart` from each other -> bf16, in the low halves of sixteen numbers.
@@ -249,10 +249,11 @@ long tile_convolution(const bf16 *x, const uint8_t *chosen, const float *kernel,
   struct maps m = {c, x, tiles, chosen, bias, y, which, blocks, taps, padding, 0, 0, 0};
   if (which) m.columns += (width + padding) % 2;  // then each 2 x 2 begins at an even place
   long of_one = input_places(&c, lay_out(&c, 1, 1, m.columns)) * blocks * BLOCK;
-  m.chunk = larger(1, smaller(CHUNK / of_one, (images + UNITS * threads - 1) / (UNITS * threads)));
+  m.chunk = larger(1, smaller(CHUNK / of_one, (images + UNITS_OF_A_THREAD * threads - 1) / (UNITS_OF_A_THREAD * threads)));
   // An odd number of lines, so that a pixel's blocks lie in different sets of the caches.
   m.between = ((input_places(&c, lay_out(&c, m.chunk, m.chunk, m.columns)) + 2 * BLOCK) | 1) * BLOCK;
-  m.stream = channels_out % BLOCK == 0 && images * c.rows * c.columns * channels_out / (which ? 4 : 1) >= STREAMED;
+  long written = images * c.rows * c.columns * channels_out / (which ? 4 : 1);
+  m.stream = channels_out % BLOCK == 0 && (uintptr_t)y % 64 == 0 && written >= STREAMED;
   long failed = convolve(&m, threads);
   free(tiles);
   return failed;

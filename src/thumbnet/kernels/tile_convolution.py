@@ -17,7 +17,7 @@ from thumbnet.kernels.weight_gradient import weight_gradient
 
 
 class TileConvolution(torch.autograd.Function):
-    """x B C H W, kernel D C S S, bias D or None, padding up to S-1 -> B D H' W' in bf16, channels last in memory.
+    """x B C H W, one image at least, kernel D C S S, bias D or None, padding 0 to S-1 -> B D H' W' in bf16, channels last.
 
     Where `pool`, max-pooled by 2 x 2 as well, B D H'/2 W'/2: the whole map is four times as large and never written.
     """
@@ -57,7 +57,6 @@ def convolve(
     by = 2 if pool else 1
     y = empty(len(x), kernel.shape[0], rows // by, columns // by)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
-    bias = None if bias is None else bias.float()
     run(x, None, kernel, bias, y, which, x.shape[2:], padding, turned=False)
     return y, which
 
@@ -87,7 +86,7 @@ def run(
     turned: bool,
 ) -> None:
     """What the C says of `tile_convolution`; `size` is that of x before it was pooled where `chosen`."""
-    kernel = kernel.float().contiguous()
+    kernel, bias = kernel.float().contiguous(), None if bias is None else bias.float().contiguous()
     sizes = (len(x), *size, x.shape[1], y.shape[1], kernel.shape[2], padding, int(turned))
     if call("tile_convolution", y.dtype, x, chosen, kernel, bias, y, which, *sizes):
         raise MemoryError("no memory for a convolution")

@@ -8,7 +8,7 @@
 
 #include "number.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__) && !defined(FLOAT)
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(FLOAT)
 
 #define TILES
 

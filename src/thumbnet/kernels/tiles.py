@@ -9,16 +9,9 @@ from thumbnet.kernels.library import library
 
 
 @cache
-def has_tiles() -> bool:
-    """Whether the processor multiplies tiles of bf16 (Intel AMX)."""
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # younger than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16"))
-
-
-@cache
 def tiles_allowed() -> bool:
-    """Whether system and compiler too let this process use the tiles."""
+    """Whether the processor multiplies tiles of bf16, and system and compiler let this process use them."""
+    get = getattr(torch.cpu, "get_capabilities", dict)  # younger than the oldest torch we accept
+    capabilities: dict[str, Any] = get()
     compiled = library(torch.bfloat16)
-    return has_tiles() and compiled is not None and bool(compiled.tiles_allowed(1))
+    return bool(capabilities.get("amx_bf16")) and compiled is not None and bool(compiled.tiles_allowed(1))

@@ -13,7 +13,7 @@
 
 enum {
   RANGE = 4,          // blocks of output channels, and of input channels, whose sums one unit of work takes
-  PLACES = 1024,      // of a chunk: then all that a thread works on stays in its second cache
+  PLACES = 1024,      // of a chunk, if images are small: then all that a thread works on stays in its second cache
   LINE = 32,          // places: short enough that a tap finds what the one above it has loaded
   AT_ONCE = 6,        // sums in registers
   UNTIL_STORED = 8,   // steps without a store; after some 30 the next store takes 300 ns (docs/findings.md)

@@ -18,6 +18,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
     """From x B C H W and the gradient of the output, B D H' W', both bf16 and channels last: float D C S S.
 
     Where the output was max-pooled by 2 x 2, its gradient is B D H'/2 W'/2, and `chosen` says which of four each came from.
+    Between images zeros are multiplied, so that one infinite number makes NaN of more than its own gradients.
     """
     assert x.dtype == gradient.dtype == torch.bfloat16
     x, gradient = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, gradient))
@@ -29,13 +30,3 @@ def weight_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
     if call("weight_gradient", x.dtype, x, gradient, chosen, result, *sizes):
         raise MemoryError("no memory for the gradient of a convolution")
     return result
-
-
-def plain(x: Tensor, gradient: Tensor, side: int, padding: int) -> Tensor:
-    """The same by torch."""
-    kernel = x.new_empty(gradient.shape[1], x.shape[1], side, side)  # only its shape is looked at
-    same, none = [1, 1], [0, 0]
-    _, found, _ = torch.ops.aten.convolution_backward(
-        gradient, x, kernel, None, same, [padding] * 2, same, False, none, 1, [False, True, False]
-    )
-    return found.float().contiguous()  # type: ignore[no-any-return]

@@ -154,6 +154,7 @@ def measured_campaign(
     options["changes"] = effective_changes(name, options.get("changes") or {})
     before = None if out is None else record_before(out, name, dataset, seeds, add=add, **options)
     record = run_campaign(name, dataset, seeds, tell=tell, **options)
+    training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
     if add and out:  # as it is now: another sitting may have ended meanwhile
         before = record_before(out, name, dataset, seeds, add=add, **options)
         record = joined(before, record) if before else record
@@ -161,7 +162,6 @@ def measured_campaign(
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=0, **(options.get("decoding") or {}))
     flops = training_flops(recipe, data.with_validation(**recipe.cut))
     ceiling = convolution_ceiling(options.get("machine") or Machine())
-    training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
     record |= {
         "training_flops": flops,
         "flops_per_second": round(flops / training),

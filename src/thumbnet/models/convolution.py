@@ -56,7 +56,7 @@ class Conv2d(nn.Conv2d):
         side, padding = self.kernel_size[0], int(self.padding[0])
         if x.shape[1] != self.in_channels:  # torch says so
             return None
-        if side == 1 or not padding < side <= min(x.shape[2:]) + 2 * padding or self.is_dense(x):
+        if side == 1 or not 0 <= padding < side <= min(x.shape[2:]) + 2 * padding or self.is_dense(x):
             return None
         if compute_dtype(x) == torch.bfloat16:
             wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
@@ -65,8 +65,8 @@ class Conv2d(nn.Conv2d):
         return Winograd if by_winograd and pays(x, self.out_channels, side, padding) else None
 
     def pools(self, x: Tensor) -> bool:
-        """Whether `pooled` takes x B C H W, unless somebody watches the map that it would not write."""
-        if self.own_way(x) is None or self._forward_hooks:
+        """Whether `pooled` takes x B C H W; not where somebody watches the map that it would not write, or sets the kernel."""
+        if self.own_way(x) is None or self._forward_hooks or self._forward_pre_hooks:
             return False
         return min(x.shape[2:]) + 2 * int(self.padding[0]) - self.kernel_size[0] + 1 >= 2  # of less nothing is left
 
@@ -115,4 +115,5 @@ def channels_last(y: Tensor) -> Tensor:
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type autocast would compute a convolution of `x` in."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    changed = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if changed else x.dtype
