@@ -50,13 +50,18 @@ INLINE __m512i block_of(const bf16 *pixel, long block, long channels) {
   return _mm512_maskz_loadu_epi16(part_of_block(channels - block * BLOCK), pixel + block * BLOCK);
 }
 
-// A block of a gradient that came through max-pooling by 2 x 2: to where it came from of the four places, zeros to the others.
-INLINE void unpool(__m512i gradient, const uint8_t *chosen, long block, long channels, bf16 *place, long line) {
-  __mmask32 part = part_of_block(channels - block * BLOCK);
-  __m256i which = _mm256_maskz_loadu_epi8(part, chosen + block * BLOCK);
+// A block of the pixel that begins at number `at` -> its place. Where there is `chosen`, it is a gradient that came through
+// max-pooling by 2 x 2: to where it came from of four places, and zeros to the others.
+INLINE void put_block(const bf16 *map, const uint8_t *chosen, long at, long block, long channels, bf16 *place, long line) {
+  __m512i pixel = block_of(map + at, block, channels);
+  if (!chosen) {
+    _mm512_store_si512(place, pixel);
+    return;
+  }
+  __m256i which = _mm256_maskz_loadu_epi8(part_of_block(channels - block * BLOCK), chosen + at + block * BLOCK);
   for (int k = 0; k < 4; k++)
     _mm512_store_si512(place + (k / 2 * line + k % 2) * BLOCK,
-                       _mm512_maskz_mov_epi16(_mm256_cmpeq_epi8_mask(which, _mm256_set1_epi8((char)k)), gradient));
+                       _mm512_maskz_mov_epi16(_mm256_cmpeq_epi8_mask(which, _mm256_set1_epi8((char)k)), pixel));
 }
 
 INLINE void *room(long bytes) { return aligned_alloc(64, (size_t)up_to(bytes, 64)); }

@@ -152,11 +152,8 @@ static void spread(const struct maps *m, const struct work *w, long first) {
     for (long i = 0; i < height; i++)
       for (long j = 0; j < width; j++, at += c->channels) {
         bf16 *place = w->placed + (first_place(c, w->l) + by * i * w->l.line + n * w->l.stride + by * j) * BLOCK;
-        for (long b = 0; b < m->blocks; b++, place += m->between) {
-          __m512i pixel = block_of(m->x + at, b, c->channels);
-          if (m->chosen) unpool(pixel, m->chosen + at, b, c->channels, place, w->l.line);
-          else _mm512_store_si512(place, pixel);
-        }
+        for (long b = 0; b < m->blocks; b++, place += m->between)
+          put_block(m->x, m->chosen, at, b, c->channels, place, w->l.line);
       }
 }
 

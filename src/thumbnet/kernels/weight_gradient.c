@@ -57,9 +57,7 @@ static void turn_outputs(const struct convolution *c, const bf16 *gradient, cons
         for (long j = 0; j < c->columns / by; j++, at += c->channels_out)
           for (long d = out.first; d < out.last; d++) {
             bf16 *place = s->outputs + (d - out.first) * s->line + (by * i * l.line + (n - first) * l.stride + by * j) * BLOCK;
-            __m512i pixel = block_of(gradient + at, d, c->channels_out);
-            if (chosen) unpool(pixel, chosen + at, d, c->channels_out, place, l.line);
-            else _mm512_store_si512(place, pixel);
+            put_block(gradient, chosen, at, d, c->channels_out, place, l.line);
           }
     // Where the last line is not full, images of the one before are still there; their inputs are zeros.
     for (long d = 0; d < out.last - out.first; d++) {
