@@ -90,7 +90,7 @@ def test_images_are_changed_by_one_kernel_as_they_are_one_by_one(jitter, monkeyp
     images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8, device="cuda")
     mirrored = torch.arange(50, device="cuda") % 3 == 0
     by_kernel = augment(images, chosen, torch.Generator("cuda").manual_seed(1), mirrored)
-    monkeypatch.setattr("thumbnet.augment.kernel_for", lambda images: None)
+    monkeypatch.setattr("thumbnet.augment.kernel_for", lambda images, padding: None)
     one_by_one = augment(images, chosen, torch.Generator("cuda").manual_seed(1), mirrored)
     torch.testing.assert_close(by_kernel, one_by_one, atol=1e-6, rtol=0)
 

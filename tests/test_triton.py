@@ -51,7 +51,7 @@ for shape, changes in (((7, 3, 9, 12), {"crop": 3, "jitter": 0.3}), ((5, 1, 8, 8
     mirrored = torch.arange(len(images)) % 2 == 0
     found = []
     for kernel in (augment_gpu, None):
-        augment.kernel_for = lambda images: kernel
+        augment.kernel_for = lambda images, padding: kernel
         found.append(augment.augment(images, recipe("general", **changes), random.manual_seed(1), mirrored))
     assert found[0].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)

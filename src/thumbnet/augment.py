@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from thumbnet.kernels import augment as on_cpu
 from thumbnet.kernels.pool_norm_activate import gpu_module
 from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
@@ -25,7 +26,7 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
     """
     resampled = recipe.zoom > 0 or recipe.shift > 0
     alternately = recipe.flip and recipe.alternate_flip
-    if alternately and recipe.crop and not resampled and (fused := kernel_for(images)):
+    if alternately and recipe.crop and not resampled and (fused := kernel_for(images, recipe.crop)):
         offsets = window_offsets(images, random, padding=recipe.crop)  # drawn in the order of the other way
         draws = jitter_draws(images, random) if recipe.jitter else None
         x = fused.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
@@ -47,13 +48,15 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
     return x
 
 
-def kernel_for(images: Tensor) -> Any:
-    """kernels/augment_gpu.py, which does mirroring, cropping and jitter at once, where it can take images B C H W; else None."""
+def kernel_for(images: Tensor, padding: int) -> Any:
+    """kernels/augment.py or augment_gpu.py, which mirror, crop and jitter at once, where it can take images B C H W; else None."""
+    if images.device.type == "cpu":
+        return on_cpu if on_cpu.takes(images, padding) else None
     if images.device.type != "cuda" or images.device.index != torch.cuda.current_device() or gpu_module() is None:
         return None
     from thumbnet.kernels import augment_gpu
 
-    return augment_gpu if augment_gpu.takes(images) else None
+    return augment_gpu if augment_gpu.takes(images, padding) else None
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Split:
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 B C H W and labels int64 B at `positions` (0 .. N - 1) of the split."""
         rows = self.rows[positions]
-        return self.images[rows], self.labels[rows]
+        return self.images.index_select(0, rows), self.labels[rows]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image exactly once, in order; the last batch may be smaller."""

@@ -53,6 +53,7 @@ def augmented(
     return result
 
 
-def takes(images: Tensor) -> bool:
-    """Whether the kernel can have images B C H W."""
-    return images.numel() > 0 and images.shape[1:].numel() <= MOST_VALUES and images.is_contiguous()
+def takes(images: Tensor, padding: int) -> bool:
+    """Whether the kernel can have images B C H W, padded by reflection at every side."""
+    fits = images.numel() > 0 and images.is_contiguous() and padding < min(images.shape[2:])
+    return fits and images.shape[1:].numel() <= MOST_VALUES

@@ -3,78 +3,8 @@
 // A map is N images of H x W pixels of C channels, each a "number" (number.h). Sums are floats, kept for each image and
 // added in the order of the images, so that no result depends on the number of threads.
 
+#include "activation.h"
 #include "largest.h"
-#include "number.h"
-
-enum activation { NONE, RELU, SILU, GELU, LEAKY_RELU };
-
-static const float leaky_slope = 0.2f;  // TensorFlow's default
-
-INLINE float exp_minus(float x) {  // e^-x for x >= 0, to 2e-7 of it; from 87 on what it is at 87, 1e-38
-  uint32_t bits = bits_of(x), most = 0x42ae0000;  // 87; compared as whole numbers, which compilers turn into vectors
-  x = of_bits(bits < most ? bits : most);
-  int k = (int)(x * 1.44269504f + 0.5f);  // the nearest whole power of two
-  float r = (float)k * 0.693147181f - x;  // |r| <= ln 2 / 2, where six terms of the series suffice
-  float e = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f)))));
-  return e * of_bits((uint32_t)(127 - k) << 23);
-}
-
-// Without branches, so that the loops below become vectors: what lies in the tail beyond |z| is taken from the nearer side.
-INLINE float from_tail(float tail, float z) { return 0.5f + __builtin_copysignf(0.5f - tail, z); }
-
-// What lies in the tails of a standard normal, for u = |z|, as polynomials in v = u / 2.5 - 1 up to 5 and none beyond: without
-// the exponential and the division that took most of the time. scripts/fit_gelu.py finds them.
-enum { WIDTH = 5 };
-
-INLINE float beyond(float tail, float u) { return u >= WIDTH ? 0.0f : tail; }  // a NaN stays one
-
-INLINE float normal_tail(float u) {  // the probability beyond u; times u it is right to 2e-6
-  float v = u * (2.0f / WIDTH) - 1.0f;
-  return 0.0062101339f + v * (-0.0438184552f + v * (0.136887804f + v * (-0.239690617f + v * (0.232712075f + v *
-         (-0.0649934858f + v * (-0.131226346f + v * (0.161724314f + v * (-0.023785539f + v * (-0.0761316121f + v *
-         (0.0392532088f + v * (0.0128977299f + v * -0.0100391936f)))))))))));
-}
-
-INLINE float gelu_slope_tail(float u) {  // the derivative of GELU at -u, to 6e-6; at u it is 1 less this
-  float v = u * (2.0f / WIDTH) - 1.0f;
-  return -0.0376074202f + v * (0.186183125f + v * (-0.308491826f + v * (-0.0294628236f + v * (0.839803219f + v *
-         (-1.16249645f + v * (0.207232088f + v * (1.04443133f + v * (-0.884949028f + v * (-0.256744087f + v *
-         (0.558833718f + v * (-0.0660225078f + v * (-0.124829628f + v * 0.0341078192f))))))))))));
-}
-
-INLINE float sigmoid(float z) {
-  float e = exp_minus(__builtin_fabsf(z));
-  return from_tail(e / (1.0f + e), z);
-}
-
-INLINE float activate(float z, enum activation kind) {
-  switch (kind) {
-    case RELU: return z < 0 ? 0 : z;
-    case SILU: return z * sigmoid(z);
-    case GELU: {
-      float u = __builtin_fabsf(z);
-      return z * from_tail(beyond(normal_tail(u), u), z);
-    }
-    case LEAKY_RELU: return z < 0 ? leaky_slope * z : z;
-    default: return z;
-  }
-}
-
-INLINE float slope(float z, enum activation kind) {  // of `activate`
-  switch (kind) {
-    case RELU: return z > 0 ? 1.0f : 0.0f;
-    case SILU: {
-      float s = sigmoid(z);
-      return s * (1.0f + z * (1.0f - s));
-    }
-    case GELU: {
-      float u = __builtin_fabsf(z);
-      return from_tail(beyond(gelu_slope_tail(u), u), z);
-    }
-    case LEAKY_RELU: return z > 0 ? 1.0f : leaky_slope;
-    default: return 1.0f;
-  }
-}
 
 // x: N H W C -> pooled and place: N H/2 W/2 C.
 void pool(const number *x, number *pooled, uint8_t *place, long images, long height, long width, long channels, long threads) {
@@ -154,13 +84,8 @@ void forward(const number *x, const float *scale, const float *shift, number *y,
   for (long p = 0; p < pixels; p++) {
     const number *from = x + p * channels;
     number *to = y + p * channels;
-    switch (kind) {  // here, so that each loop over channels is compiled for one activation
-      case RELU: forward_pixel(from, scale, shift, to, channels, RELU); break;
-      case SILU: forward_pixel(from, scale, shift, to, channels, SILU); break;
-      case GELU: forward_pixel(from, scale, shift, to, channels, GELU); break;
-      case LEAKY_RELU: forward_pixel(from, scale, shift, to, channels, LEAKY_RELU); break;
-      default: forward_pixel(from, scale, shift, to, channels, NONE);
-    }
+#define FORWARD(kind) forward_pixel(from, scale, shift, to, channels, kind)
+    FOR_ACTIVATION(kind, FORWARD)
   }
 }
 
@@ -188,13 +113,8 @@ void backward(const number *x, const number *gradient, const float *scale, const
       long at = (n * pixels + p) * channels;
       const number *value = x + at, *g = gradient + at;
       number *to = inner + at;
-      switch (kind) {
-        case RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, RELU); break;
-        case SILU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, SILU); break;
-        case GELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, GELU); break;
-        case LEAKY_RELU: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, LEAKY_RELU); break;
-        default: backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, NONE);
-      }
+#define BACKWARD(kind) backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, kind)
+      FOR_ACTIVATION(kind, BACKWARD)
     }
   }
 }
@@ -219,19 +139,19 @@ void backward_moments(const float *sums, const float *products, const float *sca
   }
 }
 
-// Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C.
-void backward_norm(const number *inner, const number *x, const float *a, const float *b, const float *constant, number *result,
-                   long rows, long channels, long threads) {
+// Through the normalisation, where it lies: inner * a + x * b + constant, both N P C with a, b and constant C.
+void backward_norm(number *inner, const number *x, const float *a, const float *b, const float *constant, long rows, long channels,
+                   long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < rows; p++) {
     long at = p * channels;
 #pragma omp simd
     for (long c = 0; c < channels; c++)
-      result[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
+      inner[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
   }
 }
 
-// The same, then through the pooling: result N H W C, where each value goes to its place among 2 x 2 and zeros to the others.
+// The same, then through the pooling, into result: N H W C, where each value goes to its place among 2 x 2 and zeros to the others.
 void backward_norm_pool(const number *inner, const number *x, const uint8_t *place, const float *a, const float *b,
                         const float *constant, number *result, long images, long height, long width, long channels,
                         long threads) {

@@ -164,24 +164,24 @@ class PoolNormActivate(torch.autograd.Function):
         )
         if not ctx.needs_input_grad[0]:
             return None, of_weight, of_bias, None, None, None
-        result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
         if ctx.place is None:
-            call("backward_norm", pooled.dtype, inner, pooled, scale, slope, constant, result, count, channels)
-        else:
-            call(
-                "backward_norm_pool",
-                pooled.dtype,
-                inner,
-                pooled,
-                ctx.place,
-                scale,
-                slope,
-                constant,
-                result,
-                batch,
-                *ctx.shape[2:],
-                channels,
-            )
+            call("backward_norm", pooled.dtype, inner, pooled, scale, slope, constant, count, channels)
+            return inner, of_weight, of_bias, None, None, None
+        result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
+        call(
+            "backward_norm_pool",
+            pooled.dtype,
+            inner,
+            pooled,
+            ctx.place,
+            scale,
+            slope,
+            constant,
+            result,
+            batch,
+            *ctx.shape[2:],
+            channels,
+        )
         return result, of_weight, of_bias, None, None, None
 
 

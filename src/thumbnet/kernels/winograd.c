@@ -16,7 +16,7 @@
 // first of equals; a NaN is the largest of all). Else `chosen` is NULL.
 
 #include "largest.h"
-#include "number.h"
+#include "vector.h"
 
 #ifdef FLOAT
 
@@ -26,25 +26,14 @@ enum { SMALL = 4, LARGE = 6, REACH = 8, PLACES = REACH * REACH, LANES = 16 };  /
 
 typedef float lanes[LANES];
 
-// What the processor adds and multiplies at once, and rows of a product that fit its registers beside two operands.
-#ifdef __AVX512F__
-enum { WIDTH = 16, ROWS = 8 };
-#else
-enum { WIDTH = 8, ROWS = 6 };
-#endif
 enum { PARTS = LANES / WIDTH };
 
-// gcc would read a line again for every row, and reading, not multiplying, would set the pace.
-#ifdef __x86_64__
-#define IN_REGISTER(value) __asm__("" : "+x"(value))
+// Rows of a product that fit the registers beside two operands.
+#ifdef __AVX512F__
+enum { ROWS = 8 };
 #else
-#define IN_REGISTER(value)
+enum { ROWS = 6 };
 #endif
-
-typedef float vector __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4)));
-
-INLINE vector load(const float *from) { return *(const vector *)from; }
-INLINE void store(float *to, vector value) { *(vector *)to = value; }
 
 static const float SIXTH = 1 / 6.0f, THIRD = 1 / 3.0f;  // dividing would take most of the time
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thumbnet.kernels.pool_norm_activate import activate, bias_activate
+from thumbnet.kernels.whitening import has_whiten, whiten
 from thumbnet.models.convolution import channels_last
 
 PIXELS_AT_ONCE = 2**20  # whose patches are in memory, in double: 100 MB of a colour image
@@ -50,9 +51,13 @@ class Whitening(nn.Module):
                 empty = 2 ** (filters - 1).bit_length() - filters
                 y = F.conv2d(x.to(self.filters.dtype), F.pad(self.filters, (0, 0, 0, 0, 0, 0, 0, empty)))
                 return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)
-            y = F.conv2d(x.to(self.filters.dtype), self.filters, self.bias)
-        y = channels_last(y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y)
-        return activate(y, self.activation)
+            x = x.to(self.filters.dtype)
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        if has_whiten(x, self.filters, dtype):
+            return whiten(x, self.filters, self.bias, self.activation, dtype)
+        with torch.autocast(kind, enabled=False):
+            y = F.conv2d(x, self.filters, self.bias)
+        return activate(channels_last(y.to(dtype)), self.activation)
 
 
 def train_stem(network: nn.Module, trained: bool) -> None:
