@@ -28,6 +28,7 @@ void statistics(const number *x, const float *middle, float *sums, float *square
     memset(square, 0, channels * sizeof(float));
     for (long p = 0; p < pixels; p++) {
       const number *pixel = x + (n * pixels + p) * channels;
+      fetch(pixel, channels);
 #pragma omp simd
       for (long c = 0; c < channels; c++) {
         float value = wide(pixel[c]) - middle[c];
@@ -84,6 +85,7 @@ void forward(const number *x, const float *scale, const float *shift, number *y,
   for (long p = 0; p < pixels; p++) {
     const number *from = x + p * channels;
     number *to = y + p * channels;
+    fetch(from, channels), fetch_to_write(to, channels);
 #define FORWARD(kind) forward_pixel(from, scale, shift, to, channels, kind)
     FOR_ACTIVATION(kind, FORWARD)
   }
@@ -113,6 +115,7 @@ void backward(const number *x, const number *gradient, const float *scale, const
       long at = (n * pixels + p) * channels;
       const number *value = x + at, *g = gradient + at;
       number *to = inner + at;
+      fetch(value, channels), fetch(g, channels), fetch_to_write(to, channels);
 #define BACKWARD(kind) backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, kind)
       FOR_ACTIVATION(kind, BACKWARD)
     }
@@ -145,6 +148,7 @@ void backward_norm(number *inner, const number *x, const float *a, const float *
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < rows; p++) {
     long at = p * channels;
+    fetch_to_write(inner + at, channels), fetch(x + at, channels);
 #pragma omp simd
     for (long c = 0; c < channels; c++)
       inner[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
