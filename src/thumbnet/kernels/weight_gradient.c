@@ -54,11 +54,13 @@ static void turn_outputs(const struct convolution *c, const bf16 *gradient, cons
   for (long n = 0, done = 0; n < l.images; done += steps) {
     for (long first = n, end = smaller(n + l.across, l.images); n < end; n++)
       for (long i = 0; i < c->rows / by; i++)
-        for (long j = 0; j < c->columns / by; j++, at += c->channels_out)
+        for (long j = 0; j < c->columns / by; j++, at += c->channels_out) {
+          fetch(gradient + at + out.first * BLOCK, (out.last - out.first) * BLOCK);
           for (long d = out.first; d < out.last; d++) {
             bf16 *place = s->outputs + (d - out.first) * s->line + (by * i * l.line + (n - first) * l.stride + by * j) * BLOCK;
             put_block(gradient, chosen, at, d, c->channels_out, place, l.line);
           }
+        }
     // Where the last line is not full, images of the one before are still there; their inputs are zeros.
     for (long d = 0; d < out.last - out.first; d++) {
       bf16 *places = s->outputs + d * s->line, *turned = s->turned + (2 * d * s->steps + done) * TILE;
@@ -90,12 +92,14 @@ static void pair_inputs(const struct convolution *c, const bf16 *x, struct layou
       __m512i last[RANGE];
       long place = first_place(c, l) + n / l.across * l.period + i * l.line + n % l.across * l.stride;
       for (long b = 0; b < RANGE; b++) last[b] = _mm512_setzero_si512();
-      for (long j = 0; j < c->width; j++, place++, x += c->channels)
+      for (long j = 0; j < c->width; j++, place++, x += c->channels) {
+        fetch(x + in.first * BLOCK, (in.last - in.first) * BLOCK);
         for (long b = 0; b < in.last - in.first; b++) {
           __m512i next = block_of(x, in.first + b, c->channels);
           if (place) put_pair(s->pairs + 4 * b * half, place - 1, last[b], next, half);
           last[b] = next;
         }
+      }
       for (long b = 0; b < in.last - in.first; b++)
         put_pair(s->pairs + 4 * b * half, place - 1, last[b], _mm512_setzero_si512(), half);
     }
