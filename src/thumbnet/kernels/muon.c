@@ -27,8 +27,11 @@ void look_ahead(const float *kernel, const float *gradient, float *buffer, numbe
   for (long row = 0; row < rows; row++) {
     float of_direction[LANES] = {0}, of_kernel[LANES] = {0}, direction_sum = 0, kernel_sum = 0;
     long i = row * columns, end = i + columns;
-    for (; i + LANES <= end; i += LANES)
+    for (; i + LANES <= end; i += LANES) {
+      fetch(kernel + i, LANES * (long)sizeof(float)), fetch(gradient + i, LANES * (long)sizeof(float));
+      fetch_to_write(buffer + i, LANES * (long)sizeof(float));
       look_ahead_in_part(kernel + i, gradient + i, buffer + i, direction + i, of_direction, of_kernel, (float)momentum, LANES);
+    }
     look_ahead_in_part(kernel + i, gradient + i, buffer + i, direction + i, of_direction, of_kernel, (float)momentum, end - i);
     for (long k = 0; k < LANES; k++) direction_sum += of_direction[k], kernel_sum += of_kernel[k];
     squares[row] = direction_sum;

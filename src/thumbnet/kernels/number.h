@@ -50,14 +50,12 @@ INLINE number narrow(float value) {  // to the nearest, ties to even
 // and not as far ahead as memory is away (docs/findings.md).
 enum { AHEAD = 2048, CACHE_LINE = 64 };  // bytes
 
-INLINE void fetch(const number *from, long count) {
-  const char *at = (const char *)from + AHEAD;
-  for (long k = 0; k < count * (long)sizeof(number); k += CACHE_LINE) __builtin_prefetch(at + k, 0, 2);
+INLINE void fetch(const void *from, long bytes) {
+  for (const char *at = (const char *)from + AHEAD, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 0, 2);
 }
 
-INLINE void fetch_to_write(const number *to, long count) {
-  const char *at = (const char *)to + AHEAD;
-  for (long k = 0; k < count * (long)sizeof(number); k += CACHE_LINE) __builtin_prefetch(at + k, 1, 2);
+INLINE void fetch_to_write(const void *to, long bytes) {
+  for (const char *at = (const char *)to + AHEAD, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 1, 2);
 }
 
 #endif

@@ -21,6 +21,7 @@ void pool(const number *x, number *pooled, uint8_t *place, long images, long hei
 // Sums over the pixels of each image: sums and squares, N C, of x: N P C less `middle`, C, which keeps the squares small.
 void statistics(const number *x, const float *middle, float *sums, float *squares, long images, long pixels, long channels,
                 long threads) {
+  long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
     float *sum = sums + n * channels, *square = squares + n * channels;
@@ -28,7 +29,7 @@ void statistics(const number *x, const float *middle, float *sums, float *square
     memset(square, 0, channels * sizeof(float));
     for (long p = 0; p < pixels; p++) {
       const number *pixel = x + (n * pixels + p) * channels;
-      fetch(pixel, channels);
+      fetch(pixel, line);
 #pragma omp simd
       for (long c = 0; c < channels; c++) {
         float value = wide(pixel[c]) - middle[c];
@@ -53,23 +54,23 @@ INLINE void add_images(const float *values, double *total, long images, long cha
 void moments(const float *middle, const float *sums, const float *squares, const float *weight, const float *bias,
              float *running_mean, float *running_variance, float *mean, float *inverse_deviation, float *scale, float *shift,
              long images, long channels, long count, double epsilon, double momentum, long threads) {
-  (void)threads;  // C numbers are too few for several
   double unbiased = (double)count / (double)(count > 1 ? count - 1 : 1);
-  double sum[BLOCK], square[BLOCK];
-  for (long c = 0; c < channels; c++) {
-    long k = c % BLOCK;
-    if (!k) {
-      add_images(sums, sum, images, channels, c, smaller(BLOCK, channels - c));
-      add_images(squares, square, images, channels, c, smaller(BLOCK, channels - c));
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long first = 0; first < channels; first += BLOCK) {
+    double sum[BLOCK], square[BLOCK];
+    long width = smaller(BLOCK, channels - first);
+    add_images(sums, sum, images, channels, first, width);
+    add_images(squares, square, images, channels, first, width);
+    for (long k = 0, c = first; k < width; k++, c++) {
+      double offset = sum[k] / (double)count, variance = square[k] / (double)count - offset * offset;
+      variance = variance < 0 ? 0 : variance;  // a NaN stays one
+      mean[c] = middle[c] + (float)offset;
+      inverse_deviation[c] = (float)(1.0 / __builtin_sqrt(variance + epsilon));
+      scale[c] = weight[c] * inverse_deviation[c];
+      shift[c] = bias[c] - mean[c] * scale[c];
+      running_mean[c] += (float)momentum * (mean[c] - running_mean[c]);
+      running_variance[c] += (float)momentum * ((float)(variance * unbiased) - running_variance[c]);
     }
-    double offset = sum[k] / (double)count, variance = square[k] / (double)count - offset * offset;
-    variance = variance < 0 ? 0 : variance;  // a NaN stays one
-    mean[c] = middle[c] + (float)offset;
-    inverse_deviation[c] = (float)(1.0 / __builtin_sqrt(variance + epsilon));
-    scale[c] = weight[c] * inverse_deviation[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
-    running_mean[c] += (float)momentum * (mean[c] - running_mean[c]);
-    running_variance[c] += (float)momentum * ((float)(variance * unbiased) - running_variance[c]);
   }
 }
 
@@ -81,11 +82,12 @@ INLINE void forward_pixel(const number *x, const float *scale, const float *shif
 
 // y = activation(x * scale + shift), x and y: pixels C.
 void forward(const number *x, const float *scale, const float *shift, number *y, long pixels, long channels, long kind, long threads) {
+  long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < pixels; p++) {
     const number *from = x + p * channels;
     number *to = y + p * channels;
-    fetch(from, channels), fetch_to_write(to, channels);
+    fetch(from, line), fetch_to_write(to, line);
 #define FORWARD(kind) forward_pixel(from, scale, shift, to, channels, kind)
     FOR_ACTIVATION(kind, FORWARD)
   }
@@ -106,6 +108,7 @@ INLINE void backward_pixel(const number *x, const number *gradient, const float 
 // The gradient inside the activation, `inner`: N P C, and its sums for each image: N C, alone and times x less `middle`.
 void backward(const number *x, const number *gradient, const float *scale, const float *shift, const float *middle, number *inner,
               float *sums, float *products, long images, long pixels, long channels, long kind, long threads) {
+  long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
     float *sum = sums + n * channels, *product = products + n * channels;
@@ -115,7 +118,7 @@ void backward(const number *x, const number *gradient, const float *scale, const
       long at = (n * pixels + p) * channels;
       const number *value = x + at, *g = gradient + at;
       number *to = inner + at;
-      fetch(value, channels), fetch(g, channels), fetch_to_write(to, channels);
+      fetch(value, line), fetch(g, line), fetch_to_write(to, line);
 #define BACKWARD(kind) backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, kind)
       FOR_ACTIVATION(kind, BACKWARD)
     }
@@ -127,28 +130,29 @@ void backward(const number *x, const number *gradient, const float *scale, const
 void backward_moments(const float *sums, const float *products, const float *scale, const float *mean,
                       const float *inverse_deviation, float *of_weight, float *of_bias, float *slope, float *constant,
                       long images, long channels, long count, long batch_decides, long threads) {
-  (void)threads;
-  double sum[BLOCK], product[BLOCK];
-  for (long c = 0; c < channels; c++) {
-    long k = c % BLOCK;
-    if (!k) {
-      add_images(sums, sum, images, channels, c, smaller(BLOCK, channels - c));
-      add_images(products, product, images, channels, c, smaller(BLOCK, channels - c));
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long first = 0; first < channels; first += BLOCK) {
+    double sum[BLOCK], product[BLOCK];
+    long width = smaller(BLOCK, channels - first);
+    add_images(sums, sum, images, channels, first, width);
+    add_images(products, product, images, channels, first, width);
+    for (long k = 0, c = first; k < width; k++, c++) {
+      of_bias[c] = (float)sum[k];
+      of_weight[c] = (float)product[k] * inverse_deviation[c];
+      slope[c] = batch_decides ? -scale[c] * inverse_deviation[c] * of_weight[c] / (float)count : 0;
+      constant[c] = batch_decides ? -scale[c] * of_bias[c] / (float)count - slope[c] * mean[c] : 0;
     }
-    of_bias[c] = (float)sum[k];
-    of_weight[c] = (float)product[k] * inverse_deviation[c];
-    slope[c] = batch_decides ? -scale[c] * inverse_deviation[c] * of_weight[c] / (float)count : 0;
-    constant[c] = batch_decides ? -scale[c] * of_bias[c] / (float)count - slope[c] * mean[c] : 0;
   }
 }
 
 // Through the normalisation, where it lies: inner * a + x * b + constant, both N P C with a, b and constant C.
 void backward_norm(number *inner, const number *x, const float *a, const float *b, const float *constant, long rows, long channels,
                    long threads) {
+  long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < rows; p++) {
     long at = p * channels;
-    fetch_to_write(inner + at, channels), fetch(x + at, channels);
+    fetch_to_write(inner + at, line), fetch(x + at, line);
 #pragma omp simd
     for (long c = 0; c < channels; c++)
       inner[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);

@@ -84,25 +84,55 @@ static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, flo
   }
 }
 
-// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. `turned` has room
-// for 32 rows of B for each thread.
+// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. By all threads of a team
+// with tiles set up; `turned` has room for 32 rows of B.
+static void product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta, double gamma,
+                    long rows, long columns) {
+  long blocks = rows / BLOCK;
+#pragma omp for schedule(dynamic)
+  for (long done = 0; done < blocks; done++) {
+    long j = blocks - 1 - done;  // the longest first
+    for (long half = 0; half < BLOCK; half += 16)
+      turn_rows(b + (j * BLOCK + half) * columns, turned + half * columns, columns);
+    for (long i = 0; i <= j; i++) {
+      float sums[BLOCK * BLOCK] __attribute__((aligned(64)));
+      multiply(a + i * BLOCK * columns, turned, sums, columns);
+      put(sums, c, result, (float)alpha, (float)beta, (float)gamma, i, j, rows);
+    }
+  }
+}
+
+// `product`, with room for 32 rows of B for each thread.
 void symmetric_product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta,
                        double gamma, long rows, long columns, long threads) {
-  long blocks = rows / BLOCK;
 #pragma omp parallel num_threads(threads)
   {
     struct tiles before = set_up_tiles();
-    bf16 *mine = turned + omp_get_thread_num() * BLOCK * columns;
-#pragma omp for schedule(dynamic)
-    for (long done = 0; done < blocks; done++) {
-      long j = blocks - 1 - done;  // the longest first
-      for (long half = 0; half < BLOCK; half += 16)
-        turn_rows(b + (j * BLOCK + half) * columns, mine + half * columns, columns);
-      for (long i = 0; i <= j; i++) {
-        float sums[BLOCK * BLOCK] __attribute__((aligned(64)));
-        multiply(a + i * BLOCK * columns, mine, sums, columns);
-        put(sums, c, result, (float)alpha, (float)beta, (float)gamma, i, j, rows);
-      }
+    product(a, b, c, turned + omp_get_thread_num() * BLOCK * columns, result, alpha, beta, gamma, rows, columns);
+    leave_tiles(&before);
+  }
+}
+
+// The iteration of Newton and Schulz on a Gram matrix G, R R: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
+// `room` has seven matrices, of which Z is the last in the end, and `turned` 32 rows for each thread.
+void newton_schulz(const bf16 *gram, bf16 *room, bf16 *turned, double a, double b, double c, long steps, long rows, long threads) {
+  long size = rows * rows;
+#pragma omp parallel num_threads(threads)
+  {
+    struct tiles before = set_up_tiles();
+    bf16 *mine = turned + omp_get_thread_num() * BLOCK * rows, *half_way = room, *last = room + 6 * size;
+    const bf16 *g = gram, *z = 0;
+    for (long step = 0; step < steps; step++) {
+      bf16 *factor = room + (1 + step % 2) * size, *next = room + (3 + step % 2) * size;
+      bf16 *moved = (steps - 1 - step) % 2 ? room + 5 * size : last;
+      if (!z) factor = moved;
+      product(g, g, g, mine, factor, c, b, a, rows, rows);
+      if (z) product(factor, z, 0, mine, moved, 1, 0, 0, rows, rows);
+      z = moved;
+      if (step + 1 == steps) break;
+      product(factor, g, 0, mine, half_way, 1, 0, 0, rows, rows);
+      product(half_way, factor, 0, mine, next, 1, 0, 0, rows, rows);
+      g = next;
     }
     leave_tiles(&before);
   }

@@ -20,8 +20,7 @@ def symmetric_product(
     a: Tensor, b: Tensor, *, alpha: float = 1.0, added: Tensor | None = None, beta: float = 0.0, gamma: float = 0.0
 ) -> Tensor:
     """alpha A B' + beta `added` + gamma I, R R, of A and B, both R x K, where A B' is symmetric; `added` R R is symmetric too."""
-    fits = a.device.type == "cpu" and a.dtype == b.dtype == torch.bfloat16 and a.numel() > 0
-    if torch.compiler.is_compiling() or not fits or not tiles_allowed():
+    if not (takes(a) and takes(b)):
         return plain(a, b, alpha, added, beta, gamma)
     assert a.shape == b.shape and (added is None or added.dtype == a.dtype)
     size, (rows, columns) = len(a), (-(-side // BLOCK) * BLOCK for side in a.shape)
@@ -32,6 +31,25 @@ def symmetric_product(
     result = a.new_empty(rows, rows)
     call("symmetric_product", a.dtype, a, b, added, turned, result, alpha, beta, gamma, rows, columns)
     return result if rows == size else result[:size, :size]
+
+
+def newton_schulz(gram: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """Z of R R in the end, for a Gram matrix G, R R, that `takes`: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
+
+    The same numbers as from `symmetric_product` for each of its products, without what a call costs.
+    """
+    size, rows = len(gram), -(-len(gram) // BLOCK) * BLOCK
+    room = gram.new_empty(7, rows, rows)
+    turned = gram.new_empty(torch.get_num_threads(), BLOCK, rows)
+    call("newton_schulz", gram.dtype, filled_up(gram, rows, rows), room, turned, *coefficients, steps, rows)
+    return room[-1, :size, :size]
+
+
+def takes(matrix: Tensor) -> bool:
+    """Whether the C can have it; a graph cannot hold it."""
+    if torch.compiler.is_compiling():
+        return False
+    return matrix.device.type == "cpu" and matrix.dtype == torch.bfloat16 and matrix.numel() > 0 and tiles_allowed()
 
 
 def filled_up(matrix: Tensor, rows: int, columns: int) -> Tensor:

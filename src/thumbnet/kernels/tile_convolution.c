@@ -151,7 +151,7 @@ static void spread(const struct maps *m, const struct work *w, long first) {
   for (long n = 0; n < w->l.images; n++)
     for (long i = 0; i < height; i++)
       for (long j = 0; j < width; j++, at += c->channels) {
-        fetch(m->x + at, c->channels);
+        fetch(m->x + at, c->channels * (long)sizeof(bf16));
         bf16 *place = w->placed + (first_place(c, w->l) + by * i * w->l.line + n * w->l.stride + by * j) * BLOCK;
         for (long b = 0; b < m->blocks; b++, place += m->between)
           put_block(m->x, m->chosen, at, b, c->channels, place, w->l.line);

@@ -55,7 +55,7 @@ static void turn_outputs(const struct convolution *c, const bf16 *gradient, cons
     for (long first = n, end = smaller(n + l.across, l.images); n < end; n++)
       for (long i = 0; i < c->rows / by; i++)
         for (long j = 0; j < c->columns / by; j++, at += c->channels_out) {
-          fetch(gradient + at + out.first * BLOCK, (out.last - out.first) * BLOCK);
+          fetch(gradient + at + out.first * BLOCK, (out.last - out.first) * BLOCK * (long)sizeof(bf16));
           for (long d = out.first; d < out.last; d++) {
             bf16 *place = s->outputs + (d - out.first) * s->line + (by * i * l.line + (n - first) * l.stride + by * j) * BLOCK;
             put_block(gradient, chosen, at, d, c->channels_out, place, l.line);
@@ -93,7 +93,7 @@ static void pair_inputs(const struct convolution *c, const bf16 *x, struct layou
       long place = first_place(c, l) + n / l.across * l.period + i * l.line + n % l.across * l.stride;
       for (long b = 0; b < RANGE; b++) last[b] = _mm512_setzero_si512();
       for (long j = 0; j < c->width; j++, place++, x += c->channels) {
-        fetch(x + in.first * BLOCK, (in.last - in.first) * BLOCK);
+        fetch(x + in.first * BLOCK, (in.last - in.first) * BLOCK * (long)sizeof(bf16));
         for (long b = 0; b < in.last - in.first; b++) {
           __m512i next = block_of(x, in.first + b, c->channels);
           if (place) put_pair(s->pairs + 4 * b * half, place - 1, last[b], next, half);

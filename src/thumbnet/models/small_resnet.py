@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.kernels.map_maximum import map_maximum
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import draw_weights
 
@@ -45,7 +46,7 @@ class SmallResNet(nn.Module):
         x = F.relu(self.norm(F.max_pool2d(self.stem(images), 2)))  # B D H/2 W/2
         for stage in self.stages:
             x = stage(x)  # B D H W, halved by every stage
-        x = x.amax(dim=(2, 3))  # B D
+        x = map_maximum(x)  # B D
         return self.head(self.head_dropout(x))  # B K
 
 

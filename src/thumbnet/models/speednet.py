@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from thumbnet.kernels.map_maximum import map_maximum
 from thumbnet.kernels.pool_norm_activate import activate
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import draw_weights
@@ -92,7 +93,7 @@ class SpeedNet(nn.Module):
         x = self.whitening(images)  # B 8C H-1 W-1
         for group in self.groups:
             x = group(x)  # B D H W, halved by every group
-        x = x.amax(dim=(2, 3))  # B D
+        x = map_maximum(x)  # B D
         return self.head(self.head_dropout(x)) / x.shape[1]  # B K
 
 
