@@ -1,4 +1,4 @@
-"""How the polynomials of kernels/pool_norm_activate.c were found: near-minimax fits of a normal's tail and of GELU's slope.
+"""How the polynomials of kernels/activation.h were found: near-minimax fits of a normal's tail and of GELU's slope.
 
     python scripts/fit_gelu.py
 

@@ -16,6 +16,7 @@ from thumbnet.augment import (
     flip,
     jitter,
     jitter_draws,
+    kernel_for,
     mirrored_in_epoch,
     mix,
     mixup,
@@ -23,6 +24,7 @@ from thumbnet.augment import (
     to_float,
     window_offsets,
 )  # fmt: skip
+from thumbnet.kernels.library import library
 from thumbnet.recipes import recipe
 
 BATCH = 64
@@ -175,6 +177,33 @@ def test_without_flip_nothing_is_mirrored_whatever_else_a_recipe_says():
     for alternate in (True, False):
         made = dataclasses.replace(recipe("general", crop=0), flip=False, alternate_flip=alternate)
         torch.testing.assert_close(augment(images, made, random(), chosen), to_float(images))
+
+
+@pytest.mark.skipif(library(torch.bfloat16) is None, reason="the C needs Linux, gcc and torch's OpenMP")
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ((50, 3, 9, 12), {"crop": 3, "jitter": 0.9}),
+        ((5, 1, 8, 8), {"crop": 7}),
+        ((7, 4, 5, 30), {"crop": 2, "jitter": 0.1}),
+    ],
+)
+def test_images_are_changed_in_one_pass_as_they_are_one_by_one(shape, changes, monkeypatch):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random(3))
+    mirrored, made = torch.arange(len(images)) % 3 == 0, recipe("general", **changes)
+    assert kernel_for(images, made.crop) is not None
+    in_one = augment(images, made, random(1), mirrored)
+    monkeypatch.setattr("thumbnet.augment.kernel_for", lambda images, padding: None)
+    one_by_one = augment(images, made, random(1), mirrored)
+    torch.testing.assert_close(in_one, one_by_one, atol=1e-6 if made.jitter else 0, rtol=0)
+    assert in_one.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_more_is_not_reflected_than_there_is():
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    assert kernel_for(images, 8) is None
+    with pytest.raises(RuntimeError, match="Padding size should be less"):
+        augment(images, recipe("general", crop=8), random(), torch.ones(2, dtype=torch.bool))
 
 
 def test_jitter_shifts_brightness_and_scales_contrast_image_by_image_within_its_strength():

@@ -91,9 +91,11 @@ def test_models_know_nothing_of_training():
         assert ours <= {
             "thumbnet.kernels.winograd",
             "thumbnet.kernels.dense_matrix",
+            "thumbnet.kernels.map_maximum",
             "thumbnet.kernels.pool_norm_activate",
             "thumbnet.kernels.tiles",
             "thumbnet.kernels.tile_convolution",
+            "thumbnet.kernels.whitening",
             "thumbnet.models.convolution",
             "thumbnet.models.initial_weights",
             "thumbnet.models.normalization",

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +14,10 @@ from torch.nn import functional as F
 from kernels import compiled, distance, maps
 from thumbnet.kernels import library as home
 from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_matrix
-from thumbnet.kernels.library import library
+from thumbnet.kernels.library import NUMBERS, compile_into, library
+from thumbnet.kernels.map_maximum import map_maximum
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
+from thumbnet.models import whitening
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -146,6 +149,63 @@ def test_what_the_c_cannot_take_is_computed_by_torch(x):
     assert torch.equal(pool_norm_activate(x, norm, "silu", pool=True), expected)
 
 
+@compiled
+@each_number
+@pytest.mark.parametrize("shape", [(5, 17, 3, 4), (40, 64, 7, 7), (2, 3, 1, 2)], ids=str)
+def test_the_maximum_over_a_map_is_torchs_and_equals_share_its_gradient(shape, number):
+    x = maps(shape, number=torch.float32).mul(2).round().to(number).requires_grad_()  # in halves: many are equal
+    exact = x.detach().clone().requires_grad_()
+    y, expected = map_maximum(x), exact.amax(dim=(2, 3))
+    assert "MapMaximum" in str(y.grad_fn) and torch.equal(y, expected)
+    gradient = maps((*shape[:2], 1, 1), seed=3, number=number).flatten(1)
+    y.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(x.grad, exact.grad, rtol=ROUNDING[number], atol=0)
+
+
+@compiled
+@each_number
+def test_the_maximum_of_a_map_with_a_nan_is_one_and_so_are_its_gradients(number):
+    x = maps((1, 2, 3, 3), number=number)
+    x[0, 0, 1, 2] = float("nan")
+    y = map_maximum(x.requires_grad_())
+    y.sum().backward()
+    assert y.isnan().tolist() == [[True, False]]
+    assert x.grad.isnan().flatten(2).all(2).tolist() == [[True, False]] and not x.grad[0, 1].isnan().any()
+
+
+@compiled
+@each_number
+@pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "side"), [(3, 16, 11, 2), (1, 7, 30, 2), (2, 9, 8, 3), (3, 2, 2, 2)]
+)
+def test_a_whitened_stem_in_one_pass_is_torchs(channels, height, width, side, activation, number, monkeypatch):
+    random, found = torch.Generator().manual_seed(5), []
+    layer = whitening.Whitening(channels, side, activation)
+    layer.filters.copy_(torch.randn(layer.filters.shape, generator=random))
+    nn.init.normal_(layer.bias, generator=random)
+    images = torch.randn(6, channels, height, width, generator=random)
+    assert whitening.has_whiten(images, layer.filters, number)
+    for dtype in (number, torch.float32):
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            y = layer(images)
+        assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+        y.backward(maps(y.shape, seed=3, number=torch.float32).to(number).to(dtype))
+        found += [y, layer.bias.grad]
+        layer.bias.grad = None
+        monkeypatch.setattr(whitening, "has_whiten", lambda *given: False)
+    assert distance(found[0], found[2]) < ROUNDING[number]
+    assert distance(found[1], found[3]) < 1e-5
+
+
+@compiled
+def test_through_a_whitened_stem_a_gradient_reaches_the_pixels():
+    layer, images = whitening.Whitening(3, activation="gelu"), torch.rand(2, 3, 8, 8).requires_grad_()
+    layer(images).sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
 def where_library(tmp_path, **environment):
     """What a new process finds."""
     code = "import torch; from thumbnet.kernels.library import library; print(library(torch.float32) is not None)"
@@ -153,6 +213,23 @@ def where_library(tmp_path, **environment):
     return subprocess.run(
         [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=True, timeout=120
     ).stdout.strip()
+
+
+@pytest.mark.skipif(
+    shutil.which("gcc") is None or not sys.platform.startswith("linux"), reason="the C is compiled by gcc, under Linux"
+)
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
+def test_gcc_takes_the_c_without_a_warning(number, tmp_path):
+    flags = (
+        *home.FLAGS,
+        *NUMBERS[number],
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-parameter",
+        "-Wno-unknown-pragmas",
+    )
+    compile_into(tmp_path / "made.so", "gcc", flags)  # else everything works from torch's operations, and nothing tells
 
 
 @compiled

@@ -166,6 +166,17 @@ def test_products_of_polynomials_of_one_symmetric_matrix_and_what_is_added_to_th
 
 
 @tiles
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", [32, 40, 128])
+def test_the_whole_iteration_in_one_call_is_that_of_single_products(side, steps, monkeypatch):
+    x = normal(side, 2 * side, seed=6)
+    gram = symmetric_product(*[(x / x.norm()).bfloat16()] * 2)
+    in_one = optimize.newton_schulz_factor(gram, steps)
+    monkeypatch.setattr("thumbnet.training.optimize.takes", lambda matrix: False)
+    assert torch.equal(in_one, optimize.newton_schulz_factor(gram, steps))
+
+
+@tiles
 @pytest.mark.parametrize("shape", [(70, 40), (64, 32)], ids=str)
 def test_matrices_in_any_order_are_taken(shape):
     x = normal(*shape, seed=5).bfloat16()

@@ -49,7 +49,7 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
 
 
 def kernel_for(images: Tensor, padding: int) -> Any:
-    """kernels/augment.py or augment_gpu.py, which mirror, crop and jitter at once, where it can take images B C H W; else None."""
+    """kernels/augment.py or augment_gpu.py, which mirror, crop and jitter at once, where it can take the images; else None."""
     if images.device.type == "cpu":
         return on_cpu if on_cpu.takes(images, padding) else None
     if images.device.type != "cuda" or images.device.index != torch.cuda.current_device() or gpu_module() is None:

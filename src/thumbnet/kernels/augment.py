@@ -19,7 +19,9 @@ def augmented(
     """uint8 B C H W -> float B C H W in [0, 1], channels last: mirrored where bool B says, cut at `offsets` 2 B, jittered."""
     result = torch.empty(images.shape, memory_format=torch.channels_last)
     draws = None if draws is None else draws.contiguous()
-    call("augment", BYTES, images, mirrored, offsets.contiguous(), draws, result, *images.shape, padding, float(strength))
+    call(
+        "augment", BYTES, images, mirrored, offsets.contiguous(), draws, result, *images.shape, padding, float(strength)
+    )
     return result
 
 

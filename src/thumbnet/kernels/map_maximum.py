@@ -1,4 +1,4 @@
-"""The largest number of each channel of a map: in C (map_maximum.c) one pass forward and two backward, where torch makes seven."""
+"""The largest number of each channel of a map: in C (map_maximum.c) one pass forward and two backward; torch makes seven."""
 # Shapes: B batch, C channels, H and W height and width.
 
 from typing import Any

@@ -48,14 +48,14 @@ INLINE number narrow(float value) {  // to the nearest, ties to even
 
 // What a loop over a map reads and writes next, into the caches. The processor would do so by itself, but not beside much arithmetic,
 // and not as far ahead as memory is away (docs/findings.md).
-enum { AHEAD = 2048, CACHE_LINE = 64 };  // bytes
+enum { DISTANCE = 2048, CACHE_LINE = 64 };  // bytes
 
 INLINE void fetch(const void *from, long bytes) {
-  for (const char *at = (const char *)from + AHEAD, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 0, 2);
+  for (const char *at = (const char *)from + DISTANCE, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 0, 2);
 }
 
 INLINE void fetch_to_write(const void *to, long bytes) {
-  for (const char *at = (const char *)to + AHEAD, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 1, 2);
+  for (const char *at = (const char *)to + DISTANCE, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 1, 2);
 }
 
 #endif

@@ -34,7 +34,7 @@ def symmetric_product(
 
 
 def newton_schulz(gram: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
-    """Z of R R in the end, for a Gram matrix G, R R, that `takes`: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
+    """Z, R R, for a Gram matrix G, R R, that `takes`: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
 
     The same numbers as from `symmetric_product` for each of its products, without what a call costs.
     """
