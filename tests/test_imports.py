@@ -93,6 +93,7 @@ def test_models_know_nothing_of_training():
             "thumbnet.kernels.dense_matrix",
             "thumbnet.kernels.map_maximum",
             "thumbnet.kernels.pool_norm_activate",
+            "thumbnet.kernels.preprocess",
             "thumbnet.kernels.tiles",
             "thumbnet.kernels.tile_convolution",
             "thumbnet.kernels.whitening",

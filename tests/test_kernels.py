@@ -17,7 +17,7 @@ from thumbnet.kernels.dense_matrix import DenseMatrix, PlainDenseMatrix, dense_m
 from thumbnet.kernels.library import NUMBERS, compile_into, library
 from thumbnet.kernels.map_maximum import map_maximum
 from thumbnet.kernels.pool_norm_activate import ACTIVATIONS, activate, has_kernel, plain, pool_norm_activate
-from thumbnet.models import whitening
+from thumbnet.models import preprocessed, whitening
 
 ROUNDING = {
     torch.bfloat16: 2**-8,
@@ -204,6 +204,30 @@ def test_through_a_whitened_stem_a_gradient_reaches_the_pixels():
     layer, images = whitening.Whitening(3, activation="gelu"), torch.rand(2, 3, 8, 8).requires_grad_()
     layer(images).sum().backward()
     assert images.grad.abs().sum() > 0
+
+
+@compiled
+@pytest.mark.parametrize("part", [1.0, 0.75, 0.4, 2.0])
+@pytest.mark.parametrize("shape", [(6, 3, 32, 32), (5, 1, 9, 14), (3, 4, 20, 7)], ids=str)
+def test_images_are_resized_and_normalised_in_one_pass_as_by_torch(shape, part, monkeypatch):
+    random = torch.Generator().manual_seed(7)
+    model = preprocessed.Preprocessed(
+        nn.Identity(), [0.4, 0.5, 0.3, 0.2][: shape[1]], [0.2, 0.3, 0.4, 0.5][: shape[1]], part
+    )
+    images = torch.rand(shape, generator=random)
+    assert preprocessed.takes(images, model.normalize.mean)
+    in_one = model(images)
+    monkeypatch.setattr(preprocessed, "takes", lambda *given: False)
+    torch.testing.assert_close(in_one, model(images), atol=0 if part == 1 else 2e-6, rtol=0)
+    assert in_one.is_contiguous(memory_format=torch.channels_last)
+
+
+@compiled
+def test_preprocessing_hands_a_gradient_to_the_pixels():
+    model = preprocessed.Preprocessed(nn.Identity(), [0.5] * 3, [0.25] * 3, 0.5)
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    model(images).sum().backward()
+    torch.testing.assert_close(images.grad, torch.ones_like(images))  # a quarter of the pixels, each worth four
 
 
 def where_library(tmp_path, **environment):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thumbnet.kernels.preprocess import preprocess, takes
+
 
 class Normalize(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel; takes and gives B C H W in [0, 1] units."""
@@ -33,10 +35,14 @@ class Resize(nn.Module):
         super().__init__()
         self.part = part
 
+    def side(self, images: Tensor) -> list[int]:
+        """h and w."""
+        return [round(self.part * length) for length in images.shape[2:]]
+
     def forward(self, images: Tensor) -> Tensor:  # B C H W -> B C h w
         if self.part == 1:
             return images
-        side = [round(self.part * length) for length in images.shape[2:]]
+        side = self.side(images)
         if images.device.type == "cuda":
             return sampled(images, side)
         return F.interpolate(images, side, mode="bilinear", align_corners=False)
@@ -64,4 +70,11 @@ class Preprocessed(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.normalize(self.resize(images)))
+        return self.network(self.preprocess(images))
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """B C H W -> what the network is given, B C h w."""
+        mean, std = self.normalize.mean, self.normalize.std
+        if takes(images, mean):
+            return preprocess(images, self.resize.side(images), mean, std)
+        return self.normalize(self.resize(images))  # type: ignore[no-any-return]
