@@ -13,10 +13,11 @@ from thumbnet.augment import (
     crop,
     cutmix,
     cutout,
-    flip,
+    flip_draws,
     jitter,
     jitter_draws,
     kernel_for,
+    mirror,
     mirrored_in_epoch,
     mix,
     mixup,
@@ -99,10 +100,12 @@ def test_the_middle_of_a_resampling_matrix_sums_to_one_for_any_draw():
     torch.testing.assert_close(rows, torch.ones(3, 32), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("mirror", [flip, lambda x, g: affine(x, g, zoom=0, shift=0, flip=True)])
-def test_about_half_of_the_images_are_mirrored_left_to_right_and_the_others_untouched(mirror):
+@pytest.mark.parametrize(
+    "half", [lambda x, g: mirror(x, flip_draws(x, g)), lambda x, g: affine(x, g, zoom=0, shift=0, flip=True)]
+)
+def test_about_half_of_the_images_are_mirrored_left_to_right_and_the_others_untouched(half):
     images = pictures(1000, 4, 4)
-    result = mirror(images, random(5))
+    result = half(images, random(5))
     same = torch.isclose(result, images, atol=1e-6).flatten(1).all(1)
     mirrored = torch.isclose(result, images.flip(3), atol=1e-6).flatten(1).all(1)
     assert bool((same ^ mirrored).all())
@@ -185,7 +188,9 @@ def test_without_flip_nothing_is_mirrored_whatever_else_a_recipe_says():
     [
         ((50, 3, 9, 12), {"crop": 3, "jitter": 0.9}),
         ((5, 1, 8, 8), {"crop": 7}),
-        ((7, 4, 5, 30), {"crop": 2, "jitter": 0.1}),
+        ((7, 4, 5, 30), {"crop": 0, "jitter": 0.1}),
+        ((9, 3, 8, 8), {"crop": 2, "flip": False}),
+        ((9, 3, 8, 8), {"crop": 1, "alternate_flip": False, "jitter": 0.2}),
     ],
 )
 def test_images_are_changed_in_one_pass_as_they_are_one_by_one(shape, changes, monkeypatch):

@@ -24,28 +24,40 @@ def augment(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor)
 
     Where it mirrors alternately, `mirrored` (bool B, of `mirrored_in_epoch`) says which images.
     """
-    resampled = recipe.zoom > 0 or recipe.shift > 0
-    alternately = recipe.flip and recipe.alternate_flip
-    if alternately and recipe.crop and not resampled and (fused := kernel_for(images, recipe.crop)):
-        offsets = window_offsets(images, random, padding=recipe.crop)  # drawn in the order of the other way
-        draws = jitter_draws(images, random) if recipe.jitter else None
-        x = fused.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)
+    if recipe.zoom > 0 or recipe.shift > 0:
+        x = resampled(images, recipe, random, mirrored)
     else:
-        if alternately:
-            images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
-        random_flip = recipe.flip and not recipe.alternate_flip
-        x = to_float(images)
-        if resampled:
-            x = affine(x, random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
-        elif random_flip:
-            x = flip(x, random)
-        if recipe.crop:
-            x = crop(x, window_offsets(x, random, padding=recipe.crop), padding=recipe.crop)
-        if recipe.jitter:
-            x = jitter(x, jitter_draws(x, random), strength=recipe.jitter)
+        x = mirrored_and_cropped(images, recipe, random, mirrored)
     if recipe.cutout:
         x = cutout(x, random, side=recipe.cutout)
     return x
+
+
+def resampled(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor) -> Tensor:
+    """Of `augment`, what begins with zoom and shift."""
+    if recipe.flip and recipe.alternate_flip:
+        images = mirror(images, mirrored)  # bytes as yet, a quarter of the memory
+    random_flip = recipe.flip and not recipe.alternate_flip
+    x = affine(to_float(images), random, zoom=recipe.zoom, shift=recipe.shift, flip=random_flip)
+    if recipe.crop:
+        x = crop(x, window_offsets(x, random, padding=recipe.crop), padding=recipe.crop)
+    return jitter(x, jitter_draws(x, random), strength=recipe.jitter) if recipe.jitter else x
+
+
+def mirrored_and_cropped(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor) -> Tensor:
+    """Of `augment`, what leaves pixels as they are but for jitter: in one pass where there is a kernel for it."""
+    if not recipe.flip:
+        mirrored = torch.zeros_like(mirrored)
+    elif not recipe.alternate_flip:
+        mirrored = flip_draws(images, random)
+    offsets = window_offsets(images, random, padding=recipe.crop) if recipe.crop else None
+    draws = jitter_draws(images, random) if recipe.jitter else None
+    if fused := kernel_for(images, recipe.crop):
+        return fused.augmented(images, mirrored, offsets, recipe.crop, draws, recipe.jitter)  # type: ignore[no-any-return]
+    x = to_float(mirror(images, mirrored) if recipe.flip else images)
+    if offsets is not None:
+        x = crop(x, offsets, padding=recipe.crop)
+    return x if draws is None else jitter(x, draws, strength=recipe.jitter)
 
 
 def kernel_for(images: Tensor, padding: int) -> Any:
@@ -64,9 +76,9 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-def flip(images: Tensor, random: Generator) -> Tensor:
-    """Mirror each image left to right with probability one half."""
-    return mirror(images, torch.rand(len(images), generator=random, device=images.device) < 0.5)
+def flip_draws(images: Tensor, random: Generator) -> Tensor:
+    """bool B: which images to mirror, each with probability one half."""
+    return torch.rand(len(images), generator=random, device=images.device) < 0.5
 
 
 def mirror(images: Tensor, chosen: Tensor) -> Tensor:

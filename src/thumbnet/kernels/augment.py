@@ -14,13 +14,23 @@ BYTES = torch.bfloat16  # the C that is compiled for most runs; either has it
 
 
 def augmented(
-    images: Tensor, mirrored: Tensor, offsets: Tensor, padding: int, draws: Tensor | None, strength: float
+    images: Tensor, mirrored: Tensor, offsets: Tensor | None, padding: int, draws: Tensor | None, strength: float
 ) -> Tensor:
     """uint8 B C H W -> float B C H W in [0, 1], channels last: mirrored where bool B says, cut at `offsets` 2 B, jittered."""
     result = torch.empty(images.shape, memory_format=torch.channels_last)
+    offsets = torch.zeros(2, len(images), dtype=torch.int64) if offsets is None else offsets
     draws = None if draws is None else draws.contiguous()
     call(
-        "augment", BYTES, images, mirrored, offsets.contiguous(), draws, result, *images.shape, padding, float(strength)
+        "augment",
+        BYTES,
+        images,
+        mirrored.contiguous(),
+        offsets.contiguous(),
+        draws,
+        result,
+        *images.shape,
+        padding,
+        float(strength),
     )
     return result
 

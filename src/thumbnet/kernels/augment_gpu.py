@@ -40,10 +40,12 @@ def augment_kernel(
 
 
 def augmented(
-    images: Tensor, mirrored: Tensor, offsets: Tensor, padding: int, draws: Tensor | None, strength: float
+    images: Tensor, mirrored: Tensor, offsets: Tensor | None, padding: int, draws: Tensor | None, strength: float
 ) -> Tensor:
     """uint8 B C H W -> float B C H W in [0, 1], channels last: mirrored where bool B says, cut at `offsets` 2 B, jittered."""
     batch, channels, height, width = images.shape
+    if offsets is None:
+        offsets = torch.zeros(2, batch, dtype=torch.int64, device=images.device)
     result = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
     block = triton.next_power_of_2(channels * height * width)
     augment_kernel[(batch,)](
