@@ -45,6 +45,7 @@ def test_the_fused_operation_is_torchs_forward_backward_and_in_evaluation(shape,
     exact = x.detach().float().requires_grad_()
     assert has_kernel(x)
     y, expected = pool_norm_activate(x, fused, activation, pool=pool), plain(exact, reference, activation, pool=pool)
+    assert "PoolNormActivate" in str(y.grad_fn)
     gradient = maps(y.shape, seed=3, number=number)
     y.backward(gradient)
     expected.backward(gradient.float())
@@ -61,6 +62,26 @@ def test_the_fused_operation_is_torchs_forward_backward_and_in_evaluation(shape,
     fused.eval(), reference.eval()
     found = pool_norm_activate(x.detach(), fused, activation, pool=pool)
     assert distance(found, plain(exact.detach(), reference, activation, pool=pool)) < 2 * rounding
+
+
+@compiled
+@each_number
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_what_is_added_is_activated_with_what_is_normalised(activation, pool, number):
+    fused, reference, rounding = batch_norm(17), batch_norm(17), ROUNDING[number]
+    shapes = (9, 17, 8, 6), ((9, 17, 4, 3) if pool else (9, 17, 8, 6))
+    inputs = [maps(shape, seed=seed, number=number).requires_grad_() for seed, shape in enumerate(shapes)]
+    exact = [x.detach().float().requires_grad_() for x in inputs]
+    y = pool_norm_activate(inputs[0], fused, activation, pool=pool, added=inputs[1])
+    expected = plain(exact[0], reference, activation, pool=pool, added=exact[1])
+    assert "PoolNormActivate" in str(y.grad_fn) and distance(y, expected) < rounding
+    gradient = maps(y.shape, seed=3, number=number)
+    y.backward(gradient)
+    expected.backward(gradient.float())
+    for x, wanted in zip(inputs, exact, strict=True):
+        assert distance(x.grad, wanted.grad, but=4) < max(2 * rounding, 1e-3 if activation == "relu" else 0)
+    assert distance(fused.bias.grad, reference.bias.grad) < 1e-3
 
 
 @compiled

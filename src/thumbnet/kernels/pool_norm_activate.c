@@ -74,31 +74,46 @@ void moments(const float *middle, const float *sums, const float *squares, const
   }
 }
 
-INLINE void forward_pixel(const number *x, const float *scale, const float *shift, number *y, long channels,
-                          enum activation kind) {
-#pragma omp simd
-  for (long c = 0; c < channels; c++) y[c] = narrow(activate(wide(x[c]) * scale[c] + shift[c], kind));
+// Inside the activation: what is normalised, and what is added to it, where there is something.
+INLINE float inside(const number *x, const number *added, const float *scale, const float *shift, long c) {
+  float value = wide(x[c]) * scale[c] + shift[c];
+  return added ? value + wide(added[c]) : value;
 }
 
-// y = activation(x * scale + shift), x and y: pixels C.
-void forward(const number *x, const float *scale, const float *shift, number *y, long pixels, long channels, long kind, long threads) {
+INLINE void forward_pixel(const number *x, const number *added, const float *scale, const float *shift, number *y, long channels,
+                          enum activation kind) {
+#pragma omp simd
+  for (long c = 0; c < channels; c++) y[c] = narrow(activate(inside(x, added, scale, shift, c), kind));
+}
+
+// y = activation(x * scale + shift + added), all pixels C; `added` may be null.
+void forward(const number *x, const number *added, const float *scale, const float *shift, number *y, long pixels, long channels,
+             long kind, long threads) {
   long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < pixels; p++) {
     const number *from = x + p * channels;
     number *to = y + p * channels;
     fetch(from, line), fetch_to_write(to, line);
-#define FORWARD(kind) forward_pixel(from, scale, shift, to, channels, kind)
-    FOR_ACTIVATION(kind, FORWARD)
+    if (added) {
+      const number *other = added + p * channels;
+      fetch(other, line);
+#define FORWARD_ADDED(kind) forward_pixel(from, other, scale, shift, to, channels, kind)
+      FOR_ACTIVATION(kind, FORWARD_ADDED)
+    } else {
+#define FORWARD(kind) forward_pixel(from, 0, scale, shift, to, channels, kind)
+      FOR_ACTIVATION(kind, FORWARD)
+    }
   }
 }
 
-INLINE void backward_pixel(const number *x, const number *gradient, const float *scale, const float *shift, const float *middle,
-                           number *inner, float *sum, float *product, long channels, enum activation kind) {
+INLINE void backward_pixel(const number *x, const number *added, const number *gradient, const float *scale, const float *shift,
+                           const float *middle, number *inner, float *sum, float *product, long channels,
+                           enum activation kind) {
 #pragma omp simd
   for (long c = 0; c < channels; c++) {
     float value = wide(x[c]);
-    float g = wide(gradient[c]) * slope(value * scale[c] + shift[c], kind);
+    float g = wide(gradient[c]) * slope(inside(x, added, scale, shift, c), kind);
     inner[c] = narrow(g);
     sum[c] += g;
     product[c] += g * (value - middle[c]);
@@ -106,8 +121,9 @@ INLINE void backward_pixel(const number *x, const number *gradient, const float 
 }
 
 // The gradient inside the activation, `inner`: N P C, and its sums for each image: N C, alone and times x less `middle`.
-void backward(const number *x, const number *gradient, const float *scale, const float *shift, const float *middle, number *inner,
-              float *sums, float *products, long images, long pixels, long channels, long kind, long threads) {
+void backward(const number *x, const number *added, const number *gradient, const float *scale, const float *shift,
+              const float *middle, number *inner, float *sums, float *products, long images, long pixels, long channels,
+              long kind, long threads) {
   long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long n = 0; n < images; n++) {
@@ -119,8 +135,15 @@ void backward(const number *x, const number *gradient, const float *scale, const
       const number *value = x + at, *g = gradient + at;
       number *to = inner + at;
       fetch(value, line), fetch(g, line), fetch_to_write(to, line);
-#define BACKWARD(kind) backward_pixel(value, g, scale, shift, middle, to, sum, product, channels, kind)
-      FOR_ACTIVATION(kind, BACKWARD)
+      if (added) {
+        const number *other = added + at;
+        fetch(other, line);
+#define BACKWARD_ADDED(kind) backward_pixel(value, other, g, scale, shift, middle, to, sum, product, channels, kind)
+        FOR_ACTIVATION(kind, BACKWARD_ADDED)
+      } else {
+#define BACKWARD(kind) backward_pixel(value, 0, g, scale, shift, middle, to, sum, product, channels, kind)
+        FOR_ACTIVATION(kind, BACKWARD)
+      }
     }
   }
 }
@@ -145,17 +168,18 @@ void backward_moments(const float *sums, const float *products, const float *sca
   }
 }
 
-// Through the normalisation, where it lies: inner * a + x * b + constant, both N P C with a, b and constant C.
-void backward_norm(number *inner, const number *x, const float *a, const float *b, const float *constant, long rows, long channels,
-                   long threads) {
+// Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C. It may lie where `inner` does.
+void backward_norm(const number *inner, const number *x, const float *a, const float *b, const float *constant, number *result,
+                   long rows, long channels, long threads) {
   long line = channels * (long)sizeof(number);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long p = 0; p < rows; p++) {
     long at = p * channels;
-    fetch_to_write(inner + at, line), fetch(x + at, line);
+    fetch(inner + at, line), fetch(x + at, line);
+    if (result != inner) fetch_to_write(result + at, line);
 #pragma omp simd
     for (long c = 0; c < channels; c++)
-      inner[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
+      result[at + c] = narrow(wide(inner[at + c]) * a[c] + wide(x[at + c]) * b[c] + constant[c]);
   }
 }
 

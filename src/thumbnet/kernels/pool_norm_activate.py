@@ -31,25 +31,30 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of `enum 
 CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
-def pool_norm_activate(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool) -> Tensor:
+def pool_norm_activate(
+    x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool, added: Tensor | None = None
+) -> Tensor:
     """B C H W -> B C H W, or half of height and width where `pool`: max-pooled by 2 x 2, normalised, activated.
 
-    In training mode by the batch's statistics, which also move the running ones of `norm`.
+    In training mode by the batch's statistics, which also move the running ones of `norm`. What is normalised and `added`, in
+    the shape of the result, are activated together.
     """
     if on_gpu := triton_kernels(x):
+        if added is not None:
+            return activate(pool_norm_activate(x, norm, "none", pool=pool) + added, activation)
         # The kernel that pools is that of the batch's sums, which evaluation does not need.
         if pool and not norm.training:
             x, pool = F.max_pool2d(x, 2), False
         return on_gpu.PoolNormActivate.apply(x, norm.weight, norm.bias, norm, activation, LEAKY_SLOPE, pool)  # type: ignore[no-any-return]
-    if not has_kernel(x):
-        return plain(x, norm, activation, pool=pool)
-    return PoolNormActivate.apply(x, norm.weight, norm.bias, norm, CODES[activation], pool)  # type: ignore[no-any-return]
+    if not has_kernel(x) or (added is not None and not (has_kernel(added) and added.dtype == x.dtype)):
+        return plain(x, norm, activation, pool=pool, added=added)
+    return PoolNormActivate.apply(x, norm.weight, norm.bias, norm, CODES[activation], pool, added)  # type: ignore[no-any-return]
 
 
-def plain(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool) -> Tensor:
+def plain(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool, added: Tensor | None = None) -> Tensor:
     """The same by torch's own operations, on any device and in any type."""
-    x = F.max_pool2d(x, 2) if pool else x
-    return ACTIVATIONS[activation](nn.BatchNorm2d.forward(norm, x))
+    x = nn.BatchNorm2d.forward(norm, F.max_pool2d(x, 2) if pool else x)
+    return ACTIVATIONS[activation](x if added is None else x + added)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -108,21 +113,28 @@ class PoolNormActivate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, code: int, pool: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: nn.BatchNorm2d,
+        code: int,
+        pool: bool,
+        added: Tensor | None,
     ) -> Tensor:
         pooled, place = largest_of_four(x) if pool else (x, None)
         of_batch = norm.training
         mean, inverse_deviation, scale, shift = moments(pooled, norm) if of_batch else running_moments(norm)  # C each
         y = torch.empty_like(pooled, memory_format=torch.channels_last)
-        call("forward", pooled.dtype, pooled, scale, shift, y, y.numel() // len(scale), len(scale), code)
-        ctx.save_for_backward(pooled, mean, inverse_deviation, scale, shift)
+        call("forward", pooled.dtype, pooled, added, scale, shift, y, y.numel() // len(scale), len(scale), code)
+        ctx.save_for_backward(pooled, added, mean, inverse_deviation, scale, shift)
         ctx.place, ctx.code, ctx.shape, ctx.batch_decides = place, code, x.shape, of_batch
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        pooled, mean, inverse_deviation, scale, shift = ctx.saved_tensors
+        pooled, added, mean, inverse_deviation, scale, shift = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = pooled.shape
         inner = torch.empty_like(pooled, memory_format=torch.channels_last)
@@ -131,6 +143,7 @@ class PoolNormActivate(torch.autograd.Function):
             "backward",
             pooled.dtype,
             pooled,
+            added,
             gradient,
             scale,
             shift,
@@ -162,11 +175,13 @@ class PoolNormActivate(torch.autograd.Function):
             count,
             int(ctx.batch_decides),
         )
+        of_added = inner if ctx.needs_input_grad[6] else None
         if not ctx.needs_input_grad[0]:
-            return None, of_weight, of_bias, None, None, None
+            return None, of_weight, of_bias, None, None, None, of_added
         if ctx.place is None:
-            call("backward_norm", pooled.dtype, inner, pooled, scale, slope, constant, count, channels)
-            return inner, of_weight, of_bias, None, None, None
+            result = inner if of_added is None else torch.empty_like(inner)
+            call("backward_norm", pooled.dtype, inner, pooled, scale, slope, constant, result, count, channels)
+            return result, of_weight, of_bias, None, None, None, of_added
         result = torch.empty(ctx.shape, dtype=pooled.dtype, memory_format=torch.channels_last)
         call(
             "backward_norm_pool",
@@ -182,7 +197,7 @@ class PoolNormActivate(torch.autograd.Function):
             *ctx.shape[2:],
             channels,
         )
-        return result, of_weight, of_bias, None, None, None
+        return result, of_weight, of_bias, None, None, None, of_added
 
 
 class Activate(torch.autograd.Function):
@@ -195,7 +210,7 @@ class Activate(torch.autograd.Function):
         batch, channels, height, width = x.shape
         row = width * channels
         y = torch.empty_like(x, memory_format=torch.channels_last)
-        call("forward", x.dtype, x, torch.ones(row), torch.zeros(row), y, batch * height, row, code)
+        call("forward", x.dtype, x, None, torch.ones(row), torch.zeros(row), y, batch * height, row, code)
         return y
 
     @staticmethod
@@ -208,7 +223,23 @@ class Activate(torch.autograd.Function):
         one, zero = torch.ones(row), torch.zeros(row)
         result = torch.empty_like(x, memory_format=torch.channels_last)
         sums, products = torch.empty(2, batch, row)  # not needed
-        call("backward", x.dtype, x, gradient, one, zero, zero, result, sums, products, batch, height, row, ctx.code)
+        call(
+            "backward",
+            x.dtype,
+            x,
+            None,
+            gradient,
+            one,
+            zero,
+            zero,
+            result,
+            sums,
+            products,
+            batch,
+            height,
+            row,
+            ctx.code,
+        )
         return result, None
 
 

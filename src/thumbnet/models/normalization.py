@@ -19,13 +19,14 @@ class NormActivation(nn.BatchNorm2d):
         assert activation in ACTIVATIONS
         self.activation, self.pool = activation, pool
 
-    def forward(self, x: Tensor, *, pooled: bool = False) -> Tensor:  # B C H W -> B C H W, or B C H/2 W/2
-        return pool_norm_activate(x, self, self.activation, pool=self.pool and not pooled)
+    def forward(self, x: Tensor, *, pooled: bool = False, added: Tensor | None = None) -> Tensor:
+        """B C H W -> B C H W, or B C H/2 W/2 where it pools and x is not `pooled` yet; what is `added` is activated, too."""
+        return pool_norm_activate(x, self, self.activation, pool=self.pool and not pooled, added=added)
 
 
-def convolve_and_normalize(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+def convolve_and_normalize(x: Tensor, conv: nn.Module, norm: nn.Module, *, added: Tensor | None = None) -> Tensor:
     """`norm(conv(x))` of a `Conv2d` and a `NormActivation`, pooled within the convolution where that is one operation."""
     assert isinstance(conv, Conv2d) and isinstance(norm, NormActivation)
     if norm.pool and conv.pools(x):
-        return norm(conv.pooled(x), pooled=True)  # type: ignore[no-any-return]
-    return norm(conv(x))  # type: ignore[no-any-return]
+        return norm(conv.pooled(x), pooled=True, added=added)  # type: ignore[no-any-return]
+    return norm(conv(x), added=added)  # type: ignore[no-any-return]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from thumbnet.kernels.map_maximum import map_maximum
-from thumbnet.kernels.pool_norm_activate import activate
 from thumbnet.models.convolution import Conv2d
 from thumbnet.models.initial_weights import draw_weights
 from thumbnet.models.normalization import NormActivation, convolve_and_normalize
@@ -50,15 +49,13 @@ class Group(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.shortcut = len(kernels) >= 3
         self.norms = nn.ModuleList(batch_norm(channels_out, activation, pool=i == 0) for i in range(len(kernels)))
-        if self.shortcut:
-            self.norms[-1] = batch_norm(channels_out, "none")  # activated after the sum
-        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # B C H W
         x = first = convolve_and_normalize(x, self.convs[0], self.norms[0])  # B D H/2 W/2
         for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
-            x = convolve_and_normalize(x, conv, norm)
-        return activate(x + first, self.activation) if self.shortcut else x
+            added = first if self.shortcut and norm is self.norms[-1] else None  # before the activation
+            x = convolve_and_normalize(x, conv, norm, added=added)
+        return x
 
 
 class SpeedNet(nn.Module):
