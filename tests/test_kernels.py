@@ -2,6 +2,7 @@
 
 import copy
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,33 @@ def test_what_is_added_is_activated_with_what_is_normalised(activation, pool, nu
     for x, wanted in zip(inputs, exact, strict=True):
         assert distance(x.grad, wanted.grad, but=4) < max(2 * rounding, 1e-3 if activation == "relu" else 0)
     assert distance(fused.bias.grad, reference.bias.grad) < 1e-3
+    assert distance(fused.weight.grad, reference.weight.grad) < 1e-3
+    fused.eval(), reference.eval()
+    found = pool_norm_activate(inputs[0], fused, activation, pool=pool, added=inputs[1].detach())
+    assert distance(found, plain(exact[0], reference, activation, pool=pool, added=exact[1])) < 2 * rounding
+    for x in inputs:
+        x.grad = None
+    found.backward(gradient)
+    assert inputs[0].grad is not None and inputs[1].grad is None
+
+
+@compiled
+@pytest.mark.parametrize("added", [(9, 17, 1, 1), (1, 17, 8, 6)], ids=str)
+def test_what_is_added_may_have_another_shape(added):
+    norm, x, other = batch_norm(17).eval(), maps((9, 17, 8, 6)), maps(added, seed=1)
+    expected = plain(x.float(), norm, "gelu", pool=False, added=other.float())
+    assert distance(pool_norm_activate(x, norm, "gelu", pool=False, added=other), expected) < 0.01
+    with pytest.raises(RuntimeError, match="must match the size"):
+        pool_norm_activate(x, norm, "gelu", pool=True, added=x)
+
+
+@compiled
+@each_number
+def test_a_nan_stays_one_whatever_its_bits(number):
+    bits = torch.tensor([0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1], dtype=torch.int32)
+    norm = batch_norm(4).eval()
+    norm.bias.data = bits.view(torch.float32).clone()
+    assert pool_norm_activate(maps((2, 4, 3, 3), number=number), norm, "none", pool=False).isnan().all()
 
 
 @compiled
@@ -197,7 +225,7 @@ def test_the_maximum_of_a_map_with_a_nan_is_one_and_so_are_its_gradients(number)
 
 @compiled
 @each_number
-@pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize(
     ("channels", "height", "width", "side"), [(3, 16, 11, 2), (1, 7, 30, 2), (2, 9, 8, 3), (3, 2, 2, 2)]
 )
@@ -207,17 +235,29 @@ def test_a_whitened_stem_in_one_pass_is_torchs(channels, height, width, side, ac
     layer.filters.copy_(torch.randn(layer.filters.shape, generator=random))
     nn.init.normal_(layer.bias, generator=random)
     images = torch.randn(6, channels, height, width, generator=random)
-    assert whitening.has_whiten(images, layer.filters, number)
+    assert whitening.has_whiten(images, layer.filters, layer.bias, number)
     for dtype in (number, torch.float32):
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
             y = layer(images)
         assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
-        y.backward(maps(y.shape, seed=3, number=torch.float32).to(number).to(dtype))
+        y.backward(maps(y.shape, seed=3, number=number).to(dtype))
         found += [y, layer.bias.grad]
         layer.bias.grad = None
         monkeypatch.setattr(whitening, "has_whiten", lambda *given: False)
     assert distance(found[0], found[2]) < ROUNDING[number]
     assert distance(found[1], found[3]) < 1e-5
+
+
+@compiled
+def test_numbers_on_another_device_are_left_to_torch():
+    images, filters, bias = torch.rand(2, 3, 8, 8), torch.rand(4, 3, 2, 2), torch.rand(4)
+    mean, std = torch.rand(3), torch.rand(3)
+    assert whitening.has_whiten(images, filters, bias, torch.bfloat16)
+    assert not whitening.has_whiten(images, filters.to("meta"), bias, torch.bfloat16)
+    assert not whitening.has_whiten(images, filters, bias.to("meta"), torch.bfloat16)
+    assert preprocessed.has_preprocess(images, (4, 4), mean, std)
+    assert not preprocessed.has_preprocess(images, (4, 4), mean.to("meta"), std)
+    assert not preprocessed.has_preprocess(images, (4, 4), mean, std.to("meta"))
 
 
 @compiled
@@ -236,9 +276,8 @@ def test_images_are_resized_and_normalised_in_one_pass_as_by_torch(shape, part, 
         nn.Identity(), [0.4, 0.5, 0.3, 0.2][: shape[1]], [0.2, 0.3, 0.4, 0.5][: shape[1]], part
     )
     images = torch.rand(shape, generator=random)
-    assert preprocessed.takes(images, model.normalize.mean)
     in_one = model(images)
-    monkeypatch.setattr(preprocessed, "takes", lambda *given: False)
+    monkeypatch.setattr(preprocessed, "has_preprocess", lambda *given: False)
     torch.testing.assert_close(in_one, model(images), atol=0 if part == 1 else 2e-6, rtol=0)
     assert in_one.is_contiguous(memory_format=torch.channels_last)
 
@@ -263,18 +302,15 @@ def where_library(tmp_path, **environment):
 @pytest.mark.skipif(
     shutil.which("gcc") is None or not sys.platform.startswith("linux"), reason="the C is compiled by gcc, under Linux"
 )
+@pytest.mark.parametrize("processor", ["this", "without AVX512", "without AVX"])
 @pytest.mark.parametrize("number", NUMBERS, ids=str)
-def test_gcc_takes_the_c_without_a_warning(number, tmp_path):
-    flags = (
-        *home.FLAGS,
-        *NUMBERS[number],
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-unused-parameter",
-        "-Wno-unknown-pragmas",
-    )
-    compile_into(tmp_path / "made.so", "gcc", flags)  # else everything works from torch's operations, and nothing tells
+def test_gcc_takes_the_c_without_a_warning(number, processor, tmp_path):
+    """Where it does not, everything works from torch's operations, and nothing tells."""
+    if processor != "this" and platform.machine() != "x86_64":
+        pytest.skip("has no AVX to be without")
+    flags = [*home.FLAGS, *NUMBERS[number], "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-psabi"]
+    without = {"this": [], "without AVX512": ["-march=haswell"], "without AVX": ["-march=x86-64"]}
+    compile_into(tmp_path / "made.so", "gcc", flags + without[processor], home.sources_of(number))
 
 
 @compiled

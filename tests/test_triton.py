@@ -46,7 +46,13 @@ from thumbnet.kernels import augment_gpu
 from thumbnet.recipes import recipe
 
 random = torch.Generator()
-for shape, changes in (((7, 3, 9, 12), {"crop": 3, "jitter": 0.3}), ((5, 1, 8, 8), {"crop": 7})):
+for shape, changes in (
+    ((7, 3, 9, 12), {"crop": 3, "jitter": 0.3}),
+    ((5, 1, 8, 8), {"crop": 7}),
+    ((5, 3, 8, 8), {"crop": 0, "jitter": 0.2}),
+    ((5, 3, 8, 8), {"crop": 2, "flip": False}),
+    ((5, 3, 8, 8), {"crop": 2, "alternate_flip": False}),
+):
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random.manual_seed(0))
     mirrored = torch.arange(len(images)) % 2 == 0
     found = []

@@ -1,8 +1,9 @@
 """Random changes of training images: batched tensor functions, each image drawn anew, on the device the images are on.
 
-Every function takes float images B C H W in [0, 1] and a `torch.Generator` on the same device, and gives new images of
-the same shape and range. `augment` is the one the training loop calls; it applies what the recipe asks for, in its order. Then
-`mix`, whose few draws are for the whole batch: its generator is on the CPU, since reading them from a GPU would wait for it.
+`augment` is the one the training loop calls: bytes B C H W become floats in [0, 1], and what the recipe asks for is applied, in
+its order. The others take such floats and a `torch.Generator` on the same device, or what it drew for them, and give new images
+of the same shape and range. Then `mix`, whose few draws are for the whole batch: its generator is on the CPU, since reading
+them from a GPU would wait for it.
 """
 # Shapes: B batch, C channels, H and W height and width, K classes.
 
@@ -47,7 +48,7 @@ def resampled(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tenso
 def mirrored_and_cropped(images: Tensor, recipe: Recipe, random: Generator, mirrored: Tensor) -> Tensor:
     """Of `augment`, what leaves pixels as they are but for jitter: in one pass where there is a kernel for it."""
     if not recipe.flip:
-        mirrored = torch.zeros_like(mirrored)
+        mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     elif not recipe.alternate_flip:
         mirrored = flip_draws(images, random)
     offsets = window_offsets(images, random, padding=recipe.crop) if recipe.crop else None
@@ -72,7 +73,7 @@ def kernel_for(images: Tensor, padding: int) -> Any:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 B C H W in 0 .. 255 -> float B C H W in [0, 1]; the one place where pixels become numbers."""
+    """uint8 B C H W in 0 .. 255 -> float B C H W in [0, 1]."""
     return images.float().div_(255)
 
 

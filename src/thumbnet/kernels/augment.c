@@ -19,8 +19,8 @@ INLINE void jitter(float *values, long count, float mean, float brightness, floa
   }
 }
 
-// images: N C H W bytes -> y: N H W C floats in [0, 1]. An image is mirrored where `mirrored` says, then padded by reflection and cut
-// at the row and column of `corners`, 2 N; where there are `draws`, 2 N in [-1, 1], brightness and contrast change by up to
+// images: N C H W bytes -> y: N H W C floats in [0, 1]. An image is mirrored where `mirrored` says, then padded by reflection and
+// cut at the row and column of `corners`, 2 N; where there are `draws`, 2 N in [-1, 1], brightness and contrast change by up to
 // `strength`.
 void augment(const uint8_t *images, const uint8_t *mirrored, const int64_t *corners, const float *draws, float *y, long count,
              long channels, long height, long width, long padding, double strength, long threads) {

@@ -1,6 +1,7 @@
 """The C of this folder, compiled for this processor on first use and kept in the cache; None where that cannot be done.
 
-Once for each type of number that maps hold. Everything works without it, from torch's own operations.
+Once for each type of number that maps hold, and once for bytes: what is done with images before a network sees them. Everything
+works without it, from torch's own operations.
 """
 
 import ctypes
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -24,13 +26,15 @@ from thumbnet.files import cache_folder
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 WIDE = "-mprefer-vector-width=512"  # gcc's and clang's default is half of what these processors have
-NUMBERS: dict[torch.dtype, tuple[str, ...]] = {torch.bfloat16: (), torch.float32: ("-DFLOAT",)}  # number.h
+IMAGES = torch.uint8
+OF_IMAGES = {"augment", "preprocess"}  # sources; apart, since every run needs them, and their compilation takes no time
+NUMBERS: dict[torch.dtype, tuple[str, ...]] = {torch.bfloat16: (), torch.float32: ("-DFLOAT",), IMAGES: ()}  # number.h
 COMPILE_SECONDS = 60  # then something is wrong with the compiler
 
 
 @cache
 def library(number: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled functions for maps of bf16 or float.
+    """The compiled functions for maps of bf16 or float, or for `IMAGES`.
 
     None for other types, where THUMBNET_KERNELS=plain switches it off, without Linux, compiler or a place to keep it.
     """
@@ -52,14 +56,14 @@ def compiled(compiler: str, number: torch.dtype) -> Path:
     """The shared library for this source, these flags and this processor, made where it is absent."""
     flags = (*FLAGS, *NUMBERS[number])
     source = [path.read_bytes() for path in SOURCES]
-    key = hashlib.sha256(repr((source, flags, compiler, processor())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((source, str(number), flags, compiler, processor())).encode()).hexdigest()[:16]
     folder = cache_folder() / "kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_private(folder)
     path = folder / f"kernels-{key}.so"
     if not path.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            compile_into(Path(place) / "new.so", compiler, flags)
+            compile_into(Path(place) / "new.so", compiler, flags, sources_of(number))
             os.replace(Path(place) / "new.so", path)
     check_private(path)
     return path
@@ -72,17 +76,23 @@ def check_private(path: Path) -> None:
         raise OSError(f"{path} is not this user's alone")
 
 
-def compile_into(path: Path, compiler: str, flags: Sequence[str]) -> None:
+def sources_of(number: torch.dtype) -> list[Path]:
+    """The files that are compiled for maps of a type, or for `IMAGES`."""
+    return [path for path in SOURCES if path.suffix == ".c" and (path.stem in OF_IMAGES) == (number == IMAGES)]
+
+
+def compile_into(path: Path, compiler: str, flags: Sequence[str], sources: Sequence[Path]) -> None:
     """Two steps, so that the threads' library is not linked: its functions are torch's, loaded already."""
     wide = [WIDE] if platform.machine() == "x86_64" else []
-    sources = [source for source in SOURCES if source.suffix == ".c"]
     objects = [path.parent / f"{source.stem}.o" for source in sources]
-    commands = [
-        [compiler, *flags, *wide, "-c", str(source), "-o", str(made)]
-        for source, made in zip(sources, objects, strict=True)
-    ]
-    for command in (*commands, [compiler, "-shared", *map(str, objects), "-o", str(path)]):
-        subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
+    run = partial(subprocess.run, check=True, capture_output=True, timeout=COMPILE_SECONDS)
+    with ThreadPoolExecutor(os.cpu_count()) as side_by_side:
+        commands = [
+            [compiler, *flags, *wide, "-c", str(source), "-o", str(made)]
+            for source, made in zip(sources, objects, strict=True)
+        ]
+        list(side_by_side.map(run, commands))
+    run([compiler, "-shared", *map(str, objects), "-o", str(path)])
     path.chmod(0o700)
 
 

@@ -20,7 +20,8 @@ void map_maximum(const number *x, number *y, long images, long pixels, long chan
   }
 }
 
-// The gradient of y goes to the pixels that are as large as it is, in equal parts. Where it is a NaN, none is: 0 / 0.
+// The gradient of y goes to the pixels that are as large as it is, in equal parts. Where it is a NaN none is, and all
+// gradients are NaN: infinite parts, times 0.
 void map_maximum_backward(const number *x, const number *y, const number *gradient, number *result, long images, long pixels,
                           long channels, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)

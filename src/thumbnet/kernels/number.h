@@ -12,6 +12,8 @@ INLINE long smaller(long a, long b) { return a < b ? a : b; }
 
 INLINE long larger(long a, long b) { return a > b ? a : b; }
 
+INLINE long up_to(long number, long step) { return (number + step - 1) / step * step; }
+
 INLINE uint32_t bits_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, 4);
@@ -39,23 +41,25 @@ typedef bf16 number;
 
 INLINE float wide(number value) { return of_bits((uint32_t)value << 16); }
 
-INLINE number narrow(float value) {  // to the nearest, ties to even
-  uint32_t bits = bits_of(value);
-  return (number)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+INLINE number narrow(float value) {  // to the nearest, ties to even; a NaN stays one
+  uint32_t bits = bits_of(value), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return (number)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
 #endif
 
-// What a loop over a map reads and writes next, into the caches. The processor would do so by itself, but not beside much arithmetic,
-// and not as far ahead as memory is away (docs/findings.md).
+// Into the caches, what a loop over a map reads or writes next: so many bytes, DISTANCE beyond where it is now, perhaps beyond
+// the map's end, which does no harm. Beside much arithmetic the processor does not look that far ahead by itself (docs/findings.md).
 enum { DISTANCE = 2048, CACHE_LINE = 64 };  // bytes
 
 INLINE void fetch(const void *from, long bytes) {
-  for (const char *at = (const char *)from + DISTANCE, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 0, 2);
+  const char *at = (const char *)from + DISTANCE;
+  for (long k = 0; k < bytes; k += CACHE_LINE) __builtin_prefetch(at + k, 0, 2);
 }
 
 INLINE void fetch_to_write(const void *to, long bytes) {
-  for (const char *at = (const char *)to + DISTANCE, *end = at + bytes; at < end; at += CACHE_LINE) __builtin_prefetch(at, 1, 2);
+  const char *at = (const char *)to + DISTANCE;
+  for (long k = 0; k < bytes; k += CACHE_LINE) __builtin_prefetch(at + k, 1, 2);
 }
 
 #endif

@@ -40,8 +40,6 @@ INLINE long first_place(const struct convolution *c, struct layout l) { return c
 
 INLINE long blocks_of(long channels) { return (channels + BLOCK - 1) / BLOCK; }
 
-INLINE long up_to(long number, long step) { return (number + step - 1) / step * step; }
-
 INLINE __mmask32 part_of_block(long channels) {
   return channels >= BLOCK ? ~(__mmask32)0 : ((__mmask32)1 << channels) - 1;
 }

@@ -168,7 +168,8 @@ void backward_moments(const float *sums, const float *products, const float *sca
   }
 }
 
-// Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C. It may lie where `inner` does.
+// Through the normalisation: result = inner * a + x * b + constant, all N P C with a, b and constant C. The result may lie where
+// `inner` does.
 void backward_norm(const number *inner, const number *x, const float *a, const float *b, const float *constant, number *result,
                    long rows, long channels, long threads) {
   long line = channels * (long)sizeof(number);
@@ -183,7 +184,7 @@ void backward_norm(const number *inner, const number *x, const float *a, const f
   }
 }
 
-// The same, then through the pooling, into result: N H W C, where each value goes to its place among 2 x 2 and zeros to the others.
+// The same, then through the pooling, into result, N H W C: each value goes to its place among 2 x 2, and zeros to the others.
 void backward_norm_pool(const number *inner, const number *x, const uint8_t *place, const float *a, const float *b,
                         const float *constant, number *result, long images, long height, long width, long channels,
                         long threads) {

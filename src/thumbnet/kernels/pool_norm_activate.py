@@ -46,9 +46,17 @@ def pool_norm_activate(
         if pool and not norm.training:
             x, pool = F.max_pool2d(x, 2), False
         return on_gpu.PoolNormActivate.apply(x, norm.weight, norm.bias, norm, activation, LEAKY_SLOPE, pool)  # type: ignore[no-any-return]
-    if not has_kernel(x) or (added is not None and not (has_kernel(added) and added.dtype == x.dtype)):
+    if not has_kernel(x) or not fits(added, x, pool):
         return plain(x, norm, activation, pool=pool, added=added)
     return PoolNormActivate.apply(x, norm.weight, norm.bias, norm, CODES[activation], pool, added)  # type: ignore[no-any-return]
+
+
+def fits(added: Tensor | None, x: Tensor, pool: bool) -> bool:
+    """Whether the C can add it to what becomes of x B C H W; torch's operations take what else can be added."""
+    if added is None:
+        return True
+    height, width = (pixels // 2 if pool else pixels for pixels in x.shape[2:])
+    return added.dtype == x.dtype and added.shape == (*x.shape[:2], height, width) and has_kernel(added)
 
 
 def plain(x: Tensor, norm: nn.BatchNorm2d, activation: str, *, pool: bool, added: Tensor | None = None) -> Tensor:
@@ -104,8 +112,8 @@ def has_kernel(x: Tensor) -> bool:
     """Whether the C can take it: bf16 or float on the CPU, channels last, and compiled; a graph cannot hold it."""
     if torch.compiler.is_compiling():
         return False
-    fits = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    return fits and x.numel() > 0 and library(x.dtype) is not None
+    lies_well = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return lies_well and x.numel() > 0 and x.dtype.is_floating_point and library(x.dtype) is not None
 
 
 class PoolNormActivate(torch.autograd.Function):
@@ -275,8 +283,8 @@ def moments(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Te
         batch,
         channels,
         batch * pixels,
-        norm.eps,
-        norm.momentum,
+        float(norm.eps),
+        float(norm.momentum),  # type: ignore[arg-type]
     )
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
     return found  # type: ignore[return-value]

@@ -7,25 +7,25 @@ import torch
 from torch import Tensor
 
 from thumbnet.kernels.call import call
-from thumbnet.kernels.library import library
-
-FLOATS = torch.bfloat16  # the C that is compiled for most runs; that for maps of floats has the same function
+from thumbnet.kernels.library import IMAGES, library
 
 
 def preprocess(images: Tensor, side: Sequence[int], mean: Tensor, std: Tensor) -> Tensor:
     """B C H W, resized bilinearly to `side`, less `mean` and divided by `std`, C numbers each -> B C h w, channels last."""
     images = images.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = images.shape
-    result = torch.empty((batch, channels, *side), memory_format=torch.channels_last)
+    result = images.new_empty(batch, *side, channels).permute(0, 3, 1, 2)
     moments = (mean.flatten().contiguous(), std.flatten().contiguous())
-    if call("preprocess", FLOATS, images, *moments, result, batch, height, width, channels, *side):
+    if call("preprocess", IMAGES, images, *moments, result, batch, height, width, channels, *side):
         raise MemoryError("no memory for a row of pixels")
     return result
 
 
-def takes(images: Tensor, mean: Tensor) -> bool:
+def has_preprocess(images: Tensor, side: Sequence[int], mean: Tensor, std: Tensor) -> bool:
     """Whether the C can have images B C H W: floats on the CPU, without a gradient; a graph cannot hold it."""
-    if torch.compiler.is_compiling() or images.device.type != "cpu" or images.requires_grad or images.numel() == 0:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or images.requires_grad:
         return False
-    fits = images.ndim == 4 and images.shape[1] == mean.numel()
-    return fits and images.dtype == mean.dtype == torch.float32 and library(FLOATS) is not None
+    if images.ndim != 4 or images.numel() == 0 or min(side) < 1:
+        return False
+    floats = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (images, mean, std))
+    return floats and images.shape[1] == mean.numel() == std.numel() and library(IMAGES) is not None

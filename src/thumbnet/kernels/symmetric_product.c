@@ -84,10 +84,10 @@ static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, flo
   }
 }
 
-// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. By all threads of a team
-// with tiles set up; `turned` has room for 32 rows of B.
-static void product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta, double gamma,
-                    long rows, long columns) {
+// result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. By all threads of a
+// team with tiles set up; `turned` has room for 32 rows of B.
+static void product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta,
+                    double gamma, long rows, long columns) {
   long blocks = rows / BLOCK;
 #pragma omp for schedule(dynamic)
   for (long done = 0; done < blocks; done++) {
@@ -115,7 +115,8 @@ void symmetric_product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned
 
 // The iteration of Newton and Schulz on a Gram matrix G, R R: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
 // `room` has seven matrices, of which Z is the last in the end, and `turned` 32 rows for each thread.
-void newton_schulz(const bf16 *gram, bf16 *room, bf16 *turned, double a, double b, double c, long steps, long rows, long threads) {
+void newton_schulz(const bf16 *gram, bf16 *room, bf16 *turned, double a, double b, double c, long steps, long rows,
+                   long threads) {
   long size = rows * rows;
 #pragma omp parallel num_threads(threads)
   {

@@ -20,7 +20,7 @@ def symmetric_product(
     a: Tensor, b: Tensor, *, alpha: float = 1.0, added: Tensor | None = None, beta: float = 0.0, gamma: float = 0.0
 ) -> Tensor:
     """alpha A B' + beta `added` + gamma I, R R, of A and B, both R x K, where A B' is symmetric; `added` R R is symmetric too."""
-    if not (takes(a) and takes(b)):
+    if not (has_products(a) and has_products(b)):
         return plain(a, b, alpha, added, beta, gamma)
     assert a.shape == b.shape and (added is None or added.dtype == a.dtype)
     size, (rows, columns) = len(a), (-(-side // BLOCK) * BLOCK for side in a.shape)
@@ -29,15 +29,16 @@ def symmetric_product(
         added = filled_up(added, rows, rows)
     turned = a.new_empty(torch.get_num_threads(), BLOCK, columns)
     result = a.new_empty(rows, rows)
-    call("symmetric_product", a.dtype, a, b, added, turned, result, alpha, beta, gamma, rows, columns)
+    call("symmetric_product", a.dtype, a, b, added, turned, result, *map(float, (alpha, beta, gamma)), rows, columns)
     return result if rows == size else result[:size, :size]
 
 
 def newton_schulz(gram: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
-    """Z, R R, for a Gram matrix G, R R, that `takes`: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
+    """Z, R R, for a Gram matrix G, R R, that `has_products`: Z = 1, then `steps` times F = a + b G + c G G, Z = F Z, G = F G F.
 
     The same numbers as from `symmetric_product` for each of its products, without what a call costs.
     """
+    assert steps >= 1
     size, rows = len(gram), -(-len(gram) // BLOCK) * BLOCK
     room = gram.new_empty(7, rows, rows)
     turned = gram.new_empty(torch.get_num_threads(), BLOCK, rows)
@@ -45,7 +46,7 @@ def newton_schulz(gram: Tensor, coefficients: tuple[float, float, float], steps:
     return room[-1, :size, :size]
 
 
-def takes(matrix: Tensor) -> bool:
+def has_products(matrix: Tensor) -> bool:
     """Whether the C can have it; a graph cannot hold it."""
     if torch.compiler.is_compiling():
         return False

@@ -17,7 +17,7 @@ INLINE vector load(const float *from) { return *(const vector *)from; }
 INLINE void store(float *to, vector value) { *(vector *)to = value; }
 
 // gcc would read a line again for every product, and reading, not multiplying, would set the pace.
-#ifdef __x86_64__
+#ifdef __AVX__
 #define IN_REGISTER(value) __asm__("" : "+x"(value))
 #else
 #define IN_REGISTER(value)

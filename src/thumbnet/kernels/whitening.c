@@ -1,7 +1,7 @@
 // A convolution of pictures of few channels, a bias and an activation, in one pass over memory; see whitening.py.
 //
-// Pictures are floats, N H W C, so that of a patch each row is S C numbers that follow each other. Filters are F, and of a row of
-// the output all sums are made before they are activated.
+// Pictures are floats, N H W C, so that each row of a patch is S C numbers that follow each other. F filters make F sums of each
+// patch, and those of a row of the output are all made before they are activated.
 
 #include "activation.h"
 #include "vector.h"
@@ -16,9 +16,8 @@ struct stem {
   long whole;
 };
 
-INLINE long up_to(long number, long step) { return (number + step - 1) / step * step; }
-
-// `count` pixels' sums, at most AT_ONCE, of WIDTH filters from `first` on. What is beyond the last filter lands on the next pixel.
+// The sums of `count` pixels, at most AT_ONCE, for WIDTH filters from `first` on. Those beyond the last filter land on the next
+// pixel.
 INLINE void add_pixels(const struct stem *s, const float *patch, long first, long count, float *sums) {
   vector sum[AT_ONCE], bias = load(s->bias + first);
   const float *line = s->taps + first;
@@ -45,7 +44,7 @@ static void add_row(const struct stem *s, const float *picture, long i, float *s
 }
 
 // filters F S S C and bias F -> `taps` and `bias` of a stem, in memory that the caller frees; nothing where there is none.
-static float *lay_out(struct stem *s, const float *filters, const float *bias) {
+static float *prepare(struct stem *s, const float *filters, const float *bias) {
   long taps = s->side * s->side * s->channels;
   s->whole = up_to(s->filters, WIDTH);
   float *lines = calloc((size_t)((taps + 1) * s->whole), sizeof(float));
@@ -64,10 +63,10 @@ INLINE void activate_row(const float *sums, number *y, long count, enum activati
 }
 
 // x: N H W C floats, filters: F S S C, bias: F -> y = activation(...), N H-S+1 W-S+1 F. Gives 1 where memory is missing.
-long whiten(const float *x, const float *filters, const float *bias, number *y, long images, long height, long width, long channels,
-            long side, long count, long kind, long threads) {
-  struct stem s = {height, width, channels, side, count, height - side + 1, width - side + 1, 0, 0, 0};
-  float *lines = lay_out(&s, filters, bias);
+long whiten(const float *x, const float *filters, const float *bias, number *y, long images, long height, long width,
+            long channels, long side, long outputs, long kind, long threads) {
+  struct stem s = {height, width, channels, side, outputs, height - side + 1, width - side + 1, 0, 0, 0};
+  float *lines = prepare(&s, filters, bias);
   if (!lines) return 1;
   long row = s.columns * s.filters, failed = 0;
 #pragma omp parallel num_threads(threads)
@@ -96,12 +95,12 @@ INLINE void add_slopes(const float *sums, const number *gradient, float *total, 
   for (long k = 0; k < count; k++) total[k] += wide(gradient[k]) * slope(sums[k], kind);
 }
 
-// The same and the gradient of y -> that of the bias, of each image: N F. The sums are made once more: keeping them would be
-// twice the memory of y.
+// The same and the gradient of y -> that of the bias, of each image: N F. The sums are made once more, since they are floats of
+// the size of y.
 long whiten_backward(const float *x, const float *filters, const float *bias, const number *gradient, float *of_bias, long images,
-                     long height, long width, long channels, long side, long count, long kind, long threads) {
-  struct stem s = {height, width, channels, side, count, height - side + 1, width - side + 1, 0, 0, 0};
-  float *lines = lay_out(&s, filters, bias);
+                     long height, long width, long channels, long side, long outputs, long kind, long threads) {
+  struct stem s = {height, width, channels, side, outputs, height - side + 1, width - side + 1, 0, 0, 0};
+  float *lines = prepare(&s, filters, bias);
   if (!lines) return 1;
   long row = s.columns * s.filters, failed = 0;
 #pragma omp parallel num_threads(threads)
@@ -121,10 +120,10 @@ long whiten_backward(const float *x, const float *filters, const float *bias, co
 #define BACKWARD(kind) add_slopes(sums, from, total, row, kind)
         FOR_ACTIVATION(kind, BACKWARD)
       }
-      for (long f = 0; f < count; f++) {
+      for (long f = 0; f < outputs; f++) {
         float sum = 0;
-        for (long j = 0; j < s.columns; j++) sum += total[j * count + f];
-        of_bias[n * count + f] = sum;
+        for (long j = 0; j < s.columns; j++) sum += total[j * outputs + f];
+        of_bias[n * outputs + f] = sum;
       }
     }
     free(sums);

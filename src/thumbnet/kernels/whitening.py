@@ -16,13 +16,14 @@ from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import CODES
 
 
-def has_whiten(images: Tensor, filters: Tensor, dtype: torch.dtype) -> bool:
+def has_whiten(images: Tensor, filters: Tensor, bias: Tensor, dtype: torch.dtype) -> bool:
     """Whether `whiten` can take them: floats on the CPU, larger than a filter, without a gradient; a graph cannot hold it."""
-    if torch.compiler.is_compiling() or images.device.type != "cpu" or images.requires_grad or filters.requires_grad:
+    if torch.compiler.is_compiling() or images.requires_grad or filters.requires_grad:
+        return False
+    if not all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (images, filters, bias)):
         return False
     fits = images.ndim == 4 and images.shape[1] == filters.shape[1] and min(images.shape[2:]) >= filters.shape[2]
-    floats = images.dtype == filters.dtype == torch.float32
-    return fits and floats and images.numel() > 0 and library(dtype) is not None
+    return fits and images.numel() > 0 and dtype.is_floating_point and library(dtype) is not None
 
 
 def whiten(images: Tensor, filters: Tensor, bias: Tensor, activation: str, dtype: torch.dtype) -> Tensor:
@@ -36,10 +37,10 @@ class Whiten(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, filters: Tensor, bias: Tensor, code: int, dtype: torch.dtype) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        filters, bias = filters.permute(0, 2, 3, 1).contiguous(), bias.float().contiguous()  # F S S C
+        filters, bias = filters.permute(0, 2, 3, 1).contiguous(), bias.contiguous()  # F S S C
         count, side = filters.shape[:2]
         rows, columns = (pixels - side + 1 for pixels in images.shape[2:])
-        y = torch.empty((len(images), count, rows, columns), dtype=dtype, memory_format=torch.channels_last)
+        y = images.new_empty(len(images), rows, columns, count, dtype=dtype).permute(0, 3, 1, 2)  # channels last
         run("whiten", dtype, images, filters, bias, y, code=code)
         ctx.save_for_backward(images, filters, bias)
         ctx.code = code
@@ -50,7 +51,7 @@ class Whiten(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         images, filters, bias = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_bias = torch.empty(len(images), len(filters))  # B F: of each image
+        of_bias = images.new_empty(len(images), len(filters))  # B F: of each image
         run("whiten_backward", gradient.dtype, images, filters, bias, gradient, of_bias, code=ctx.code)
         return None, None, of_bias.sum(0), None, None
 

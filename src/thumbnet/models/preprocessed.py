@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thumbnet.kernels.preprocess import preprocess, takes
+from thumbnet.kernels.preprocess import has_preprocess, preprocess
 
 
 class Normalize(nn.Module):
@@ -74,7 +74,7 @@ class Preprocessed(nn.Module):
 
     def preprocess(self, images: Tensor) -> Tensor:
         """B C H W -> what the network is given, B C h w."""
-        mean, std = self.normalize.mean, self.normalize.std
-        if takes(images, mean):
-            return preprocess(images, self.resize.side(images), mean, std)
+        side, mean, std = self.resize.side(images), self.normalize.mean, self.normalize.std
+        if has_preprocess(images, side, mean, std):
+            return preprocess(images, side, mean, std)
         return self.normalize(self.resize(images))  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thumbnet.kernels.muon import all_have_passes, look_ahead, take_step
-from thumbnet.kernels.symmetric_product import newton_schulz, symmetric_product, takes
+from thumbnet.kernels.symmetric_product import has_products, newton_schulz, symmetric_product
 from thumbnet.recipes.recipe import Recipe
 
 
@@ -221,7 +221,7 @@ def newton_schulz_factor(gram: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tens
     Every iterate of Newton-Schulz is Z X with the same X and a polynomial Z of G, which is symmetric as G is, so that only the
     first and the last product are as wide as X.
     """
-    if gram.ndim == 2 and takes(gram):
+    if gram.ndim == 2 and has_products(gram):
         return newton_schulz(gram, NEWTON_SCHULZ, steps)
     multiplied = symmetric_product if gram.ndim == 2 else torch.matmul
     product = factor = quintic_factor(gram)
