@@ -86,6 +86,8 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
     assert all(run["cold_wall"] > run["train_clock"] > 0 for run in made["runs"])
     assert made["runs"][0]["images"] == 1_000
     assert made["training_flops"] > 0 and made["part_of_ceiling"] > 0
+    assert len(made["ceilings_flops_per_second"]) >= 2  # before the first, and after the last
+    assert abs(made["ceiling_flops_per_second"] - statistics.median(made["ceilings_flops_per_second"])) <= 1
     for seed in (5, 6):
         summary = json.loads((folder / "here" / f"general-s{seed}" / "summary.json").read_text())
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None

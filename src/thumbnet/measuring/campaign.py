@@ -23,6 +23,7 @@ from thumbnet.runs.run import Run
 from thumbnet.words import as_words, counted
 
 HOLDING_OUT = ("validation", "folds", "fold")  # fields that keep images from training
+LOOKS_APART = 60.0  # seconds at least between two looks at what the machine can do
 
 
 def run_campaign(
@@ -40,6 +41,7 @@ def run_campaign(
     one_process: bool = False,
     time_limit: float = math.inf,
     tell: Callable[[str], None] = lambda text: None,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
@@ -49,8 +51,8 @@ def run_campaign(
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
     campaign in `folder` are kept or continued. After the first, no seed is begun that would end more than `time_limit` seconds
-    after the call, if it takes as long as the last one. Raises `UserError` for bad arguments, `TrainingFailed` where a run
-    fails, `Interrupted` after a signal to stop.
+    after the call, if it takes as long as the last one. `between` is called before each that is trained. Raises `UserError` for
+    bad arguments, `TrainingFailed` where a run fails, `Interrupted` after a signal to stop.
     """
     changes, decoding, machine = changes or {}, decoding or {}, machine or Machine()
     began, took = time.monotonic(), 0.0
@@ -77,6 +79,8 @@ def run_campaign(
             "resume": resume,
         }
         before = measured_before(order) if resume else None
+        if not before:
+            between()
         at = time.monotonic()
         row = before or measure(order)
         took = took if before else time.monotonic() - at
@@ -144,16 +148,18 @@ def measured_campaign(
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """`run_campaign`, with what the machine can do at best beside it; written to `out`/<recipe>.json where `out` is given.
+    """`run_campaign`, with what the machine can do at best meanwhile; written to `out`/<recipe>.json where `out` is given.
 
     With `add` the seeds of the record that is there are kept, and these are added to them. Raises `UserError` before anything
     is trained where the record there is of another campaign.
     """
-    from thumbnet.measuring.operations import convolution_ceiling, training_flops
+    from thumbnet.measuring.operations import training_flops
 
     options["changes"] = effective_changes(name, options.get("changes") or {})
     before = None if out is None else record_before(out, name, dataset, seeds, add=add, **options)
-    record = run_campaign(name, dataset, seeds, tell=tell, **options)
+    ceilings = Ceilings(options.get("machine") or Machine())
+    record = run_campaign(name, dataset, seeds, tell=tell, between=ceilings.look, **options)
+    ceilings.look(again=True)
     training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
     if add and out:  # as it is now: another sitting may have ended meanwhile
         before = record_before(out, name, dataset, seeds, add=add, **options)
@@ -161,11 +167,12 @@ def measured_campaign(
     recipe = vary(named_recipe(name), **{**record["changes"], "validation": record["validation"]})
     data = load_dataset(dataset, data_dir=options.get("data_dir"), validation=0, **(options.get("decoding") or {}))
     flops = training_flops(recipe, data.with_validation(**recipe.cut))
-    ceiling = convolution_ceiling(options.get("machine") or Machine())
+    ceiling = statistics.median(ceilings.seen)
     record |= {
         "training_flops": flops,
         "flops_per_second": round(flops / training),
         "ceiling_flops_per_second": round(ceiling),
+        "ceilings_flops_per_second": [round(seen) for seen in ceilings.seen],
         "part_of_ceiling": round(flops / training / ceiling, 3),
     }
     if out is not None:
@@ -175,6 +182,22 @@ def measured_campaign(
             changed = "now has" if add else "is replaced; it had"
             tell(f"{out / f'{name}.json'} {changed} {counted((record if add else before)['n'], 'seed')}")
     return record
+
+
+class Ceilings:
+    """What the machine can do at best, seen again and again: a virtual one drifts by a quarter within the hour."""
+
+    def __init__(self, machine: Machine):
+        self.machine, self.looked = machine, -math.inf
+        self.seen: list[float] = []  # FLOP/s
+
+    def look(self, *, again: bool = False) -> None:
+        """Measure it, which takes two seconds; not if that was less than `LOOKS_APART` ago, unless `again`."""
+        from thumbnet.measuring.operations import convolution_ceiling
+
+        if again or time.monotonic() >= self.looked + LOOKS_APART:
+            self.seen.append(convolution_ceiling(self.machine))
+            self.looked = time.monotonic()
 
 
 def record_before(
