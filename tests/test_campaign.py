@@ -23,7 +23,7 @@ from thumbnet.judging.comparison import compare
 from thumbnet.judging.statistics import mean_interval
 from thumbnet.machine import Machine
 from thumbnet.measuring import campaign, measured_run
-from thumbnet.measuring.campaign import command_of, dataset_of, effective_changes
+from thumbnet.measuring.campaign import Ceilings, command_of, dataset_of, effective_changes
 from thumbnet.measuring.measured_run import WARM_UP_STEPS, warming_up
 from thumbnet.measuring.record import OF_A_CAMPAIGN, record_to_add_to
 from thumbnet.measuring.results import as_of_the_present_recipe, campaign_table
@@ -91,6 +91,19 @@ def test_bench_trains_each_seed_in_a_fresh_process_on_all_images_and_counts_its_
     for seed in (5, 6):
         summary = json.loads((folder / "here" / f"general-s{seed}" / "summary.json").read_text())
         assert summary["train_images"] == 6_000 and summary["validation_accuracy"] is None
+
+
+def test_what_the_machine_can_do_is_seen_once_a_minute_and_at_the_end(monkeypatch):
+    clock, found = [1_000.0], iter([3.0, 2.0, 4.0, 9.0])
+    monkeypatch.setattr("thumbnet.measuring.campaign.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("thumbnet.measuring.operations.convolution_ceiling", lambda machine: next(found))
+    ceilings = Ceilings(Machine())
+    for seconds in (0, 10, 49, 1, 59, 1):  # since the look before: 0, 10, 59, 60, 59, 60
+        clock[0] += seconds
+        ceilings.look()
+    assert ceilings.seen == [3.0, 2.0, 4.0]
+    ceilings.look(anyway=True)
+    assert ceilings.seen == [3.0, 2.0, 4.0, 9.0]
 
 
 def test_the_record_of_another_campaign_is_not_lost(fresh):

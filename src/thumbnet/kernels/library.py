@@ -48,7 +48,7 @@ def library(number: torch.dtype) -> ctypes.CDLL | None:
         # torch's own team of threads does the work: a second one would fight it for the cores.
         ctypes.CDLL(str(threads), mode=ctypes.RTLD_GLOBAL)
         return ctypes.CDLL(str(compiled(compiler, number))) if compiler else None
-    except (OSError, StopIteration, subprocess.SubprocessError):
+    except (OSError, RuntimeError, StopIteration, subprocess.SubprocessError):  # also where no thread can be begun
         return None
 
 

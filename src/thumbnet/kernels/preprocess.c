@@ -7,16 +7,16 @@
 
 // Where a pixel of a line of `to` lies in one of `from`: between two neighbours, `part` of the way to the second. Bilinear, with
 // pixels' centres at halves, as torch has it.
-struct between {
+struct neighbours {
   int first, second;
   float part;
 };
 
-INLINE struct between neighbours(long at, long from, long to) {
+INLINE struct neighbours neighbours_of(long at, long from, long to) {
   float place = ((float)at + 0.5f) * ((float)from / (float)to) - 0.5f;
   place = place < 0 ? 0 : place;
   int first = (int)place;
-  return (struct between){first, (int)smaller(first + 1, from - 1), place - (float)first};
+  return (struct neighbours){first, (int)smaller(first + 1, from - 1), place - (float)first};
 }
 
 // Of the numbers of a row of the result, columns x C: where those lie that it is between, and the moments of its channel.
@@ -30,7 +30,7 @@ static struct row describe(char *memory, const float *mean, const float *deviati
   struct row r = {(int *)memory, (int *)memory + numbers, (float *)memory + 2 * numbers, (float *)memory + 3 * numbers,
                   (float *)memory + 4 * numbers};
   for (long j = 0; j < columns; j++) {
-    struct between n = neighbours(j, width, columns);
+    struct neighbours n = neighbours_of(j, width, columns);
     for (long c = 0; c < channels; c++) {
       long k = j * channels + c;
       r.first[k] = (int)(n.first * channels + c), r.second[k] = (int)(n.second * channels + c), r.part[k] = n.part;
@@ -72,7 +72,7 @@ long preprocess(const float *x, const float *mean, const float *deviation, float
       for (long i = 0; i < rows; i++) {
         const float *image = x + n * height * whole;
         float *to = y + (n * rows + i) * numbers;
-        struct between b = neighbours(i, height, rows);
+        struct neighbours b = neighbours_of(i, height, rows);
         if (resized)
           resize_and_normalize(image + b.first * whole, image + b.second * whole, b.part, &r, line, to, whole, numbers);
         else normalize(image + i * whole, &r, to, numbers);

@@ -23,7 +23,7 @@ def preprocess(images: Tensor, side: Sequence[int], mean: Tensor, std: Tensor) -
 
 def has_preprocess(images: Tensor, side: Sequence[int], mean: Tensor, std: Tensor) -> bool:
     """Whether the C can have images B C H W: floats on the CPU, without a gradient; a graph cannot hold it."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or images.requires_grad:
+    if torch.compiler.is_compiling() or images.requires_grad:
         return False
     if images.ndim != 4 or images.numel() == 0 or min(side) < 1:
         return False

@@ -17,7 +17,7 @@ from thumbnet.kernels.pool_norm_activate import CODES
 
 
 def has_whiten(images: Tensor, filters: Tensor, bias: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `whiten` can take them: floats on the CPU, larger than a filter, without a gradient; a graph cannot hold it."""
+    """Whether `whiten` can take them: floats on the CPU, no smaller than a filter, without a gradient; a graph cannot hold it."""
     if torch.compiler.is_compiling() or images.requires_grad or filters.requires_grad:
         return False
     if not all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (images, filters, bias)):

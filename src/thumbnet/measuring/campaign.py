@@ -41,7 +41,7 @@ def run_campaign(
     one_process: bool = False,
     time_limit: float = math.inf,
     tell: Callable[[str], None] = lambda text: None,
-    between: Callable[[], None] = lambda: None,
+    before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
@@ -51,8 +51,8 @@ def run_campaign(
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted
     campaign in `folder` are kept or continued. After the first, no seed is begun that would end more than `time_limit` seconds
-    after the call, if it takes as long as the last one. `between` is called before each that is trained. Raises `UserError` for
-    bad arguments, `TrainingFailed` where a run fails, `Interrupted` after a signal to stop.
+    after the call, if it takes as long as the last one. `before_each` is called before each that is trained. Raises
+    `UserError` for bad arguments, `TrainingFailed` where a run fails, `Interrupted` after a signal to stop.
     """
     changes, decoding, machine = changes or {}, decoding or {}, machine or Machine()
     began, took = time.monotonic(), 0.0
@@ -79,9 +79,9 @@ def run_campaign(
             "resume": resume,
         }
         before = measured_before(order) if resume else None
-        if not before:
-            between()
         at = time.monotonic()
+        if not before:
+            before_each()
         row = before or measure(order)
         took = took if before else time.monotonic() - at
         rows.append(row)
@@ -158,8 +158,10 @@ def measured_campaign(
     options["changes"] = effective_changes(name, options.get("changes") or {})
     before = None if out is None else record_before(out, name, dataset, seeds, add=add, **options)
     ceilings = Ceilings(options.get("machine") or Machine())
-    record = run_campaign(name, dataset, seeds, tell=tell, between=ceilings.look, **options)
-    ceilings.look(again=True)
+    # A GPU is left to the runs in processes of their own: what this one computes there holds some of its memory.
+    meanwhile = ceilings.look if ceilings.on_cpu or options.get("one_process") else lambda: None
+    record = run_campaign(name, dataset, seeds, tell=tell, before_each=meanwhile, **options)
+    ceilings.look(anyway=True)
     training = statistics.median(row["train_clock"] - row["evaluation_seconds"] for row in record["runs"])
     if add and out:  # as it is now: another sitting may have ended meanwhile
         before = record_before(out, name, dataset, seeds, add=add, **options)
@@ -191,11 +193,17 @@ class Ceilings:
         self.machine, self.looked = machine, -math.inf
         self.seen: list[float] = []  # FLOP/s
 
-    def look(self, *, again: bool = False) -> None:
-        """Measure it, which takes two seconds; not if that was less than `LOOKS_APART` ago, unless `again`."""
+    @property
+    def on_cpu(self) -> bool:
+        from thumbnet.backend import prepare
+
+        return prepare(self.machine).device.type == "cpu"
+
+    def look(self, *, anyway: bool = False) -> None:
+        """Measure it, which takes two seconds; not where that was less than `LOOKS_APART` ago, but for `anyway`."""
         from thumbnet.measuring.operations import convolution_ceiling
 
-        if again or time.monotonic() >= self.looked + LOOKS_APART:
+        if anyway or time.monotonic() >= self.looked + LOOKS_APART:
             self.seen.append(convolution_ceiling(self.machine))
             self.looked = time.monotonic()
 

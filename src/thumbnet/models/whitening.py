@@ -50,7 +50,7 @@ class Whitening(nn.Module):
                 filters = len(self.filters)
                 empty = 2 ** (filters - 1).bit_length() - filters
                 y = F.conv2d(x, F.pad(self.filters, (0, 0, 0, 0, 0, 0, 0, empty)))
-                return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)
+            return bias_activate(channels_last(y), F.pad(self.bias, (0, empty)), self.activation)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         if has_whiten(x, self.filters, self.bias, dtype):
             return whiten(x, self.filters, self.bias, self.activation, dtype)

@@ -23,7 +23,7 @@ FAST = Recipe(
 
 
 def to_83() -> Recipe:
-    """The original report's 83.4 % in ten seconds, with six views. `thumbnet train cifar10 --recipe cifar10-83`."""
+    """The original report's 83.4 % in about ten seconds, with six views. `thumbnet train cifar10 --recipe cifar10-83`."""
     return dataclasses.replace(
         FAST,
         name="cifar10-83",
@@ -37,7 +37,7 @@ def to_83() -> Recipe:
 
 
 def to_94() -> Recipe:
-    """94 % in about three minutes. `thumbnet train cifar10`."""
+    """94 % in two to three minutes. `thumbnet train cifar10`."""
     return dataclasses.replace(
         FAST,
         name="cifar10-94",
