@@ -5,22 +5,16 @@
 
 #include "number.h"
 
-// The largest of 2 x 2 pixels of each channel and which it was (0 to 3, the first of equals); a NaN is the largest of all.
-INLINE void largest(const number *x, long right, long below, number *best, uint8_t *place, long channels) {
-#pragma omp simd
-  for (long c = 0; c < channels; c++) {
-    float value = wide(x[c]);
-    uint32_t at = 0;
-    float b = wide(x[c + right]), d = wide(x[c + below]), e = wide(x[c + right + below]);
-    at = (b > value) | (b != b) ? 1 : at;
-    value = at == 1 ? b : value;
-    at = (d > value) | (d != d) ? 2 : at;
-    value = at == 2 ? d : value;
-    at = (e > value) | (e != e) ? 3 : at;
-    value = at == 3 ? e : value;
-    best[c] = narrow(value);
-    place[c] = (uint8_t)at;
-  }
+// The largest of 2 x 2 pixels and which it was (0 to 3, the first of equals); a NaN is the largest of all.
+INLINE float largest(float first, float right, float below, float across, uint8_t *place) {
+  uint32_t at = 0;
+  at = (right > first) | (right != right) ? 1 : at;
+  first = at == 1 ? right : first;
+  at = (below > first) | (below != below) ? 2 : at;
+  first = at == 2 ? below : first;
+  at = (across > first) | (across != across) ? 3 : at;
+  *place = (uint8_t)at;
+  return at == 3 ? across : first;
 }
 
 #endif

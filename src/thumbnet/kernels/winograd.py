@@ -6,6 +6,7 @@ multiplies all, on maps and widths of the networks here (docs/findings.md).
 # Shapes: B batch, C channels in, D channels out, S side of the kernel, H and W height and width, ' those of the output.
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,40 +16,52 @@ from torch.autograd.function import once_differentiable
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
-STEPS = (4, 6)  # pixels of a tile along each side; a map is cut into tiles of one of them
-PLACES = 64  # numbers that the larger is changed into
+# Pixels of a tile along each side; a map is cut into tiles of one of them. With 6 in bf16 the error would be 4 % (points.h).
+STEPS = {torch.float32: (4, 6), torch.bfloat16: (4,)}
+PLACES = {torch.float32: 64, torch.bfloat16: 36}  # numbers that the largest is changed into
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
 # Numbers a part of the batch is changed into: 2 MB, which a core's part of the last cache holds with the products.
 PART = 2**19
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
+GROUPS = 4  # of a batch, whose sums for the gradient of the kernel are kept apart, so that a thread needs no other's
+ROOM_FOR_SUMS = 2**25  # numbers; with less room there are fewer groups, and more threads than groups share each
 LEAST_PART = 24  # tiles; with 4 to 8 a product takes two to three times as long, with 24 no longer than with more
-LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
+# Times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more.
+LEAST_SAVING = {torch.float32: 1.5, torch.bfloat16: 1.5}
 FEWEST_PIXELS = 800  # of a batch's maps; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
 
 
-def pays(x: Tensor, channels_out: int, side: int, padding: int) -> bool:
-    """Whether x B C H W is convolved faster by tiles: float on the CPU, and enough of everything."""
+def pays(x: Tensor, channels_out: int, side: int, padding: int, number: torch.dtype) -> bool:
+    """Whether x B C H W on the CPU is convolved faster by tiles of float or bf16: enough of everything."""
     rows, columns = output_size(x, side, padding)
     few = (
         min(x.shape[1], channels_out) < FEWEST_CHANNELS
         or min(rows, columns) < 1
         or len(x) * rows * columns < FEWEST_PIXELS
     )
-    if x.dtype != torch.float32 or few:
+    if few:
         return False
-    saving = side**2 * rows * columns / places_of((rows, columns), side, step_of((rows, columns), side))
-    return saving >= LEAST_SAVING and library(x.dtype) is not None
+    saving = side**2 * rows * columns / places_of((rows, columns), side, step_of((rows, columns), side, number))
+    return saving >= LEAST_SAVING[number] and has_winograd(number)
+
+
+@cache
+def has_winograd(number: torch.dtype) -> bool:
+    """Whether the C is there: for bf16 only where the processor multiplies it (AVX-512)."""
+    return hasattr(library(number), "winograd_convolve")
 
 
 class Winograd(torch.autograd.Function):
-    """x B C H W, kernel D C S S, S 2 or 3, bias D or None, padding -> B D H' W', all float; channels last in memory.
+    """x B C H W, kernel D C S S, S 2 or 3, bias D or None, padding -> B D H' W' like x, float or bf16; channels last in memory.
 
     Where `pool`, max-pooled by 2 x 2 as well, B D H'/2 W'/2: the whole map is four times as large and never written.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, padding: int, pool: bool = False) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
         x = x.contiguous(memory_format=torch.channels_last)
         rows, columns = output_size(x, kernel.shape[2], padding)
         if pool:  # an odd last row or column belongs to no 2 x 2
@@ -70,7 +83,7 @@ class Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_kernel = kernel_gradient(x, gradient, kernel.shape[2], ctx.padding, chosen)
         if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum(dim=(0, 2, 3))
+            of_bias = gradient.sum(dim=(0, 2, 3), dtype=torch.float32)
         return of_x, of_kernel, of_bias, None, None
 
 
@@ -92,10 +105,10 @@ def convolve(
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
     by, widest, side = 2 if pool else 1, max(channels, channels_out), kernel.shape[2]
-    step = step_of(size, side)
-    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads(), side=side)
+    step = step_of(size, side, x.dtype)
+    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads(), side=side, step=step)
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
-    y = torch.empty(shape, memory_format=torch.channels_last)
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
     call(
         "winograd_convolve",
@@ -105,9 +118,9 @@ def convolve(
         kernel.contiguous(),
         y,
         which,
-        room_for(at_once, size, channels, step, teams),
-        torch.empty(PLACES * panels(channels_out) * PANEL * channels),
-        room_for(at_once, size, channels_out, step, teams),
+        room_for(at_once, size, channels, step, x.dtype, teams),
+        torch.empty(PLACES[x.dtype] * panels(channels_out) * PANEL * channels),
+        room_for(at_once, size, channels_out, step, x.dtype, teams),
         len(x),
         at_once,
         teams,
@@ -126,8 +139,10 @@ def convolve(
 def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen: Tensor | None = None) -> Tensor:
     """That of the kernel, D C S S, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
-    step = step_of(size, side)
-    at_once = images_at_once(len(x), size, max(channels, channels_out), side)
+    step, sums = step_of(size, side, x.dtype), PLACES[x.dtype] * panels(channels_out) * panels(channels) * PANEL**2
+    groups = max(1, min(GROUPS, ROOM_FOR_SUMS // sums, len(x)))
+    teams = min(threads, groups) if (threads := torch.get_num_threads()) <= groups else 1
+    at_once = images_at_once(-(-len(x) // groups), size, max(channels, channels_out), side, step)
     result = torch.empty(channels_out, channels, side, side)
     call(
         "winograd_kernel_gradient",
@@ -136,11 +151,13 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
         gradient,
         chosen,
         result,
-        room_for(at_once, size, channels, step),
-        room_for(at_once, size, channels_out, step),
-        torch.zeros(PLACES * panels(channels_out) * panels(channels) * PANEL**2),
+        room_for(at_once, size, channels, step, x.dtype, teams),
+        room_for(at_once, size, channels_out, step, x.dtype, teams),
+        torch.zeros(groups * sums),
         len(x),
         at_once,
+        groups,
+        teams,
         height,
         width,
         channels,
@@ -164,9 +181,9 @@ def output_size(x: Tensor, side: int, padding: int) -> tuple[int, int]:
     return x.shape[2] + 2 * padding - side + 1, x.shape[3] + 2 * padding - side + 1
 
 
-def step_of(size: Sequence[int], side: int) -> int:
+def step_of(size: Sequence[int], side: int, number: torch.dtype) -> int:
     """The side of the tiles in which a map of this size has fewest places; the smaller of two, whose places have more tiles."""
-    return min(STEPS, key=lambda step: (places_of(size, side, step), step))
+    return min(STEPS[number], key=lambda step: (places_of(size, side, step), step))
 
 
 def places_of(size: Sequence[int], side: int, step: int) -> int:
@@ -185,28 +202,31 @@ def panels(channels: int) -> int:
     return -(-channels // PANEL)
 
 
-def room_for(images: int, size: Sequence[int], channels: int, step: int, teams: int = 1) -> Tensor:
+def room_for(images: int, size: Sequence[int], channels: int, step: int, number: torch.dtype, teams: int = 1) -> Tensor:
     """For what the tiles of maps of this size are changed into by each team of threads, not yet filled; the C's `stream_of`."""
     lines = panels(channels) * tiles_along(size[0], step) * tiles_along(size[1], step) * images
-    return torch.empty(teams * PLACES * (lines | 1) * PANEL)
+    return torch.empty(teams * PLACES[number] * (lines | 1) * PANEL)
 
 
-def images_at_once(images: int, size: Sequence[int], channels: int, side: int) -> int:
+def images_at_once(images: int, size: Sequence[int], channels: int, side: int, step: int) -> int:
     """As many of them as fit `PART` when their maps of this size are changed."""
-    numbers = places_of(size, side, step_of(size, side)) * panels(channels) * PANEL
+    numbers = places_of(size, side, step) * panels(channels) * PANEL
     return min(images, in_rows(max(1, PART // numbers)))
 
 
-def teams_and_images(images: int, size: Sequence[int], channels: int, threads: int, *, side: int) -> tuple[int, int]:
+def teams_and_images(
+    images: int, size: Sequence[int], channels: int, threads: int, *, side: int, step: int
+) -> tuple[int, int]:
     """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images.
 
     A part has `LEAST_PART` tiles at the least, since the whole kernel is read for it.
     """
-    step = step_of(size, side)
     least = -(-LEAST_PART // (tiles_along(size[0], step) * tiles_along(size[1], step)))
     share = max(least, in_rows(-(-images // (threads * PARTS_OF_A_THREAD))))
-    at_once = images_at_once(min(images, share), size, channels, side)
-    return (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels, side))
+    at_once = images_at_once(min(images, share), size, channels, side, step)
+    return (
+        (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels, side, step))
+    )
 
 
 def in_rows(count: int) -> int:

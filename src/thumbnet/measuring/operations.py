@@ -66,7 +66,8 @@ def training_flops(recipe: Recipe, data: "Dataset") -> int:
 def convolution_ceiling(machine: Machine) -> float:
     """FLOP/s of a large 3x3 convolution, forward, in the run's precision: what this machine can do at best for a network.
 
-    The faster of torch's way and the networks' own, which in fp32 multiplies less than it counts (kernels/winograd.py).
+    The faster of torch's way and the networks' own as they are trained, which may multiply less than it counts
+    (kernels/winograd.py).
     """
     backend = prepare(machine)
     images, channels, side, kernel = 128 if backend.device.type == "cpu" else 1_024, 256, 16, 3
@@ -78,10 +79,9 @@ def convolution_ceiling(machine: Machine) -> float:
     own = Conv2d(channels, channels, kernel, padding=1, bias=False).to(**like)
     ways: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: F.conv2d(x, own.weight, padding=1), own)
     fastest, started = math.inf, time.perf_counter()
-    with torch.no_grad():
-        while fastest == math.inf or time.perf_counter() < started + CEILING_SECONDS:
-            for way in ways:
-                began = time.perf_counter()
-                way(x)[0, 0, 0, 0].item()  # waits for the device
-                fastest = min(fastest, time.perf_counter() - began)
+    while fastest == math.inf or time.perf_counter() < started + CEILING_SECONDS:
+        for way in ways:
+            began = time.perf_counter()
+            way(x)[0, 0, 0, 0].item()  # waits for the device
+            fastest = min(fastest, time.perf_counter() - began)
     return 2 * images * (channels * kernel * side) ** 2 / fastest

@@ -3,7 +3,7 @@
 Two cases, both common in networks for small images, cost oneDNN far more than their arithmetic: 1x1 kernels, which are
 one matrix product over all pixels, and 3x3 kernels on maps of 1x1 or 2x2 pixels, where most taps meet only padding and
 which are one dense layer. Measured on the classic ResNet-50 (batch 64): about twice the training images per second. Where the
-processor has tile registers, `TileConvolution` takes the rest; in fp32 `Winograd` takes 2x2 and 3x3 kernels where it is faster.
+processor has tile registers, `TileConvolution` takes the rest; elsewhere `Winograd` takes 2x2 and 3x3 kernels where it is faster.
 """
 # Shapes: B batch, C channels in, D channels out, H and W height and width of the map, P pixels of the map (H W).
 
@@ -58,11 +58,11 @@ class Conv2d(nn.Conv2d):
             return None
         if side == 1 or not 0 <= padding < side <= min(x.shape[2:]) + 2 * padding or self.is_dense(x):
             return None
-        if compute_dtype(x) == torch.bfloat16:
-            wide = min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
-            return TileConvolution if wide and len(x) and tiles_allowed() else None
-        by_winograd = side <= 3 and padding <= 1 and compute_dtype(x) == torch.float32
-        return Winograd if by_winograd and pays(x, self.out_channels, side, padding) else None
+        number = compute_dtype(x)
+        if number == torch.bfloat16 and tiles_allowed():
+            return TileConvolution if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS and len(x) else None
+        by_winograd = side <= 3 and padding <= 1 and takes_winograd(number)
+        return Winograd if by_winograd and pays(x, self.out_channels, side, padding, number) else None
 
     def pools(self, x: Tensor) -> bool:
         """Whether `pooled` takes x B C H W; not where somebody watches the map that it would not write, or sets the kernel."""
@@ -111,6 +111,11 @@ def takes_products(x: Tensor) -> bool:
 def channels_last(y: Tensor) -> Tensor:
     """B D H W in that order of memory: torch cannot tell it for grey images, takes the other, and all layers follow."""
     return y.contiguous(memory_format=torch.channels_last)
+
+
+def takes_winograd(number: torch.dtype) -> bool:
+    """In bf16 only to train: what is rounded between leaves 1 % of noise, which judging need not have."""
+    return number == torch.float32 or (number == torch.bfloat16 and torch.is_grad_enabled())
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
