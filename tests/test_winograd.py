@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from kernels import compiled, distance, maps
-from thumbnet.kernels.winograd import Winograd, has_winograd, step_of, teams_and_images
+from thumbnet.kernels.winograd import Winograd, has_winograd, teams_and_images
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
 
@@ -138,7 +138,7 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
     ],
 )
 def test_threads_part_where_there_are_images_for_each_of_them(images, size, channels, threads, expected):
-    assert teams_and_images(images, size, channels, threads, side=3, step=step_of(size, 3, torch.float32)) == expected
+    assert teams_and_images(images, size, channels, threads, side=3, number=torch.float32) == expected
 
 
 @compiled

@@ -50,9 +50,10 @@ INLINE vector add_product(vector sums, element factor, factors line) {
 
 // Two times 16 floats -> 16 elements.
 INLINE void store_pairs(const float *low, const float *high, element *to) {
-  __m512i lower = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(low)));
-  __m512i upper = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(high)));
-  _mm512_storeu_si512(to, _mm512_or_si512(lower, _mm512_slli_epi32(upper, 16)));
+  __m512i one_after_the_other = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+  __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                   18, 2, 17, 1, 16, 0);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, one_after_the_other));
 }
 
 #endif
@@ -101,8 +102,7 @@ INLINE image image_at(const number *maps, const uint8_t *chosen, long height, lo
 // Of `count` lanes those that were chosen `here`; zeros else.
 INLINE void keep_chosen(float *lane, const uint8_t *chosen, uint8_t here, long count) {
   if (count == LANES)
-#pragma omp simd
-    for (long c = 0; c < LANES; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
+    for (long c = 0; c < LANES; c += WIDTH) store(lane + c, keep_where(chosen + c, here, load(lane + c)));
   else
     for (long c = 0; c < count; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
 }
@@ -453,8 +453,8 @@ INLINE void add_gradient(const element *changed, long count, const element *line
 
 // Adds to the gradient of a changed kernel, places x panels of D x C x 16 with C filled up to a multiple of 16, the sums over tiles
 // of the changed input, places x panels of C x tiles x 16, times the changed gradient of the output, places x panels of D x tiles
-// x 16, whose elements are of tiles.
-static void add_gradients(const element *changed, const element *gradient, float *of_kernel, map m, long channels,
+// x 16, whose elements are of tiles. With `first` there is nothing yet.
+static void add_gradients(const element *changed, const element *gradient, float *of_kernel, int first, map m, long channels,
                           long channels_out, long threads) {
   enum { REST = LANES % ROWS };
   long in = panels(channels), out = panels(channels_out), lines_of_panel = (tiles_of(m) + TERMS - 1) / TERMS;
@@ -462,6 +462,7 @@ static void add_gradients(const element *changed, const element *gradient, float
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
     range all = tiles_with(m, work / out);
+    if (first) memset(of_kernel + work * in * LANES * LANES, 0, (size_t)(in * LANES * LANES) * sizeof(float));
     if (all.from == all.to) continue;
     long begin = all.from / TERMS, length = (all.to + TERMS - 1) / TERMS - begin;
     const element *lines = gradient + work / out * stream_out + (work % out * lines_of_panel + begin) * LANES;
@@ -534,7 +535,7 @@ static void add_images(source x, source gradient, map m, element *changed, eleme
     m.images = smaller(at_once, end - n);
     change_inputs_for_sums(from_image(x, n), changed, m, threads);
     change_gradients(from_image(gradient, n), of_output, m, threads);
-    add_gradients(changed, of_output, total, m, x.channels, gradient.channels, threads);
+    add_gradients(changed, of_output, total, n == first, m, x.channels, gradient.channels, threads);
   }
 }
 
@@ -546,8 +547,8 @@ static void add_up(float *rows, long groups, long count, long threads) {
 }
 
 // The gradient of the kernel, D C taps x taps, from x: N H W C and the gradient of the output, N H' W' D, pooled where `chosen`.
-// `groups` of the images have a sum each, whatever the number of threads: `total`, groups x places x panels of D x C x 16 with C
-// filled up to a multiple of 16, is zero. `teams` threads take a group each, with a part of `changed` and `of_output` of their own;
+// `groups` of the images have a sum each in `total`, groups x places x panels of D x C x 16 with C filled up to a multiple of 16,
+// whatever the number of threads. `teams` threads take a group each, with a part of `changed` and `of_output` of their own;
 // 1: all threads share each.
 void winograd_kernel_gradient(const number *x, const number *gradient, const uint8_t *chosen, float *of_kernel, element *changed,
                               element *of_output, float *total, long images, long at_once, long groups, long teams, long height,

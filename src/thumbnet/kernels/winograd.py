@@ -6,6 +6,7 @@ multiplies all, on maps and widths of the networks here (docs/findings.md).
 # Shapes: B batch, C channels in, D channels out, S side of the kernel, H and W height and width, ' those of the output.
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,20 +17,32 @@ from torch.autograd.function import once_differentiable
 from thumbnet.kernels.call import call
 from thumbnet.kernels.library import library
 
-# Pixels of a tile along each side; a map is cut into tiles of one of them. With 6 in bf16 the error would be 4 % (points.h).
-STEPS = {torch.float32: (4, 6), torch.bfloat16: (4,)}
-PLACES = {torch.float32: 64, torch.bfloat16: 36}  # numbers that the largest is changed into
 PANEL, ROWS = 16, 6  # channels that lie together, tiles that are multiplied together; the C's LANES and ROWS (of AVX2)
-# Numbers a part of the batch is changed into: 2 MB, which a core's part of the last cache holds with the products.
+# Numbers a part of the batch is changed into: 2 MB of floats, which a core's part of the last cache holds with the products.
 PART = 2**19
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
 GROUPS = 4  # of a batch, whose sums for the gradient of the kernel are kept apart, so that a thread needs no other's
 ROOM_FOR_SUMS = 2**25  # numbers; with less room there are fewer groups, and more threads than groups share each
-LEAST_PART = 24  # tiles; with 4 to 8 a product takes two to three times as long, with 24 no longer than with more
-# Times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more.
-LEAST_SAVING = {torch.float32: 1.5, torch.bfloat16: 1.5}
+FEWEST_TILES = 24  # of a part; with 4 to 8 a product takes two to three times as long
+LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
 FEWEST_PIXELS = 800  # of a batch's maps; with fewer, changing the kernel costs more than is saved (docs/findings.md)
 FEWEST_CHANNELS = 24  # with fewer there is too little to multiply for what is changed; 16 were not measured
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What differs between float and bf16, whose products are made in half the time: kernels and sums must be read less often."""
+
+    steps: tuple[int, ...]  # pixels of a tile along each side; a map is cut into tiles of one of them
+    places: int  # numbers that the largest tile is changed into
+    tiles: int  # of a part at least, where there are enough: the whole kernel is read for it
+    summed: int  # the same for the gradient of the kernel, where all sums are read and written
+
+
+TILINGS = {
+    torch.float32: Tiling(steps=(4, 6), places=64, tiles=FEWEST_TILES, summed=FEWEST_TILES),
+    torch.bfloat16: Tiling(steps=(4,), places=36, tiles=96, summed=256),  # 6 pixels would leave 4 % of error (points.h)
+}
 
 
 def pays(x: Tensor, channels_out: int, side: int, padding: int, number: torch.dtype) -> bool:
@@ -43,7 +56,7 @@ def pays(x: Tensor, channels_out: int, side: int, padding: int, number: torch.dt
     if few:
         return False
     saving = side**2 * rows * columns / places_of((rows, columns), side, step_of((rows, columns), side, number))
-    return saving >= LEAST_SAVING[number] and has_winograd(number)
+    return saving >= LEAST_SAVING and has_winograd(number)
 
 
 @cache
@@ -105,8 +118,8 @@ def convolve(
     """
     channels, channels_out = x.shape[1], kernel.shape[1 if turned else 0]
     by, widest, side = 2 if pool else 1, max(channels, channels_out), kernel.shape[2]
-    step = step_of(size, side, x.dtype)
-    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads(), side=side, step=step)
+    step, tiling = step_of(size, side, x.dtype), TILINGS[x.dtype]
+    teams, at_once = teams_and_images(len(x), size, widest, torch.get_num_threads(), side=side, number=x.dtype)
     shape = (len(x), channels_out, size[0] // by, size[1] // by)
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     which = torch.empty_like(y, dtype=torch.uint8) if pool else None
@@ -119,7 +132,7 @@ def convolve(
         y,
         which,
         room_for(at_once, size, channels, step, x.dtype, teams),
-        torch.empty(PLACES[x.dtype] * panels(channels_out) * PANEL * channels),
+        torch.empty(tiling.places * panels(channels_out) * PANEL * channels),
         room_for(at_once, size, channels_out, step, x.dtype, teams),
         len(x),
         at_once,
@@ -139,10 +152,11 @@ def convolve(
 def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen: Tensor | None = None) -> Tensor:
     """That of the kernel, D C S S, from x B C H W and the gradient of the output B D H' W', pooled where `chosen`."""
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
-    step, sums = step_of(size, side, x.dtype), PLACES[x.dtype] * panels(channels_out) * panels(channels) * PANEL**2
+    step, tiling = step_of(size, side, x.dtype), TILINGS[x.dtype]
+    sums = tiling.places * panels(channels_out) * panels(channels) * PANEL**2
     groups = max(1, min(GROUPS, ROOM_FOR_SUMS // sums, len(x)))
     teams = min(threads, groups) if (threads := torch.get_num_threads()) <= groups else 1
-    at_once = images_at_once(-(-len(x) // groups), size, max(channels, channels_out), side, step)
+    at_once = images_at_once(-(-len(x) // groups), size, max(channels, channels_out), side, step, tiling.summed)
     result = torch.empty(channels_out, channels, side, side)
     call(
         "winograd_kernel_gradient",
@@ -153,7 +167,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
         result,
         room_for(at_once, size, channels, step, x.dtype, teams),
         room_for(at_once, size, channels_out, step, x.dtype, teams),
-        torch.zeros(groups * sums),
+        torch.empty(groups * sums),
         len(x),
         at_once,
         groups,
@@ -183,7 +197,7 @@ def output_size(x: Tensor, side: int, padding: int) -> tuple[int, int]:
 
 def step_of(size: Sequence[int], side: int, number: torch.dtype) -> int:
     """The side of the tiles in which a map of this size has fewest places; the smaller of two, whose places have more tiles."""
-    return min(STEPS[number], key=lambda step: (places_of(size, side, step), step))
+    return min(TILINGS[number].steps, key=lambda step: (places_of(size, side, step), step))
 
 
 def places_of(size: Sequence[int], side: int, step: int) -> int:
@@ -205,28 +219,30 @@ def panels(channels: int) -> int:
 def room_for(images: int, size: Sequence[int], channels: int, step: int, number: torch.dtype, teams: int = 1) -> Tensor:
     """For what the tiles of maps of this size are changed into by each team of threads, not yet filled; the C's `stream_of`."""
     lines = panels(channels) * tiles_along(size[0], step) * tiles_along(size[1], step) * images
-    return torch.empty(teams * PLACES[number] * (lines | 1) * PANEL)
+    return torch.empty(teams * TILINGS[number].places * (lines | 1) * PANEL)
 
 
-def images_at_once(images: int, size: Sequence[int], channels: int, side: int, step: int) -> int:
-    """As many of them as fit `PART` when their maps of this size are changed."""
-    numbers = places_of(size, side, step) * panels(channels) * PANEL
-    return min(images, in_rows(max(1, PART // numbers)))
+def images_at_once(images: int, size: Sequence[int], channels: int, side: int, step: int, tiles: int) -> int:
+    """As many of them as fit `PART` when their maps of this size are changed, or as have so many tiles."""
+    fit = PART // (places_of(size, side, step) * panels(channels) * PANEL)
+    return min(images, max(in_rows(max(1, fit)), images_with(tiles, size, step)))
+
+
+def images_with(tiles: int, size: Sequence[int], step: int) -> int:
+    """As many images as have so many tiles."""
+    return -(-tiles // (tiles_along(size[0], step) * tiles_along(size[1], step)))
 
 
 def teams_and_images(
-    images: int, size: Sequence[int], channels: int, threads: int, *, side: int, step: int
+    images: int, size: Sequence[int], channels: int, threads: int, *, side: int, number: torch.dtype
 ) -> tuple[int, int]:
-    """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images.
-
-    A part has `LEAST_PART` tiles at the least, since the whole kernel is read for it.
-    """
-    least = -(-LEAST_PART // (tiles_along(size[0], step) * tiles_along(size[1], step)))
-    share = max(least, in_rows(-(-images // (threads * PARTS_OF_A_THREAD))))
-    at_once = images_at_once(min(images, share), size, channels, side, step)
-    return (
-        (threads, at_once) if at_once * threads <= images else (1, images_at_once(images, size, channels, side, step))
-    )
+    """Into how many teams of one the threads part, and how many images each takes at once; or one team of all, for few images."""
+    step, tiles = step_of(size, side, number), TILINGS[number].tiles
+    share = max(images_with(FEWEST_TILES, size, step), in_rows(-(-images // (threads * PARTS_OF_A_THREAD))))
+    at_once = images_at_once(min(images, share), size, channels, side, step, tiles)
+    if at_once * threads <= images:
+        return threads, at_once
+    return 1, images_at_once(images, size, channels, side, step, tiles)
 
 
 def in_rows(count: int) -> int:
