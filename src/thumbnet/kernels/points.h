@@ -32,9 +32,9 @@ typedef float lanes[LANES];
 #define FAR_2 (FAR * FAR)
 #define GAP (FAR_2 - NEAR_2)
 
-// Tells the compiler what a tile cannot exceed, so that in bf16 nothing is left of what larger ones need.
-INLINE void at_most(long count, long most) {
-  if (count > most) __builtin_unreachable();
+// Tells the compiler how many there can be, so that in bf16 nothing is left of what larger tiles need.
+INLINE void within(long count, long least, long most) {
+  if (count < least || count > most) __builtin_unreachable();
 }
 
 // Five pixels of the input at five of six places, all but infinity.
@@ -53,7 +53,7 @@ INLINE vector load_from(const void *from, long at, int of_map) {
 
 // As many pixels of the input as places, of a map or floats already.
 INLINE void of_input(const void *from, int of_map, long step, float *to, long stride, long places) {
-  at_most(places, REACH);
+  within(places, 2, REACH);
   for (long at = 0; at < LANES; at += WIDTH, to += WIDTH) {
     vector d0 = load_from(from, at, of_map), d1 = load_from(from, at + step, of_map);
     vector d2 = {0}, d3 = {0}, d4 = {0}, d5 = {0}, d6 = {0}, d7 = {0};
@@ -116,7 +116,7 @@ INLINE void of_input(const void *from, int of_map, long step, float *to, long st
 
 // The places of a product -> `pixels`, at most LARGE: the coefficients of a polynomial whose values they sum up.
 INLINE void of_products(const float *from, long step, float *to, long stride, long places, long pixels) {
-  at_most(places, REACH), at_most(pixels, LARGE);
+  within(places, 2, REACH), within(pixels, 1, LARGE);
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
     vector m0 = load(from), last = load(from + INFINITE * step);
     vector m1 = {0}, m2 = {0}, m3 = {0}, m4 = {0}, m5 = {0}, m6 = {0};
@@ -143,7 +143,7 @@ INLINE void of_products(const float *from, long step, float *to, long stride, lo
 
 // `pixels` of an output's gradient, at most LARGE, which are the coefficients -> all places but those of 1/2 for a small tile.
 INLINE void of_gradient(const float *from, long step, float *to, long stride, long pixels) {
-  at_most(pixels, LARGE);
+  within(pixels, 1, LARGE);
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
     vector g0 = load(from), g1 = {0}, g2 = {0}, g3 = {0}, g4 = {0}, g5 = {0};
     if (pixels > 1) g1 = load(from + step);

@@ -4,6 +4,7 @@
 // channels x output channels. The 32 places follow each other, or are 16 of one row and the 16 below them, whose maxima are taken
 // before anything is written.
 
+#include "largest.h"
 #include "places.h"
 
 #ifdef TILES
@@ -99,17 +100,10 @@ static void add_up(const struct maps *m, const bf16 *placed, long below, const b
   __asm__ volatile("" ::: "memory");
 }
 
-INLINE void store(const struct maps *m, bf16 *to, __m512 low, __m512 high, __mmask32 part) {
+INLINE void store_block(const struct maps *m, bf16 *to, __m512 low, __m512 high, __mmask32 part) {
   __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
   if (m->stream) _mm512_stream_si512((__m512i *)to, both);
   else _mm512_mask_storeu_epi16(to, part, both);
-}
-
-// The larger of two, a NaN, too; where it is the second, its place.
-INLINE void keep(__m512 *largest, __m128i *which, __m512 other, int place) {
-  __mmask16 larger = _mm512_cmp_ps_mask(other, *largest, _CMP_GT_OQ) | _mm512_cmp_ps_mask(other, other, _CMP_UNORD_Q);
-  *largest = _mm512_mask_mov_ps(*largest, larger, other);
-  *which = _mm_mask_mov_epi8(*which, larger, _mm_set1_epi8((char)place));
 }
 
 // 32 sums of 32 output channels from `block` on -> their pixels, those that have one; y begins at the first image.
@@ -124,7 +118,7 @@ static void put(const struct maps *m, const float *sums, const int *pixels, long
   if (!m->which)
     for (long p = 0; p < BLOCK; p++, sums += BLOCK)
       if (pixels[p] >= 0)
-        store(m, m->y + begin + pixels[p] * channels, _mm512_add_ps(_mm512_load_ps(sums), bias[0]),
+        store_block(m, m->y + begin + pixels[p] * channels, _mm512_add_ps(_mm512_load_ps(sums), bias[0]),
               _mm512_add_ps(_mm512_load_ps(sums + 16), bias[1]), part);
   if (m->which)
     for (long p = 0; p < BLOCK / 4; p++, sums += 2 * BLOCK)
@@ -134,12 +128,12 @@ static void put(const struct maps *m, const float *sums, const int *pixels, long
         for (int half = 0; half < 2; half++) {
           const float *of = sums + 16 * half;
           largest[half] = _mm512_load_ps(of), which[half] = _mm_setzero_si128();
-          keep(largest + half, which + half, _mm512_load_ps(of + BLOCK), 1);
-          keep(largest + half, which + half, _mm512_load_ps(of + 16 * BLOCK), 2);
-          keep(largest + half, which + half, _mm512_load_ps(of + 17 * BLOCK), 3);
+          keep_larger(largest + half, which + half, _mm512_load_ps(of + BLOCK), 1);
+          keep_larger(largest + half, which + half, _mm512_load_ps(of + 16 * BLOCK), 2);
+          keep_larger(largest + half, which + half, _mm512_load_ps(of + 17 * BLOCK), 3);
         }
         long at = begin + pixels[p] * channels;
-        store(m, m->y + at, _mm512_add_ps(largest[0], bias[0]), _mm512_add_ps(largest[1], bias[1]), part);
+        store_block(m, m->y + at, _mm512_add_ps(largest[0], bias[0]), _mm512_add_ps(largest[1], bias[1]), part);
         _mm256_mask_storeu_epi8(m->which + at, part, _mm256_set_m128i(which[1], which[0]));
       }
 }

@@ -141,8 +141,8 @@ INLINE void write_square(const lanes *from, number *pixels, uint8_t *chosen, lon
         long to = (i / 2 * (columns / 2) + j / 2) * channels;
         lanes best;
         uint8_t at[LANES];
-#pragma omp simd
-        for (long c = 0; c < LANES; c++) best[c] = largest(four[0][c], four[1][c], four[REACH][c], four[REACH + 1][c], at + c);
+        for (long c = 0; c < LANES; c += WIDTH)
+          store(best + c, largest_of(load(four[0] + c), load(four[1] + c), load(four[REACH] + c), load(four[REACH + 1] + c), at + c));
         write_lanes(pixels + to, best, count);
         memcpy(chosen + to, at, (size_t)count);
       }
@@ -197,32 +197,6 @@ INLINE void prepare_lines(const void *line, long stream, int written) {
     else __builtin_prefetch((const element *)line + place * stream + AHEAD * LANES, 0);
 }
 
-// One panel of a tile of `high` x `wide` pixels: to its places, in streams that lie `stream` numbers apart.
-INLINE void change_input(image x, long first, long top, long left, long high, long wide, long taps, float *to, long stream) {
-  lanes square[PLACES], half[PLACES];
-  long down = high + taps - 1, across = wide + taps - 1;  // pixels it depends on
-  int inside = top >= 0 && left >= 0 && top + down <= x.height && left + across <= x.width && first + LANES <= x.channels;
-  if (inside && !x.chosen) {  // as it lies
-    const number *from = x.numbers + (top * x.width + left) * x.channels + first;
-    for (long j = 0; j < across; j++) of_input(from + j * x.channels, 1, x.width * x.channels, half[j], REACH * LANES, down);
-  } else {
-    read_square(x, square, down, across, top, left, first);
-    for (long j = 0; j < across; j++) of_input(square[j], 0, REACH * LANES, half[j], REACH * LANES, down);
-  }
-  for (long i = 0; i < REACH; i++)
-    if (has_place(high, taps, i)) of_input(half[i * REACH], 0, LANES, to + i * REACH * stream, stream, across);
-}
-
-// The same of a gradient of the output.
-INLINE void change_gradient(image gradient, long first, long top, long left, long high, long wide, long taps, float *to,
-                            long stream) {
-  lanes square[PLACES], half[PLACES];
-  read_square(gradient, square, high, wide, top, left, first);
-  for (long j = 0; j < wide; j++) of_gradient(square[j], REACH * LANES, half[j], REACH * LANES, high);
-  for (long i = 0; i < REACH; i++)
-    if (has_place(high, taps, i)) of_gradient(half[i * REACH], LANES, to + i * REACH * stream, stream, wide);
-}
-
 // And from its places to `count` channels of its pixels.
 INLINE void change_back(const float *from, long stream, long high, long wide, long taps, number *pixels, uint8_t *chosen,
                         long columns, long channels, long count) {
@@ -245,19 +219,29 @@ typedef struct {
   int is_gradient;
 } source;
 
-// One panel of a tile of a map of the output.
-INLINE void change_tile(source x, map m, tile t, long panel, float *to, long stream) {
+// One panel of a tile: the pixels it depends on -> places down, pixels across; `high` and `wide` are the tile's own.
+INLINE void change_down(source x, tile t, long high, long wide, long panel, long taps, lanes *half) {
+  lanes square[PLACES];
   image from = image_at(x.numbers, x.chosen, x.height, x.width, x.channels, t.image);
   long first = panel * LANES, top = t.top - x.padding, left = t.left - x.padding;
-  if (x.is_gradient) {
-    if (is_square(t, LARGE) && m.taps == 3) change_gradient(from, first, t.top, t.left, LARGE, LARGE, 3, to, stream);
-    else if (is_square(t, SMALL) && m.taps == 3) change_gradient(from, first, t.top, t.left, SMALL, SMALL, 3, to, stream);
-    else change_gradient(from, first, t.top, t.left, t.high, t.wide, m.taps, to, stream);
-  } else {
-    if (is_square(t, LARGE) && m.taps == 3) change_input(from, first, top, left, LARGE, LARGE, 3, to, stream);
-    else if (is_square(t, SMALL) && m.taps == 3) change_input(from, first, top, left, SMALL, SMALL, 3, to, stream);
-    else change_input(from, first, top, left, t.high, t.wide, m.taps, to, stream);
+  long down = x.is_gradient ? high : high + taps - 1, across = x.is_gradient ? wide : wide + taps - 1;
+  within(down, 1, REACH), within(across, 1, REACH);
+  int inside = top >= 0 && left >= 0 && top + down <= x.height && left + across <= x.width && first + LANES <= x.channels;
+  if (inside && !x.chosen && !x.is_gradient) {  // as it lies
+    const number *pixel = from.numbers + (top * x.width + left) * x.channels + first;
+    for (long j = 0; j < across; j++) of_input(pixel + j * x.channels, 1, x.width * x.channels, half[j], REACH * LANES, down);
+    return;
   }
+  read_square(from, square, down, across, top, left, first);
+  for (long j = 0; j < across; j++)
+    if (x.is_gradient) of_gradient(square[j], REACH * LANES, half[j], REACH * LANES, high);
+    else of_input(square[j], 0, REACH * LANES, half[j], REACH * LANES, down);
+}
+
+// A row of those -> its places, `stride` numbers apart.
+INLINE void change_across(source x, const lanes *row, long wide, long taps, float *to, long stride) {
+  if (x.is_gradient) of_gradient(row[0], LANES, to, stride, wide);
+  else of_input(row[0], 0, LANES, to, stride, wide + taps - 1);
 }
 
 // How elements are made of numbers: each of its own, of those of two panels, or of two tiles.
@@ -267,32 +251,70 @@ INLINE long changed_lines(map m, long channels, enum pairing of) {
   return of == PANELS ? lines_of(channels) * tiles_of(m) : panels(channels) * ((tiles_of(m) + TERMS - 1) / TERMS);
 }
 
+// One panel of a tile, or two, of `other`, if it is there, to their places, in streams that lie `stream` elements apart.
+typedef struct { tile at; long panel; int there; } piece;
+
 #ifdef FLOAT
 
-INLINE void change_line(source x, map m, long panel, long index, enum pairing of, element *line, long stream) {
-  (void)of;
-  change_tile(x, m, tile_at(m, index), panel, line, stream);
+INLINE void change_pieces(source x, piece one, piece other, long high, long wide, long taps, element *to, long stream) {
+  lanes half[PLACES];
+  (void)other;
+  change_down(x, one.at, high, wide, one.panel, taps, half);
+  for (long i = 0; i < REACH; i++)
+    if (has_place(high, taps, i)) change_across(x, half + i * REACH, wide, taps, to + i * REACH * stream, stream);
 }
 
 #else
 
-// Two panels of a tile, or one of two tiles, where they are there; zeros where not, and at places that one of two tiles has not.
-INLINE void change_line(source x, map m, long panel, long index, enum pairing of, element *line, long stream) {
-  lanes low[PLACES], high[PLACES];
-  int two = of == TILES ? index + 1 < tiles_of(m) : panel + 1 < panels(x.channels);
-  tile t = tile_at(m, index), u = of == TILES && two ? tile_at(m, index + 1) : t;
-  long rows = larger(t.high, u.high), columns = larger(t.wide, u.wide);
-  if (t.high != u.high || t.wide != u.wide) memset(low, 0, sizeof(low));
-  if (!two || t.high != u.high || t.wide != u.wide) memset(high, 0, sizeof(high));
-  change_tile(x, m, t, panel, low[0], LANES);
-  if (two) change_tile(x, m, u, of == PANELS ? panel + 1 : panel, high[0], LANES);
+INLINE void change_pieces(source x, piece one, piece other, long high, long wide, long taps, element *to, long stream) {
+  lanes half[PLACES], half_of_other[PLACES];
+  change_down(x, one.at, high, wide, one.panel, taps, half);
+  if (other.there) change_down(x, other.at, high, wide, other.panel, taps, half_of_other);
+  else memset(half_of_other, 0, sizeof(half_of_other));
+  for (long i = 0; i < REACH; i++) {
+    if (!has_place(high, taps, i)) continue;
+    lanes row[REACH] = {0}, row_of_other[REACH] = {0};
+    change_across(x, half + i * REACH, wide, taps, row[0], LANES);
+    change_across(x, half_of_other + i * REACH, wide, taps, row_of_other[0], LANES);
+    for (long j = 0; j < REACH; j++)
+      if (has_place(wide, taps, j)) store_pairs(row[j], row_of_other[j], to + (i * REACH + j) * stream);
+  }
+}
+
+// Of two tiles that differ in size; zeros at places that one of them has not.
+static void change_different(source x, piece one, piece other, long taps, element *to, long stream) {
+  lanes whole[2][PLACES] = {0}, half[PLACES];
+  const piece *pieces[2] = {&one, &other};
+  for (long k = 0; k < 2; k++) {
+    tile t = pieces[k]->at;
+    change_down(x, t, t.high, t.wide, pieces[k]->panel, taps, half);
+    for (long i = 0; i < REACH; i++)
+      if (has_place(t.high, taps, i)) change_across(x, half + i * REACH, t.wide, taps, whole[k][i * REACH], LANES);
+  }
+  long high = larger(one.at.high, other.at.high), wide = larger(one.at.wide, other.at.wide);
   for (long i = 0; i < REACH; i++)
     for (long j = 0; j < REACH; j++)
-      if (has_place(rows, m.taps, i) && has_place(columns, m.taps, j))
-        store_pairs(low[i * REACH + j], high[i * REACH + j], line + (i * REACH + j) * stream);
+      if (has_place(high, taps, i) && has_place(wide, taps, j))
+        store_pairs(whole[0][i * REACH + j], whole[1][i * REACH + j], to + (i * REACH + j) * stream);
 }
 
 #endif
+
+// A line of elements.
+INLINE void change_line(source x, map m, long panel, long index, enum pairing of, element *line, long stream) {
+  tile t = tile_at(m, index);
+  piece one = {t, panel, 1}, other = {t, panel + 1, panel + 1 < panels(x.channels)};
+  if (of == TILES) other = (piece){index + 1 < tiles_of(m) ? tile_at(m, index + 1) : t, panel, index + 1 < tiles_of(m)};
+#ifndef FLOAT
+  if (other.at.high != t.high || other.at.wide != t.wide) {
+    change_different(x, one, other, m.taps, line, stream);
+    return;
+  }
+#endif
+  if (is_square(t, LARGE) && m.taps == 3) change_pieces(x, one, other, LARGE, LARGE, 3, line, stream);
+  else if (is_square(t, SMALL) && m.taps == 3) change_pieces(x, one, other, SMALL, SMALL, 3, line, stream);
+  else change_pieces(x, one, other, t.high, t.wide, m.taps, line, stream);
+}
 
 // x: N H W C -> places x panels x tiles x 16 elements, for a map of the output.
 INLINE void change(source x, element *to, map m, enum pairing of, long threads) {
