@@ -219,7 +219,7 @@ typedef struct {
   int is_gradient;
 } source;
 
-// One panel of a tile: the pixels it depends on -> places down, pixels across; `high` and `wide` are the tile's own.
+// One panel of a tile, taken as `high` x `wide`: the pixels it depends on -> places down, pixels across.
 INLINE void change_down(source x, tile t, long high, long wide, long panel, long taps, lanes *half) {
   lanes square[PLACES];
   image from = image_at(x.numbers, x.chosen, x.height, x.width, x.channels, t.image);
@@ -281,39 +281,18 @@ INLINE void change_pieces(source x, piece one, piece other, long high, long wide
   }
 }
 
-// Of two tiles that differ in size; zeros at places that one of them has not.
-static void change_different(source x, piece one, piece other, long taps, element *to, long stream) {
-  lanes whole[2][PLACES] = {0}, half[PLACES];
-  const piece *pieces[2] = {&one, &other};
-  for (long k = 0; k < 2; k++) {
-    tile t = pieces[k]->at;
-    change_down(x, t, t.high, t.wide, pieces[k]->panel, taps, half);
-    for (long i = 0; i < REACH; i++)
-      if (has_place(t.high, taps, i)) change_across(x, half + i * REACH, t.wide, taps, whole[k][i * REACH], LANES);
-  }
-  long high = larger(one.at.high, other.at.high), wide = larger(one.at.wide, other.at.wide);
-  for (long i = 0; i < REACH; i++)
-    for (long j = 0; j < REACH; j++)
-      if (has_place(high, taps, i) && has_place(wide, taps, j))
-        store_pairs(whole[0][i * REACH + j], whole[1][i * REACH + j], to + (i * REACH + j) * stream);
-}
-
 #endif
 
-// A line of elements.
+// A line of elements. Of two tiles that follow each other the larger holds the smaller, which is changed as if it were as large, with
+// zeros for the gradients beyond the map: it adds the same to the sums.
 INLINE void change_line(source x, map m, long panel, long index, enum pairing of, element *line, long stream) {
   tile t = tile_at(m, index);
   piece one = {t, panel, 1}, other = {t, panel + 1, panel + 1 < panels(x.channels)};
   if (of == TILES) other = (piece){index + 1 < tiles_of(m) ? tile_at(m, index + 1) : t, panel, index + 1 < tiles_of(m)};
-#ifndef FLOAT
-  if (other.at.high != t.high || other.at.wide != t.wide) {
-    change_different(x, one, other, m.taps, line, stream);
-    return;
-  }
-#endif
-  if (is_square(t, LARGE) && m.taps == 3) change_pieces(x, one, other, LARGE, LARGE, 3, line, stream);
-  else if (is_square(t, SMALL) && m.taps == 3) change_pieces(x, one, other, SMALL, SMALL, 3, line, stream);
-  else change_pieces(x, one, other, t.high, t.wide, m.taps, line, stream);
+  long high = TERMS == 1 ? t.high : larger(t.high, other.at.high), wide = TERMS == 1 ? t.wide : larger(t.wide, other.at.wide);
+  if (high == LARGE && wide == LARGE && m.taps == 3) change_pieces(x, one, other, LARGE, LARGE, 3, line, stream);
+  else if (high == SMALL && wide == SMALL && m.taps == 3) change_pieces(x, one, other, SMALL, SMALL, 3, line, stream);
+  else change_pieces(x, one, other, high, wide, m.taps, line, stream);
 }
 
 // x: N H W C -> places x panels x tiles x 16 elements, for a map of the output.
