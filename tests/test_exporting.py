@@ -86,7 +86,8 @@ def test_every_model_says_the_same_as_a_file(name, channels, part, tmp_path):
     assert np.abs(expected - expected[0]).max() > 1e-3  # the images matter
     rounding = np.abs(expected - exact).max()  # up to 1e-4 in the deepest, of which the last maps are of one pixel
     said = in_batches(read_onnx(tmp_path / "model.onnx"), pixels.numpy())
-    np.testing.assert_allclose(said, expected, rtol=0, atol=1e-5 + 2 * rounding)
+    # Against the exact answer: both round, and on some processors the file's errors and torch's have opposite signs.
+    np.testing.assert_allclose(said, exact, rtol=0, atol=1e-5 + 3 * rounding)
 
 
 def test_a_network_can_be_compiled_by_torch_and_says_the_same():
