@@ -114,6 +114,19 @@ def test_a_network_that_pools_in_its_convolutions_is_the_same_network(monkeypatc
 
 @compiled
 @pytest.mark.parametrize("number", NUMBERS, ids=str)
+@pytest.mark.parametrize("of_kernel", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_kernel_of_another_type_is_read_as_what_it_is(number, of_kernel):
+    x = maps((5, 32, 8, 8), number=number)
+    kernel = torch.randn(24, 32, 3, 3, generator=torch.Generator().manual_seed(1)).to(of_kernel).requires_grad_()
+    y = Winograd.apply(x, kernel, None, 1)
+    expected = F.conv2d(x.double(), kernel.double(), padding=1)
+    assert distance(y, expected) < NEAR[number]
+    [gradient] = torch.autograd.grad(y.sum(), kernel)
+    assert gradient.dtype == of_kernel
+
+
+@compiled
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
 def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_its_input(number):
     results = []
     for threads in (1, 2, 3, 5):  # 5: more than the groups of images that are summed apart

@@ -17,7 +17,7 @@ INLINE float largest(float first, float right, float below, float across, uint8_
   return at == 3 ? across : first;
 }
 
-#ifdef __AVX512BW__
+#if defined __AVX512BW__ && defined __AVX512VL__
 
 // Where `other` is larger than what is the largest so far, it and its place instead; a NaN is.
 INLINE void keep_larger(__m512 *largest, __m128i *place, __m512 other, int of_other) {
@@ -30,7 +30,7 @@ INLINE void keep_larger(__m512 *largest, __m128i *place, __m512 other, int of_ot
 
 // The same of vectors.
 INLINE vector largest_of(vector first, vector right, vector below, vector across, uint8_t *places) {
-#ifdef __AVX512BW__
+#if defined __AVX512BW__ && defined __AVX512VL__
   __m512 best = (__m512)first;
   __m128i place = _mm_setzero_si128();
   keep_larger(&best, &place, (__m512)right, 1);

@@ -119,7 +119,7 @@ static void put(const struct maps *m, const float *sums, const int *pixels, long
     for (long p = 0; p < BLOCK; p++, sums += BLOCK)
       if (pixels[p] >= 0)
         store_block(m, m->y + begin + pixels[p] * channels, _mm512_add_ps(_mm512_load_ps(sums), bias[0]),
-              _mm512_add_ps(_mm512_load_ps(sums + 16), bias[1]), part);
+                    _mm512_add_ps(_mm512_load_ps(sums + 16), bias[1]), part);
   if (m->which)
     for (long p = 0; p < BLOCK / 4; p++, sums += 2 * BLOCK)
       if (pixels[p] >= 0) {

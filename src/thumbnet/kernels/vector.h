@@ -22,28 +22,16 @@ INLINE void store(float *to, vector value) { *(vector *)to = value; }
 
 typedef uint32_t bits_vector __attribute__((vector_size(WIDTH * sizeof(uint32_t))));
 
-// As many numbers of a map. What intrinsics say in one instruction gcc makes of halves.
+// As many numbers of a map; in bf16 where the processor multiplies it. What intrinsics say in one instruction gcc makes of halves.
 #ifdef FLOAT
 INLINE vector load_numbers(const number *from) { return load(from); }
 INLINE void store_numbers(number *to, vector value) { store(to, value); }
-#elif defined __AVX512BF16__ && defined __AVX512VL__
+#elif defined __AVX512BF16__
 INLINE vector load_numbers(const number *from) {
   return (vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
 }
 INLINE void store_numbers(number *to, vector value) {
   _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
-}
-#else
-typedef number numbers __attribute__((vector_size(WIDTH * sizeof(number)), aligned(2)));
-
-INLINE vector load_numbers(const number *from) {
-  return (vector)(__builtin_convertvector(*(const numbers *)from, bits_vector) << 16);
-}
-
-INLINE void store_numbers(number *to, vector value) {  // as `narrow` rounds
-  bits_vector bits = (bits_vector)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  bits_vector is_nan = (bits_vector)((bits & 0x7fffffff) > 0x7f800000);
-  *(numbers *)to = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0), numbers);
 }
 #endif
 

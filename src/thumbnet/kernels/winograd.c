@@ -17,12 +17,14 @@
 // Where pooling by 2 x 2 follows, only what it leaves is written, and `chosen`: which of the four was the largest (0 to 3, the
 // first of equals; a NaN is the largest of all). Else `chosen` is NULL.
 
-#include "largest.h"
-#include "points.h"
+#include "number.h"
 
 #if defined FLOAT || defined __AVX512BF16__
 
 #include <omp.h>
+
+#include "largest.h"
+#include "points.h"
 
 #ifdef FLOAT
 
@@ -197,7 +199,7 @@ INLINE void prepare_lines(const void *line, long stream, int written) {
     else __builtin_prefetch((const element *)line + place * stream + AHEAD * LANES, 0);
 }
 
-// And from its places to `count` channels of its pixels.
+// The places of a tile's products -> `count` channels of its pixels.
 INLINE void change_back(const float *from, long stream, long high, long wide, long taps, number *pixels, uint8_t *chosen,
                         long columns, long channels, long count) {
   lanes half[PLACES], whole[PLACES];
@@ -295,8 +297,8 @@ INLINE void change_line(source x, map m, long panel, long index, enum pairing of
   else change_pieces(x, one, other, high, wide, m.taps, line, stream);
 }
 
-// x: N H W C -> places x panels x tiles x 16 elements, for a map of the output.
-INLINE void change(source x, element *to, map m, enum pairing of, long threads) {
+// x: N H W C -> places x lines x 16 elements, for a map of the output.
+static void change(source x, element *to, map m, enum pairing of, long threads) {
   long per_line = of == TILES ? TERMS : 1, lines = (tiles_of(m) + per_line - 1) / per_line, all = changed_lines(m, x.channels, of);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < all; work++) {
@@ -305,13 +307,6 @@ INLINE void change(source x, element *to, map m, enum pairing of, long threads) 
     change_line(x, m, panel, work % lines * per_line, of, to + work * LANES, stream_of(all));
   }
 }
-
-static void change_inputs(source x, element *to, map m, long threads) { change(x, to, m, PANELS, threads); }
-
-// What the gradient of a kernel is summed from.
-static void change_inputs_for_sums(source x, element *to, map m, long threads) { change(x, to, m, TILES, threads); }
-
-static void change_gradients(source gradient, element *to, map m, long threads) { change(gradient, to, m, TILES, threads); }
 
 // Products, places x panels of D x tiles x 16 -> y: N H' W' D, or N H'/2 W'/2 D with `chosen` of the same shape.
 static void change_products_back(const float *products, number *y, uint8_t *chosen, map m, long channels, long threads) {
@@ -359,7 +354,7 @@ static void change_kernel(const float *kernel, element *to, long outputs, long i
 #ifdef FLOAT
     change_taps(kernel, first, outputs, input, channels, turned, taps, step, to + work * LANES, stream);
 #else
-    lanes low[PLACES], high[PLACES] = {0};
+    lanes low[PLACES] = {0}, high[PLACES] = {0};
     change_taps(kernel, first, outputs, input, channels, turned, taps, step, low[0], LANES);
     if (input + LANES < inputs)
       change_taps(kernel, first, outputs, input + LANES, channels, turned, taps, step, high[0], LANES);
@@ -499,7 +494,7 @@ static void convolve_images(convolution m, const element *changed_kernel, elemen
   map out = m.out;
   out.images = count;
   long y = first * out.rows * out.columns * m.channels_out / (m.of_y ? 4 : 1);
-  change_inputs(from_image(m.x, first), changed, out, threads);
+  change(from_image(m.x, first), changed, out, PANELS, threads);
   multiply(changed, changed_kernel, products, out, m.x.channels, m.channels_out, threads);
   change_products_back(products, m.y + y, m.of_y ? m.of_y + y : NULL, out, m.channels_out, threads);
 }
@@ -521,7 +516,8 @@ void winograd_convolve(const number *x, const uint8_t *of_x, const float *kernel
       convolve_images(m, changed_kernel, changed, products, n, smaller(at_once, images - n), threads);
     return;
   }
-  long room = PLACES * stream_of(changed_lines(part, channels, PANELS)), room_out = PLACES * stream_of(panels(channels_out) * tiles_of(part));
+  long room = PLACES * stream_of(changed_lines(part, channels, PANELS));
+  long room_out = PLACES * stream_of(panels(channels_out) * tiles_of(part));
 #pragma omp parallel for num_threads(teams) schedule(dynamic)
   for (long n = 0; n < images; n += at_once) {
     long own = omp_get_thread_num();
@@ -534,8 +530,8 @@ static void add_images(source x, source gradient, map m, element *changed, eleme
                        long at_once, long threads) {
   for (long n = first; n < end; n += at_once) {
     m.images = smaller(at_once, end - n);
-    change_inputs_for_sums(from_image(x, n), changed, m, threads);
-    change_gradients(from_image(gradient, n), of_output, m, threads);
+    change(from_image(x, n), changed, m, TILES, threads);
+    change(from_image(gradient, n), of_output, m, TILES, threads);
     add_gradients(changed, of_output, total, n == first, m, x.channels, gradient.channels, threads);
   }
 }

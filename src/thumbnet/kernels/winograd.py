@@ -67,7 +67,7 @@ def has_winograd(number: torch.dtype) -> bool:
 
 
 class Winograd(torch.autograd.Function):
-    """x B C H W, kernel D C S S, S 2 or 3, bias D or None, padding -> B D H' W' like x, float or bf16; channels last in memory.
+    """x B C H W, B 1 or more, kernel D C S S, S 2 or 3, bias D or None, padding -> B D H' W', float or bf16, channels last.
 
     Where `pool`, max-pooled by 2 x 2 as well, B D H'/2 W'/2: the whole map is four times as large and never written.
     """
@@ -129,7 +129,7 @@ def convolve(
         x.dtype,
         x,
         chosen,
-        kernel.contiguous(),
+        kernel.float().contiguous(),
         y,
         which,
         room_for(at_once, size, channels, step, x.dtype, teams),
@@ -156,7 +156,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
     step, tiling = step_of(size, side, x.dtype), TILINGS[x.dtype]
     sums = tiling.places * panels(channels_out) * panels(channels) * PANEL**2
     groups = max(1, min(GROUPS, ROOM_FOR_SUMS // sums, len(x)))
-    teams = min(threads, groups) if (threads := torch.get_num_threads()) <= groups else 1
+    teams = threads if (threads := torch.get_num_threads()) <= groups else 1
     at_once = images_at_once(-(-len(x) // groups), size, max(channels, channels_out), side, step, tiling.summed)
     result = torch.empty(channels_out, channels, side, side)
     call(
@@ -218,7 +218,7 @@ def panels(channels: int) -> int:
 
 
 def room_for(images: int, size: Sequence[int], channels: int, step: int, number: torch.dtype, teams: int = 1) -> Tensor:
-    """For what the tiles of maps of this size are changed into by each team of threads, not yet filled; the C's `stream_of`."""
+    """For what the tiles of maps of this size are changed into by each team, not yet filled: at least the C's `stream_of`."""
     lines = panels(channels) * tiles_along(size[0], step) * tiles_along(size[1], step) * images
     return torch.empty(teams * TILINGS[number].places * (lines | 1) * PANEL)
 
