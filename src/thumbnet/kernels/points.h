@@ -46,71 +46,63 @@ INLINE void of_five(vector d0, vector d1, vector d2, vector d3, vector d4, vecto
   places[3] = far_even + far_odd, places[4] = far_even - far_odd;
 }
 
-// Numbers of a map, or floats, from `at` on.
-INLINE vector load_from(const void *from, long at, int of_map) {
-  return of_map ? load_numbers((const number *)from + at) : load((const float *)from + at);
-}
-
-// As many pixels of the input as places, of a map or floats already.
-INLINE void of_input(const void *from, int of_map, long step, float *to, long stride, long places) {
+// As many pixels of the input, `d`, as places.
+INLINE void of_input(const vector d[REACH], float *to, long stride, long places) {
   within(places, 2, REACH);
-  for (long at = 0; at < LANES; at += WIDTH, to += WIDTH) {
-    vector d0 = load_from(from, at, of_map), d1 = load_from(from, at + step, of_map);
-    vector d2 = {0}, d3 = {0}, d4 = {0}, d5 = {0}, d6 = {0}, d7 = {0};
-    if (places > 2) d2 = load_from(from, at + 2 * step, of_map);
-    if (places > 3) d3 = load_from(from, at + 3 * step, of_map);
-    if (places > 4) d4 = load_from(from, at + 4 * step, of_map);
-    if (places > 5) d5 = load_from(from, at + 5 * step, of_map);
-    if (places > 6) d6 = load_from(from, at + 6 * step, of_map);
-    if (places > 7) d7 = load_from(from, at + 7 * step, of_map);
-    if (places == 2) {
-      store(to, d0);
-      store(to + INFINITE * stride, d1);
-    } else if (places == 3) {
-      store(to, d0 - d1 * (1 / NEAR));
-      store(to + stride, d1 * (1 / NEAR));
-      store(to + INFINITE * stride, d2 - d1 * NEAR);
-    } else if (places == 4) {
-      store(to, d0 - d2 * (1 / NEAR_2));
-      store(to + stride, (d2 + d1 * NEAR) * (1 / (2 * NEAR_2)));
-      store(to + 2 * stride, (d2 - d1 * NEAR) * (1 / (2 * NEAR_2)));
-      store(to + INFINITE * stride, d3 - d1 * NEAR_2);
-    } else if (places == 5) {
-      store(to, d0 - d2 * (1 / NEAR_2) + (d3 * (1 / NEAR_2) - d1) * (1 / FAR));
-      store(to + stride, (d1 * (NEAR * FAR) + d2 * (FAR - NEAR) - d3) * (1 / (2 * NEAR_2 * (FAR - NEAR))));
-      store(to + 2 * stride, (d2 * (FAR + NEAR) - d1 * (NEAR * FAR) - d3) * (1 / (2 * NEAR_2 * (FAR + NEAR))));
-      store(to + 3 * stride, (d3 - d1 * NEAR_2) * (1 / (FAR * GAP)));
-      store(to + INFINITE * stride, d4 - d2 * NEAR_2 + (d1 * NEAR_2 - d3) * FAR);
-    } else if (places == 6) {
-      vector five[5];
-      of_five(d0, d1, d2, d3, d4, five);
+  vector d0 = d[0], d1 = d[1], d2 = {0}, d3 = {0}, d4 = {0}, d5 = {0}, d6 = {0}, d7 = {0};
+  if (places > 2) d2 = d[2];
+  if (places > 3) d3 = d[3];
+  if (places > 4) d4 = d[4];
+  if (places > 5) d5 = d[5];
+  if (places > 6) d6 = d[6];
+  if (places > 7) d7 = d[7];
+  if (places == 2) {
+    store(to, d0);
+    store(to + INFINITE * stride, d1);
+  } else if (places == 3) {
+    store(to, d0 - d1 * (1 / NEAR));
+    store(to + stride, d1 * (1 / NEAR));
+    store(to + INFINITE * stride, d2 - d1 * NEAR);
+  } else if (places == 4) {
+    store(to, d0 - d2 * (1 / NEAR_2));
+    store(to + stride, (d2 + d1 * NEAR) * (1 / (2 * NEAR_2)));
+    store(to + 2 * stride, (d2 - d1 * NEAR) * (1 / (2 * NEAR_2)));
+    store(to + INFINITE * stride, d3 - d1 * NEAR_2);
+  } else if (places == 5) {
+    store(to, d0 - d2 * (1 / NEAR_2) + (d3 * (1 / NEAR_2) - d1) * (1 / FAR));
+    store(to + stride, (d1 * (NEAR * FAR) + d2 * (FAR - NEAR) - d3) * (1 / (2 * NEAR_2 * (FAR - NEAR))));
+    store(to + 2 * stride, (d2 * (FAR + NEAR) - d1 * (NEAR * FAR) - d3) * (1 / (2 * NEAR_2 * (FAR + NEAR))));
+    store(to + 3 * stride, (d3 - d1 * NEAR_2) * (1 / (FAR * GAP)));
+    store(to + INFINITE * stride, d4 - d2 * NEAR_2 + (d1 * NEAR_2 - d3) * FAR);
+  } else if (places == 6) {
+    vector five[5];
+    of_five(d0, d1, d2, d3, d4, five);
 #pragma GCC unroll 5
-      for (int i = 0; i < 5; i++) store(to + i * stride, five[i]);
-      store(to + INFINITE * stride, d1 * (NEAR_2 * FAR_2) - d3 * (NEAR_2 + FAR_2) + d5);
-    } else if (places == 7) {  // those of six, times (x - 1/2)
-      vector here[5], next[5], half = d1 * 4.0f - d3 * 5.0f + d5;
-      of_five(d0, d1, d2, d3, d4, here);
-      of_five(d1, d2, d3, d4, d5, next);
-      store(to, here[0] - next[0] * 2.0f);
-      store(to + stride, next[1] * 2.0f - here[1]);
-      store(to + 2 * stride, (here[2] - next[2] * 2.0f) * (1 / 3.0f));
-      store(to + 3 * stride, (next[3] * 2.0f - here[3]) * (1 / 3.0f));
-      store(to + 4 * stride, here[4] * 0.2f - next[4] * 0.4f);
-      store(to + 5 * stride, half * (32 / 45.0f));
-      store(to + INFINITE * stride, d2 * 4.0f - d4 * 5.0f + d6 - half * 0.5f);
-    } else if (places == 8) {
-      vector even = (d4 * 4.25f - d2 - d6) * (2 / 9.0f), odd = (d3 * 4.25f - d1 - d5) * (2 / 9.0f);
-      vector far_even = (d2 * 0.25f - d4 * 1.25f + d6) * (1 / 90.0f), far_odd = (d1 * 0.25f - d3 * 1.25f + d5) * (1 / 45.0f);
-      vector half_even = (d2 * 4.0f - d4 * 5.0f + d6) * (32 / 45.0f), half_odd = (d1 * 4.0f - d3 * 5.0f + d5) * (16 / 45.0f);
-      store(to, d0 - d6 + (d4 - d2) * 5.25f);
-      store(to + stride, even + odd);
-      store(to + 2 * stride, even - odd);
-      store(to + 3 * stride, far_even + far_odd);
-      store(to + 4 * stride, far_even - far_odd);
-      store(to + 5 * stride, half_even + half_odd);
-      store(to + 6 * stride, half_even - half_odd);
-      store(to + INFINITE * stride, d7 - d1 + (d3 - d5) * 5.25f);
-    }
+    for (int i = 0; i < 5; i++) store(to + i * stride, five[i]);
+    store(to + INFINITE * stride, d1 * (NEAR_2 * FAR_2) - d3 * (NEAR_2 + FAR_2) + d5);
+  } else if (places == 7) {  // those of six, times (x - 1/2)
+    vector here[5], next[5], half = d1 * 4.0f - d3 * 5.0f + d5;
+    of_five(d0, d1, d2, d3, d4, here);
+    of_five(d1, d2, d3, d4, d5, next);
+    store(to, here[0] - next[0] * 2.0f);
+    store(to + stride, next[1] * 2.0f - here[1]);
+    store(to + 2 * stride, (here[2] - next[2] * 2.0f) * (1 / 3.0f));
+    store(to + 3 * stride, (next[3] * 2.0f - here[3]) * (1 / 3.0f));
+    store(to + 4 * stride, here[4] * 0.2f - next[4] * 0.4f);
+    store(to + 5 * stride, half * (32 / 45.0f));
+    store(to + INFINITE * stride, d2 * 4.0f - d4 * 5.0f + d6 - half * 0.5f);
+  } else if (places == 8) {
+    vector even = (d4 * 4.25f - d2 - d6) * (2 / 9.0f), odd = (d3 * 4.25f - d1 - d5) * (2 / 9.0f);
+    vector far_even = (d2 * 0.25f - d4 * 1.25f + d6) * (1 / 90.0f), far_odd = (d1 * 0.25f - d3 * 1.25f + d5) * (1 / 45.0f);
+    vector half_even = (d2 * 4.0f - d4 * 5.0f + d6) * (32 / 45.0f), half_odd = (d1 * 4.0f - d3 * 5.0f + d5) * (16 / 45.0f);
+    store(to, d0 - d6 + (d4 - d2) * 5.25f);
+    store(to + stride, even + odd);
+    store(to + 2 * stride, even - odd);
+    store(to + 3 * stride, far_even + far_odd);
+    store(to + 4 * stride, far_even - far_odd);
+    store(to + 5 * stride, half_even + half_odd);
+    store(to + 6 * stride, half_even - half_odd);
+    store(to + INFINITE * stride, d7 - d1 + (d3 - d5) * 5.25f);
   }
 }
 
@@ -142,29 +134,27 @@ INLINE void of_products(const float *from, long step, float *to, long stride, lo
 }
 
 // `pixels` of an output's gradient, at most LARGE, which are the coefficients -> all places but those of 1/2 for a small tile.
-INLINE void of_gradient(const float *from, long step, float *to, long stride, long pixels) {
+INLINE void of_gradient(const vector g[REACH], float *to, long stride, long pixels) {
   within(pixels, 1, LARGE);
-  for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
-    vector g0 = load(from), g1 = {0}, g2 = {0}, g3 = {0}, g4 = {0}, g5 = {0};
-    if (pixels > 1) g1 = load(from + step);
-    if (pixels > 2) g2 = load(from + 2 * step);
-    if (pixels > 3) g3 = load(from + 3 * step);
-    if (pixels > 4) g4 = load(from + 4 * step);
-    if (pixels > 5) g5 = load(from + 5 * step);
-    vector even = g0 + g2 * NEAR_2 + g4, odd = g1 * NEAR + g3 * (NEAR_2 * NEAR) + g5;
-    vector far_even = g0 + g2 * FAR_2 + g4 * 16.0f, far_odd = g1 * FAR + g3 * (FAR_2 * FAR) + g5 * 32.0f;
-    store(to, g0);
-    store(to + stride, even + odd);
-    store(to + 2 * stride, even - odd);
-    store(to + 3 * stride, far_even + far_odd);
-    store(to + 4 * stride, far_even - far_odd);
-    if (pixels > SMALL) {
-      vector half_even = g0 + g2 * 0.25f + g4 * 0.0625f, half_odd = g1 * 0.5f + g3 * 0.125f + g5 * 0.03125f;
-      store(to + 5 * stride, half_even + half_odd);
-      store(to + 6 * stride, half_even - half_odd);
-    }
-    store(to + INFINITE * stride, load(from + (pixels - 1) * step));
+  vector g0 = g[0], g1 = {0}, g2 = {0}, g3 = {0}, g4 = {0}, g5 = {0};
+  if (pixels > 1) g1 = g[1];
+  if (pixels > 2) g2 = g[2];
+  if (pixels > 3) g3 = g[3];
+  if (pixels > 4) g4 = g[4];
+  if (pixels > 5) g5 = g[5];
+  vector even = g0 + g2 * NEAR_2 + g4, odd = g1 * NEAR + g3 * (NEAR_2 * NEAR) + g5;
+  vector far_even = g0 + g2 * FAR_2 + g4 * 16.0f, far_odd = g1 * FAR + g3 * (FAR_2 * FAR) + g5 * 32.0f;
+  store(to, g0);
+  store(to + stride, even + odd);
+  store(to + 2 * stride, even - odd);
+  store(to + 3 * stride, far_even + far_odd);
+  store(to + 4 * stride, far_even - far_odd);
+  if (pixels > SMALL) {
+    vector half_even = g0 + g2 * 0.25f + g4 * 0.0625f, half_odd = g1 * 0.5f + g3 * 0.125f + g5 * 0.03125f;
+    store(to + 5 * stride, half_even + half_odd);
+    store(to + 6 * stride, half_even - half_odd);
   }
+  store(to + INFINITE * stride, g[pixels - 1]);
 }
 
 // Two taps and a zero, or three -> all places; and back for the gradient.

@@ -78,14 +78,7 @@ INLINE long elements(long channels) {
   return before + smaller(LANES, channels - before * TERMS);
 }
 
-// `count` of LANES channels of a map to floats, and back; all of them, as in most panels, in vectors.
-INLINE void read_lanes(float *to, const number *from, long count) {
-  if (count == LANES)
-    for (long c = 0; c < LANES; c += WIDTH) store(to + c, load_numbers(from + c));
-  else
-    for (long c = 0; c < count; c++) to[c] = wide(from[c]);
-}
-
+// `count` of LANES channels to a map; all of them, as in most panels, in vectors.
 INLINE void write_lanes(number *to, const float *from, long count) {
   if (count == LANES)
     for (long c = 0; c < LANES; c += WIDTH) store_numbers(to + c, load(from + c));
@@ -101,33 +94,20 @@ INLINE image image_at(const number *maps, const uint8_t *chosen, long height, lo
   return (image){maps + index * size, chosen ? chosen + index * size : NULL, height, width, channels};
 }
 
-// Of `count` lanes those that were chosen `here`; zeros else.
-INLINE void keep_chosen(float *lane, const uint8_t *chosen, uint8_t here, long count) {
-  if (count == LANES)
-    for (long c = 0; c < LANES; c += WIDTH) store(lane + c, keep_where(chosen + c, here, load(lane + c)));
-  else
-    for (long c = 0; c < count; c++) lane[c] = chosen[c] == here ? lane[c] : 0;
-}
-
-// `high` x `wide` pixels from (top, left), LANES channels from `first`; zeros beyond edges and channels. Of a pooled image each
+// `down` pixels of a column from (top, left), WIDTH channels from `first`; zeros beyond edges and channels. Of a pooled image each
 // number stands where it was chosen, among zeros.
-INLINE void read_square(image x, lanes *to, long high, long wide, long top, long left, long first) {
-  long count = smaller(LANES, x.channels - first);
-  for (long i = 0; i < high; i++)
-    for (long j = 0; j < wide; j++) {
-      long row = top + i, column = left + j;
-      float *lane = to[i * REACH + j];
-      int inside = row >= 0 && row < x.height && column >= 0 && column < x.width;
-      if (!inside || count < LANES) memset(lane, 0, sizeof(lanes));
-      if (!inside) continue;
-      if (!x.chosen) {
-        read_lanes(lane, x.numbers + (row * x.width + column) * x.channels + first, count);
-        continue;
-      }
-      long from = (row / 2 * (x.width / 2) + column / 2) * x.channels + first;
-      read_lanes(lane, x.numbers + from, count);
-      keep_chosen(lane, x.chosen + from, (uint8_t)(row % 2 * 2 + column % 2), count);
-    }
+INLINE void read_column(image x, long top, long left, long down, long first, vector pixels[REACH]) {
+  long part = x.chosen ? 2 : 1, row = x.width / part * x.channels, column = left / part * x.channels + first;
+  long few = smaller(WIDTH, x.channels - first);
+  int there = left >= 0 && left < x.width && few > 0;
+#pragma GCC unroll 8
+  for (long i = 0; i < down; i++) {
+    long at = (top + i) / part * row + column;
+    pixels[i] = (vector){0};
+    if (!there || top + i < 0 || top + i >= x.height) continue;
+    pixels[i] = load_numbers(x.numbers + at, few);
+    if (x.chosen) pixels[i] = keep_where(x.chosen + at, (uint8_t)((top + i) % 2 * 2 + left % 2), pixels[i], few);
+  }
 }
 
 // `count` channels of `high` x `wide` pixels to a map of rows of `columns` pixels, half as many where `chosen`.
@@ -223,27 +203,29 @@ typedef struct {
 
 // One panel of a tile, taken as `high` x `wide`: the pixels it depends on -> places down, pixels across.
 INLINE void change_down(source x, tile t, long high, long wide, long panel, long taps, lanes *half) {
-  lanes square[PLACES];
   image from = image_at(x.numbers, x.chosen, x.height, x.width, x.channels, t.image);
-  long first = panel * LANES, top = t.top - x.padding, left = t.left - x.padding;
-  long down = x.is_gradient ? high : high + taps - 1, across = x.is_gradient ? wide : wide + taps - 1;
-  within(down, 1, REACH), within(across, 1, REACH);
-  int inside = top >= 0 && left >= 0 && top + down <= x.height && left + across <= x.width && first + LANES <= x.channels;
-  if (inside && !x.chosen && !x.is_gradient) {  // as it lies
-    const number *pixel = from.numbers + (top * x.width + left) * x.channels + first;
-    for (long j = 0; j < across; j++) of_input(pixel + j * x.channels, 1, x.width * x.channels, half[j], REACH * LANES, down);
-    return;
-  }
-  read_square(from, square, down, across, top, left, first);
-  for (long j = 0; j < across; j++)
-    if (x.is_gradient) of_gradient(square[j], REACH * LANES, half[j], REACH * LANES, high);
-    else of_input(square[j], 0, REACH * LANES, half[j], REACH * LANES, down);
+  long top = t.top - x.padding, left = t.left - x.padding, more = x.is_gradient ? 0 : taps - 1;
+  within(high + more, 1, REACH), within(wide + more, 1, REACH);
+  for (long j = 0; j < wide + more; j++)
+    for (long c = 0; c < LANES; c += WIDTH) {
+      vector pixels[REACH];
+      read_column(from, top, left + j, high + more, panel * LANES + c, pixels);
+      if (x.is_gradient) of_gradient(pixels, half[j] + c, REACH * LANES, high);
+      else of_input(pixels, half[j] + c, REACH * LANES, high + more);
+    }
 }
 
 // A row of those -> its places, `stride` numbers apart.
 INLINE void change_across(source x, const lanes *row, long wide, long taps, float *to, long stride) {
-  if (x.is_gradient) of_gradient(row[0], LANES, to, stride, wide);
-  else of_input(row[0], 0, LANES, to, stride, wide + taps - 1);
+  long count = x.is_gradient ? wide : wide + taps - 1;
+  within(count, 1, REACH);
+  for (long c = 0; c < LANES; c += WIDTH) {
+    vector pixels[REACH];
+#pragma GCC unroll 8
+    for (long j = 0; j < count; j++) pixels[j] = load(row[j] + c);
+    if (x.is_gradient) of_gradient(pixels, to + c, stride, wide);
+    else of_input(pixels, to + c, stride, count);
+  }
 }
 
 // How elements are made of numbers: each of its own, of those of two panels, or of two tiles.
