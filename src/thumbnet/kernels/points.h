@@ -32,6 +32,20 @@ typedef float lanes[LANES];
 #define FAR_2 (FAR * FAR)
 #define GAP (FAR_2 - NEAR_2)
 
+// Factors of the places of NEAR and FAR: those of the input of a tile of six, and those of the kernel, which is changed once for all
+// tiles. In bf16, where most tiles have six places, the kernel has them all; in float other tiles would need others.
+#ifdef FLOAT
+#define INPUT_NEAR (1 / (2 * NEAR_2 * GAP))
+#define INPUT_FAR (1 / (2 * FAR_2 * GAP))
+#define KERNEL_NEAR 1.0f
+#define KERNEL_FAR 1.0f
+#else
+#define INPUT_NEAR 1.0f
+#define INPUT_FAR 1.0f
+#define KERNEL_NEAR (1 / (2 * NEAR_2 * GAP))
+#define KERNEL_FAR (1 / (2 * FAR_2 * GAP))
+#endif
+
 // Tells the compiler how many there can be, so that in bf16 nothing is left of what larger tiles need.
 INLINE void within(long count, long least, long most) {
   if (count < least || count > most) __builtin_unreachable();
@@ -39,11 +53,10 @@ INLINE void within(long count, long least, long most) {
 
 // Five pixels of the input at five of six places, all but infinity.
 INLINE void of_five(vector d0, vector d1, vector d2, vector d3, vector d4, vector places[5]) {
-  vector even = (d2 * FAR_2 - d4) * (1 / (2 * NEAR_2 * GAP)), odd = (d1 * FAR_2 - d3) * (1 / (2 * NEAR * GAP));
-  vector far_even = (d4 - d2 * NEAR_2) * (1 / (2 * FAR_2 * GAP)), far_odd = (d3 - d1 * NEAR_2) * (1 / (2 * FAR * GAP));
+  vector even = d2 * FAR_2 - d4, odd = d1 * FAR_2 - d3, far_even = d4 - d2 * NEAR_2, far_odd = d3 - d1 * NEAR_2;
   places[0] = d0 - d2 * (1 / NEAR_2 + 1 / FAR_2) + d4 * (1 / (NEAR_2 * FAR_2));
-  places[1] = even + odd, places[2] = even - odd;
-  places[3] = far_even + far_odd, places[4] = far_even - far_odd;
+  places[1] = (even + odd * NEAR) * INPUT_NEAR, places[2] = (even - odd * NEAR) * INPUT_NEAR;
+  places[3] = (far_even + far_odd * FAR) * INPUT_FAR, places[4] = (far_even - far_odd * FAR) * INPUT_FAR;
 }
 
 // As many pixels of the input, `d`, as places.
@@ -61,18 +74,18 @@ INLINE void of_input(const vector d[REACH], float *to, long stride, long places)
     store(to + INFINITE * stride, d1);
   } else if (places == 3) {
     store(to, d0 - d1 * (1 / NEAR));
-    store(to + stride, d1 * (1 / NEAR));
+    store(to + stride, d1 * (1 / (NEAR * KERNEL_NEAR)));
     store(to + INFINITE * stride, d2 - d1 * NEAR);
   } else if (places == 4) {
     store(to, d0 - d2 * (1 / NEAR_2));
-    store(to + stride, (d2 + d1 * NEAR) * (1 / (2 * NEAR_2)));
-    store(to + 2 * stride, (d2 - d1 * NEAR) * (1 / (2 * NEAR_2)));
+    store(to + stride, (d2 + d1 * NEAR) * (1 / (2 * NEAR_2 * KERNEL_NEAR)));
+    store(to + 2 * stride, (d2 - d1 * NEAR) * (1 / (2 * NEAR_2 * KERNEL_NEAR)));
     store(to + INFINITE * stride, d3 - d1 * NEAR_2);
   } else if (places == 5) {
     store(to, d0 - d2 * (1 / NEAR_2) + (d3 * (1 / NEAR_2) - d1) * (1 / FAR));
-    store(to + stride, (d1 * (NEAR * FAR) + d2 * (FAR - NEAR) - d3) * (1 / (2 * NEAR_2 * (FAR - NEAR))));
-    store(to + 2 * stride, (d2 * (FAR + NEAR) - d1 * (NEAR * FAR) - d3) * (1 / (2 * NEAR_2 * (FAR + NEAR))));
-    store(to + 3 * stride, (d3 - d1 * NEAR_2) * (1 / (FAR * GAP)));
+    store(to + stride, (d1 * (NEAR * FAR) + d2 * (FAR - NEAR) - d3) * (1 / (2 * NEAR_2 * (FAR - NEAR) * KERNEL_NEAR)));
+    store(to + 2 * stride, (d2 * (FAR + NEAR) - d1 * (NEAR * FAR) - d3) * (1 / (2 * NEAR_2 * (FAR + NEAR) * KERNEL_NEAR)));
+    store(to + 3 * stride, (d3 - d1 * NEAR_2) * (1 / (FAR * GAP * KERNEL_FAR)));
     store(to + INFINITE * stride, d4 - d2 * NEAR_2 + (d1 * NEAR_2 - d3) * FAR);
   } else if (places == 6) {
     vector five[5];
@@ -163,10 +176,10 @@ INLINE void of_taps(const float *from, long step, float *to, long stride, long t
     vector k0 = load(from), k1 = load(from + step), k2 = load(from + 2 * step);
     vector even = k0 + k2 * NEAR_2, far_even = k0 + k2 * FAR_2;
     store(to, k0);
-    store(to + stride, even + k1 * NEAR);
-    store(to + 2 * stride, even - k1 * NEAR);
-    store(to + 3 * stride, far_even + k1 * FAR);
-    store(to + 4 * stride, far_even - k1 * FAR);
+    store(to + stride, (even + k1 * NEAR) * KERNEL_NEAR);
+    store(to + 2 * stride, (even - k1 * NEAR) * KERNEL_NEAR);
+    store(to + 3 * stride, (far_even + k1 * FAR) * KERNEL_FAR);
+    store(to + 4 * stride, (far_even - k1 * FAR) * KERNEL_FAR);
     if (LARGE > SMALL) {
       store(to + 5 * stride, k0 + k2 * 0.25f + k1 * 0.5f);
       store(to + 6 * stride, k0 + k2 * 0.25f - k1 * 0.5f);
@@ -177,7 +190,8 @@ INLINE void of_taps(const float *from, long step, float *to, long stride, long t
 
 INLINE void of_places(const float *from, long step, float *to, long stride, long taps) {
   for (const float *end = from + LANES; from < end; from += WIDTH, to += WIDTH) {
-    vector m1 = load(from + step), m2 = load(from + 2 * step), m3 = load(from + 3 * step), m4 = load(from + 4 * step);
+    vector m1 = load(from + step) * KERNEL_NEAR, m2 = load(from + 2 * step) * KERNEL_NEAR;
+    vector m3 = load(from + 3 * step) * KERNEL_FAR, m4 = load(from + 4 * step) * KERNEL_FAR;
     vector m5 = {0}, m6 = {0}, last = load(from + INFINITE * step);
     if (LARGE > SMALL) m5 = load(from + 5 * step), m6 = load(from + 6 * step);
     vector even = m1 + m2, far_even = m3 + m4, half_even = m5 + m6;

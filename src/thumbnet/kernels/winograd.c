@@ -94,19 +94,30 @@ INLINE image image_at(const number *maps, const uint8_t *chosen, long height, lo
   return (image){maps + index * size, chosen ? chosen + index * size : NULL, height, width, channels};
 }
 
-// `down` pixels of a column from (top, left), WIDTH channels from `first`; zeros beyond edges and channels. Of a pooled image each
-// number stands where it was chosen, among zeros.
-INLINE void read_column(image x, long top, long left, long down, long first, vector pixels[REACH]) {
-  long part = x.chosen ? 2 : 1, row = x.width / part * x.channels, column = left / part * x.channels + first;
-  long few = smaller(WIDTH, x.channels - first);
-  int there = left >= 0 && left < x.width && few > 0;
+// Where `down` rows from `top` on begin among the numbers of an image; OUTSIDE beyond its edges. Two rows were pooled into one.
+enum { OUTSIDE = -1 };
+
+INLINE void find_rows(image x, long top, long down, long rows[REACH]) {
+  long row = (x.chosen ? x.width / 2 : x.width) * x.channels;
 #pragma GCC unroll 8
   for (long i = 0; i < down; i++) {
-    long at = (top + i) / part * row + column;
+    long at = x.chosen ? (top + i) / 2 : top + i;
+    rows[i] = top + i >= 0 && top + i < x.height ? at * row : OUTSIDE;
+  }
+}
+
+// Their pixels in a column, WIDTH channels from `first`; zeros beyond edges and channels. Of a pooled image each number stands where
+// it was chosen, among zeros.
+INLINE void read_column(image x, const long rows[REACH], long top, long down, long column, long first, vector pixels[REACH]) {
+  long at = (x.chosen ? column / 2 : column) * x.channels + first, few = x.channels - first;
+  int there = column >= 0 && column < x.width && few > 0;
+#pragma GCC unroll 8
+  for (long i = 0; i < down; i++) {
     pixels[i] = (vector){0};
-    if (!there || top + i < 0 || top + i >= x.height) continue;
-    pixels[i] = load_numbers(x.numbers + at, few);
-    if (x.chosen) pixels[i] = keep_where(x.chosen + at, (uint8_t)((top + i) % 2 * 2 + left % 2), pixels[i], few);
+    if (!there || rows[i] == OUTSIDE) continue;
+    pixels[i] = load_numbers(x.numbers + rows[i] + at, few);
+    if (x.chosen)
+      pixels[i] = keep_where(x.chosen + rows[i] + at, (uint8_t)((top + i) % 2 * 2 + column % 2), pixels[i], few);
   }
 }
 
@@ -171,7 +182,8 @@ INLINE long stream_of(long lines) { return (lines | 1) * LANES; }
 
 // What was changed lies in up to 64 streams, more than a processor watches: each is told of its lines AHEAD tiles before they are
 // needed. So panels are gone through one after the other, not the tiles.
-enum { AHEAD = 4 };
+// So is what a pooled image was, SOON tiles before.
+enum { AHEAD = 4, SOON = 4 };
 
 INLINE void prepare_lines(const void *line, long stream, int written) {
   for (long place = 0; place < PLACES; place++)
@@ -206,10 +218,12 @@ INLINE void change_down(source x, tile t, long high, long wide, long panel, long
   image from = image_at(x.numbers, x.chosen, x.height, x.width, x.channels, t.image);
   long top = t.top - x.padding, left = t.left - x.padding, more = x.is_gradient ? 0 : taps - 1;
   within(high + more, 1, REACH), within(wide + more, 1, REACH);
+  long rows[REACH];
+  find_rows(from, top, high + more, rows);
   for (long j = 0; j < wide + more; j++)
     for (long c = 0; c < LANES; c += WIDTH) {
       vector pixels[REACH];
-      read_column(from, top, left + j, high + more, panel * LANES + c, pixels);
+      read_column(from, rows, top, high + more, left + j, panel * LANES + c, pixels);
       if (x.is_gradient) of_gradient(pixels, half[j] + c, REACH * LANES, high);
       else of_input(pixels, half[j] + c, REACH * LANES, high + more);
     }
@@ -226,6 +240,19 @@ INLINE void change_across(source x, const lanes *row, long wide, long taps, floa
     if (x.is_gradient) of_gradient(pixels, to + c, stride, wide);
     else of_input(pixels, to + c, stride, count);
   }
+}
+
+// Tells the processor of the numbers that a tile of a pooled image depends on, those of one panel, and of where they were chosen: two
+// streams whose next lines it does not foresee, as it does those of other images.
+INLINE void prepare_chosen(source x, tile t, long taps, long panel) {
+  image from = image_at(x.numbers, x.chosen, x.height, x.width, x.channels, t.image);
+  long more = x.is_gradient ? 0 : taps - 1, top = t.top - x.padding, left = t.left - x.padding;
+  long bottom = smaller(top + t.high + more, x.height), right = smaller(left + t.wide + more, x.width);
+  for (long i = larger(top, 0) / 2; i * 2 < bottom; i++)
+    for (long j = larger(left, 0) / 2; j * 2 < right; j++) {
+      long at = (i * (x.width / 2) + j) * x.channels + panel * LANES;
+      __builtin_prefetch(from.numbers + at), __builtin_prefetch(from.chosen + at);
+    }
 }
 
 // How elements are made of numbers: each of its own, of those of two panels, or of two tiles.
@@ -284,9 +311,11 @@ static void change(source x, element *to, map m, enum pairing of, long threads) 
   long per_line = of == TILES ? TERMS : 1, lines = (tiles_of(m) + per_line - 1) / per_line, all = changed_lines(m, x.channels, of);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long work = 0; work < all; work++) {
+    long panel = work / lines * (of == PANELS ? TERMS : 1), index = work % lines * per_line;
+    for (long k = 0; k < per_line; k++)
+      if (x.chosen && index + SOON + k < tiles_of(m)) prepare_chosen(x, tile_at(m, index + SOON + k), m.taps, panel);
     prepare_lines(to + work * LANES, stream_of(all), 1);
-    long panel = work / lines * (of == PANELS ? TERMS : 1);
-    change_line(x, m, panel, work % lines * per_line, of, to + work * LANES, stream_of(all));
+    change_line(x, m, panel, index, of, to + work * LANES, stream_of(all));
   }
 }
 
@@ -318,8 +347,9 @@ INLINE void change_taps(const float *kernel, long first, long outputs, long in, 
                         float *to, long stream) {
   lanes k[3 * REACH] = {0}, half[PLACES];
   for (long lane = 0; lane < smaller(LANES, outputs - first); lane++)
-    for (long tap = 0; tap < taps * taps; tap++)
-      k[tap / taps * REACH + tap % taps][lane] = kernel[tap_at(first + lane, in, tap, taps * taps, channels, turned)];
+    for (long i = 0; i < taps; i++)
+      for (long j = 0; j < taps; j++)
+        k[i * REACH + j][lane] = kernel[tap_at(first + lane, in, i * taps + j, taps * taps, channels, turned)];
   for (long j = 0; j < 3; j++) of_taps(k[j], REACH * LANES, half[j], REACH * LANES, taps);
   for (long i = 0; i < REACH; i++)
     if (has_place(step, taps, i)) of_taps(half[i * REACH], LANES, to + i * REACH * stream, stream, taps);
@@ -356,8 +386,9 @@ static void change_kernel_back(const float *changed, float *kernel, long channel
       for (long j = 0; j < REACH; j++) of_places(from + j * stream, REACH * stream, half[j], REACH * LANES, taps);
       for (long i = 0; i < taps; i++) of_places(half[i * REACH], LANES, whole[i * REACH], LANES, taps);
       for (long lane = 0; lane < smaller(LANES, channels_out - panel * LANES); lane++)
-        for (long tap = 0; tap < taps * taps; tap++)
-          kernel[tap_at(panel * LANES + lane, c, tap, taps * taps, channels, 0)] = whole[tap / taps * REACH + tap % taps][lane];
+        for (long i = 0; i < taps; i++)
+          for (long j = 0; j < taps; j++)
+            kernel[tap_at(panel * LANES + lane, c, i * taps + j, taps * taps, channels, 0)] = whole[i * REACH + j][lane];
     }
 }
 
@@ -421,10 +452,10 @@ static void multiply(const element *changed, const element *kernel, float *produ
   }
 }
 
-// Adds to `count` lines of the gradient of a changed kernel the sums over `length` lines of tiles.
-INLINE void add_gradient(const element *changed, long count, const element *lines, long length, float *to) {
-  vector sums[ROWS][PARTS];
-  load_sums(to, count, sums);
+// Adds to `count` lines of the gradient of a changed kernel, or with `first` to nothing, the sums over `length` lines of tiles.
+INLINE void add_gradient(const element *changed, long count, const element *lines, long length, int first, float *to) {
+  vector sums[ROWS][PARTS] = {0};
+  if (!first) load_sums(to, count, sums);
   add_products(changed, 1, count, lines, length, LANES, sums);
   store_sums(sums, count, to);
 }
@@ -440,15 +471,17 @@ static void add_gradients(const element *changed, const element *gradient, float
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (long work = 0; work < PLACES * out; work++) {
     range all = tiles_with(m, work / out);
-    if (first) memset(of_kernel + work * in * LANES * LANES, 0, (size_t)(in * LANES * LANES) * sizeof(float));
-    if (all.from == all.to) continue;
+    if (all.from == all.to) {
+      if (first) memset(of_kernel + work * in * LANES * LANES, 0, (size_t)(in * LANES * LANES) * sizeof(float));
+      continue;
+    }
     long begin = all.from / TERMS, length = (all.to + TERMS - 1) / TERMS - begin;
     const element *lines = gradient + work / out * stream_out + (work % out * lines_of_panel + begin) * LANES;
     const element *from = changed + work / out * stream + begin * LANES;
     for (long panel = 0; panel < in; panel++, from += lines_of_panel * LANES) {
       float *to = of_kernel + (work * in + panel) * LANES * LANES;
-      for (long c = 0; c + ROWS <= LANES; c += ROWS) add_gradient(from + c, ROWS, lines, length, to + c * LANES);
-      if (REST) add_gradient(from + LANES - REST, REST, lines, length, to + (LANES - REST) * LANES);
+      for (long c = 0; c + ROWS <= LANES; c += ROWS) add_gradient(from + c, ROWS, lines, length, first, to + c * LANES);
+      if (REST) add_gradient(from + LANES - REST, REST, lines, length, first, to + (LANES - REST) * LANES);
     }
   }
 }
