@@ -49,7 +49,8 @@ INLINE number narrow(float value) {  // to the nearest, ties to even; a NaN stay
 #endif
 
 // Into the caches, what a loop over a map reads or writes next: so many bytes, DISTANCE beyond where it is now, perhaps beyond
-// the map's end, which does no harm. Beside much arithmetic the processor does not look that far ahead by itself (docs/findings.md).
+// the map's end, which does no harm. Beside much arithmetic the processor does not look that far ahead by itself
+// (docs/findings.md).
 enum { DISTANCE = 2048, CACHE_LINE = 64 };  // bytes
 
 INLINE void fetch(const void *from, long bytes) {

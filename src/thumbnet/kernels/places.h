@@ -1,8 +1,8 @@
 // Images side by side, with zeros between them, in blocks of 32 channels: what convolutions in tiles work on.
 //
 // `across` images lie in a line, and lines of images below each other. Pixel (i, j) of image n of the output has the place
-// n / across * period + i * line + n % across * stride + j, that of the input lies `first_place` further on. So a tap of a kernel is
-// a distance between two places, the same for all pixels, and a tile takes pixels of several rows and images.
+// n / across * period + i * line + n % across * stride + j, that of the input lies `first_place` further on. So a tap of a kernel
+// is a distance between two places, the same for all pixels, and a tile takes pixels of several rows and images.
 
 #ifndef PLACES_H
 #define PLACES_H

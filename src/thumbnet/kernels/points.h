@@ -1,8 +1,9 @@
 // The changes of tiles and taps along one side into values of polynomials at points, and back; see winograd.c.
 //
 // Pixels and taps are coefficients, and the places are the values at 0, two pairs of points, in float a third, and infinity, with
-// all factors on the side of the input: of a place its row is the polynomial that vanishes at all the others, divided by its value
-// there; of infinity, that which vanishes everywhere else. `from` and `to` are lanes, `step` and `stride` numbers apart.
+// factors on the side of the input (but see KERNEL_NEAR): of a place its row is the polynomial that vanishes at all the others,
+// divided by its value there; of infinity, that which vanishes everywhere else. `from` and `to` are lanes, `step` and `stride`
+// numbers apart.
 
 #ifndef POINTS
 #define POINTS
@@ -32,8 +33,8 @@ typedef float lanes[LANES];
 #define FAR_2 (FAR * FAR)
 #define GAP (FAR_2 - NEAR_2)
 
-// Factors of the places of NEAR and FAR: those of the input of a tile of six, and those of the kernel, which is changed once for all
-// tiles. In bf16, where most tiles have six places, the kernel has them all; in float other tiles would need others.
+// Factors of the places of NEAR and FAR: those of the input of a tile of six, and those of the kernel, which is changed once for
+// all tiles. In bf16, where most tiles have six places, the kernel has them all; in float other tiles would need others.
 #ifdef FLOAT
 #define INPUT_NEAR (1 / (2 * NEAR_2 * GAP))
 #define INPUT_FAR (1 / (2 * FAR_2 * GAP))

@@ -51,8 +51,9 @@ INLINE void mirror(const bf16 *block, bf16 *mirrored) {
     for (int i = 0; i < 16; i++) rows[i] = _mm512_load_si512(block + (16 * half + i) * BLOCK);
     turn(rows, pairs[half]);
   }
-  const __m512i upward = _mm512_set_epi32(0x3e003c, 0x3a0038, 0x360034, 0x320030, 0x2e002c, 0x2a0028, 0x260024, 0x220020, 0x1e001c,
-                                          0x1a0018, 0x160014, 0x120010, 0xe000c, 0xa0008, 0x60004, 0x20000);  // 0, 2, ... 62
+  // 0, 2, ... 62.
+  const __m512i upward = _mm512_set_epi32(0x3e003c, 0x3a0038, 0x360034, 0x320030, 0x2e002c, 0x2a0028, 0x260024, 0x220020,  //
+                                          0x1e001c, 0x1a0018, 0x160014, 0x120010, 0xe000c, 0xa0008, 0x60004, 0x20000);
   for (int k = 0; k < 16; k++) {
     __m512i upper = _mm512_load_si512(pairs[0] + k * BLOCK), lower = _mm512_load_si512(pairs[1] + k * BLOCK);
     _mm512_store_si512(mirrored + 2 * k * BLOCK, _mm512_permutex2var_epi16(upper, upward, lower));

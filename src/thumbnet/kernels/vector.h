@@ -22,6 +22,10 @@ INLINE void store(float *to, vector value) { *(vector *)to = value; }
 
 typedef uint32_t bits_vector __attribute__((vector_size(WIDTH * sizeof(uint32_t))));
 
+#if defined __AVX512BW__ && defined __AVX512VL__
+INLINE __mmask16 first_of(long count) { return (__mmask16)(count < WIDTH ? (1 << count) - 1 : 0xffff); }
+#endif
+
 // As many numbers of a map, or the first few and zeros; in bf16 where the processor multiplies it. What intrinsics say in one
 // instruction gcc makes of halves.
 #ifdef FLOAT
@@ -34,8 +38,7 @@ INLINE vector load_numbers(const number *from, long count) {
 INLINE void store_numbers(number *to, vector value) { store(to, value); }
 #elif defined __AVX512BF16__
 INLINE vector load_numbers(const number *from, long count) {
-  __m256i some = count >= WIDTH ? _mm256_loadu_si256((const __m256i *)from) : _mm256_maskz_loadu_epi16((__mmask16)((1 << count) - 1), from);
-  return (vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(some), 16);
+  return (vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_of(count), from)), 16);
 }
 INLINE void store_numbers(number *to, vector value) {
   _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
@@ -45,8 +48,8 @@ INLINE void store_numbers(number *to, vector value) {
 // Those of a vector, or the first few, whose byte is `here`; zeros else.
 INLINE vector keep_where(const uint8_t *bytes, uint8_t here, vector value, long count) {
 #if defined __AVX512BW__ && defined __AVX512VL__
-  __m128i some = count >= WIDTH ? _mm_loadu_si128((const __m128i *)bytes) : _mm_maskz_loadu_epi8((__mmask16)((1 << count) - 1), bytes);
-  return (vector)_mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(some, _mm_set1_epi8((char)here)), (__m512)value);
+  __mmask16 chosen = _mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8(first_of(count), bytes), _mm_set1_epi8((char)here));
+  return (vector)_mm512_maskz_mov_ps(chosen, (__m512)value);
 #else
   typedef uint8_t byte_vector __attribute__((vector_size(WIDTH), aligned(1)));
   byte_vector some = {0};

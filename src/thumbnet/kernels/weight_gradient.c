@@ -189,9 +189,9 @@ static void put_kernel(const struct convolution *c, const float *sums, const lon
   }
 }
 
-// x: N H W C, gradient of the output: N H' W' D, both bf16 -> that of the kernel, D C S S floats, padded by `padding`. Where there
-// is `chosen`, the output was max-pooled, and its gradient is N H'/2 W'/2 D. In so many groups of images, whose sums are added in
-// the end. Gives 1 where memory is missing.
+// x: N H W C, gradient of the output: N H' W' D, both bf16 -> that of the kernel, D C S S floats, padded by `padding`. Where
+// there is `chosen`, the output was max-pooled, and its gradient is N H'/2 W'/2 D. In so many groups of images, whose sums are
+// added in the end. Gives 1 where memory is missing.
 long weight_gradient(const bf16 *x, const bf16 *gradient, const uint8_t *chosen, float *result, long images, long height,
                      long width, long channels, long channels_out, long side, long padding, long groups, long threads) {
   struct convolution c = {images, height, width, channels, height + 2 * padding - side + 1, width + 2 * padding - side + 1,
