@@ -5,6 +5,7 @@ from typing import Any
 
 from thumbnet.errors import UserError
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}  # seconds
 
 
@@ -47,8 +48,17 @@ def shortened(name: str, limit: int = 40) -> str:
 
 
 def printable(name: str) -> str:
-    """A name that is text throughout, as files and fonts need it: of a file's name, bytes that are no UTF-8 become `\\udcff`."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A name that is text throughout, as files, fonts and terminals need it, which is not told to do anything.
+
+    Of a file's name, bytes that are no UTF-8 become `\\udcff`; characters that control a terminal become `\\x1b`.
+    """
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text, whose lines stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def metric_in_words(metric: str) -> str:

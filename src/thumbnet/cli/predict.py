@@ -20,7 +20,7 @@ from thumbnet.cli.options import (
     tell_left_out,
 )
 from thumbnet.errors import UserError
-from thumbnet.words import counted, shortened
+from thumbnet.words import counted, printable, shortened
 
 if TYPE_CHECKING:
     from thumbnet.judging.thresholds import Threshold
@@ -198,11 +198,12 @@ def as_csv(predictions: "list[Prediction]", threshold: "Threshold | None") -> st
 
 def as_table(predictions: "list[Prediction]") -> str:
     """One line per image, in columns."""
-    width = max(len(row.file) for row in predictions)
+    files = [printable(row.file) for row in predictions]
+    width = max(map(len, files))
     label = max(len(shortened(name)) for row in predictions for name, _ in row.ranking)
     rows = [
-        "  ".join([f"{row.file:{width}}", *(f"{shortened(name):{label}} {value:6.2%}" for name, value in row.ranking)])
+        "  ".join([f"{file:{width}}", *(f"{shortened(name):{label}} {value:6.2%}" for name, value in row.ranking)])
         + ("" if row.sure else "  not sure")
-        for row in predictions
+        for file, row in zip(files, predictions, strict=True)
     ]
     return "".join(f"{row}\n" for row in rows)

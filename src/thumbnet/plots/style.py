@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from thumbnet.files import replacing
-from thumbnet.words import printable
+from thumbnet.words import printable_lines
 
 TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's palette, safe for colour-blind readers
 DPI = 120
@@ -40,7 +40,7 @@ def letters_of_all_fonts(figure: Figure) -> Iterator[None]:
     families = [*rcParams["font.family"], *(name for name in WIDER if name in known)]
     for text in figure.findobj(Text):
         if not text.get_text().isascii():
-            text.set_text(printable(text.get_text()))
+            text.set_text(printable_lines(text.get_text()))
             text.set_fontfamily(families)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -69,7 +69,7 @@ class DataRecord(dict[str, Any]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self["classes"])
+        return tuple(map(printable, self["classes"]))
 
     # ---------------------------------------------------------------- which data they are
 
