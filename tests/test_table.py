@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -14,6 +15,8 @@ from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
 from thumbnet.data.table import list_table, read_images
 from thumbnet.errors import UserError
+from thumbnet.report.sections import data_section
+from thumbnet.runs.data_record import DataRecord
 
 PETS = "image,label\na.png,cat\nb.png,dog\nc.png,cat\n"
 
@@ -184,10 +187,37 @@ def test_images_of_one_group_are_all_held_out_or_all_trained_on(tmp_path):
     assert {row // 4 for row in loose.train.rows.tolist()} & {row // 4 for row in loose.validation.rows.tolist()}
 
 
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        ([], "12 of training images; none of them both trained on and held out"),
+        (
+            ["test"],
+            "12 of training images; 1 group has training and test images; what is measured on these looks too good",
+        ),
+    ],
+)
+def test_a_report_tells_of_groups(split, told, tmp_path):
+    path = patients(tmp_path)
+    rows = path.read_text().splitlines()
+    if split:
+        rows = [rows[0] + ",split", rows[1] + ",test", *(row + ",train" for row in rows[2:])]
+    path.write_text("\n".join(rows) + "\n")
+    data = load_dataset(path, image_size=4, validation=0.25)
+    run = SimpleNamespace(data=DataRecord.of(data))
+    assert ("groups", told) in data_section(run, None)["rows"]
+
+
 def test_images_without_a_group_are_alone(pets):
     listing = list_table(pets("image,label,group\na.png,cat,\nb.png,dog,\nc.png,cat,7\n"))
     pack = read_pictures(listing, image_size=4)
     assert len(set(pack.arrays["train_groups"].tolist())) == 3
+
+
+def test_a_group_of_a_column_that_misses_some_is_the_whole_number_that_it_was(pets):
+    listing = list_table(pets("image,label,group\na.png,cat,12\nb.png,dog,12.0\nc.png,cat,12.5\n"))
+    first, same, other = read_pictures(listing, image_size=4).arrays["train_groups"].tolist()
+    assert first == same != other
 
 
 def test_groups_keep_to_their_images_where_some_are_broken(tmp_path):

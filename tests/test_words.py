@@ -12,7 +12,7 @@ from thumbnet.plots.style import save
 from thumbnet.runs.data_record import DataRecord
 from thumbnet.shipping.classifier import Prediction
 from thumbnet.shipping.exported import facts_of
-from thumbnet.words import printable
+from thumbnet.words import nats, printable
 
 CLEARS_THE_SCREEN = "\x1b[2Jcat"
 AS_SHOWN = "\\x1b[2Jcat"
@@ -58,3 +58,10 @@ def test_lines_of_a_title_stay_lines(tmp_path):
     title = figure.suptitle("kočka\n" + CLEARS_THE_SCREEN)
     save(figure, tmp_path / "figure.png")
     assert title.get_text() == "kočka\n" + AS_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [(0.26755, "0.2676"), (2.3026, "2.3026"), (1.5e305, "1.5e+305"), (float("inf"), "inf")]
+)
+def test_a_loss_is_short_however_absurd(loss, expected):
+    assert nats(loss) == expected

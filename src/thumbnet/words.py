@@ -61,6 +61,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def nats(loss: float) -> str:
+    """`0.2676`; of an absurd loss `1.5e+305`, which no table need hold in full."""
+    return f"{loss:.4f}" if abs(loss) < 1e5 else f"{loss:.4g}"
+
+
 def metric_in_words(metric: str) -> str:
     """`top-5 accuracy` for top5."""
     return {"top5": "top-5 accuracy"}.get(metric, metric.replace("_", " "))

@@ -64,7 +64,7 @@ def describe(loaded: "Dataset") -> dict[str, Any]:
         "classes": dict(zip(loaded.classes, counts, strict=True)),
         "fingerprint": loaded.fingerprint,
         "notes": loaded.notes,
-        **({} if loaded.groups is None else {"groups": len(loaded.groups.unique())}),  # an image of none counts as one
+        **({} if loaded.group_count is None else {"groups": loaded.group_count}),
         **loaded.facts,
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.options import note, print_json
 from thumbnet.errors import UserError
-from thumbnet.words import counted
+from thumbnet.words import counted, nats
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -124,7 +124,7 @@ def row(run: "Run", scores: "Scores", width: int) -> str:
     often = f"  (test set opened {counted(run.test_openings, 'time')})" if scores.split == "test" else ""
     return (
         f"{run.path!s:{width}}  {run.recipe.seed:>4}  {scores.images:>6,}  {scores.accuracy:>8.2%}  {interval:<19}{top5}  "
-        f"{scores.loss:.4f}{often}"
+        f"{nats(scores.loss)}{often}"
     )
 
 

@@ -4,7 +4,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thumbnet.words import shortened
+from thumbnet.words import nats, shortened
 
 if TYPE_CHECKING:
     from thumbnet.judging.evaluation import Scores
@@ -18,7 +18,7 @@ def measure_lines(scores: "Scores", views: str = "") -> list[str]:
         f"accuracy     {scores.accuracy:.2%}  ({'; '.join(filter(None, (between(scores.interval95), views)))})",
         *([f"top-5        {scores.top5:.2%}  ({between(scores.top5_interval95)})"] if top5 else []),
         f"balanced     {scores.balanced_accuracy:.2%}  (accuracy, all classes counting alike); macro F1 {scores.macro_f1:.4f}",
-        *([] if isnan(scores.loss) else [f"loss         {scores.loss:.4f}"]),
+        *([] if isnan(scores.loss) else [f"loss         {nats(scores.loss)}"]),
     ]
 
 

@@ -1,6 +1,7 @@
 """What the columns of a table of images are for, by what they are called, and what its cells mean."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -20,6 +21,7 @@ SPLIT_TITLES = ("split", "subset", "dataset", "set", "partition", "usage")
 GROUP_TITLES = ("group", "groupid", "patient", "patientid", "patientnumber", "subject", "subjectid", "participant",
                 "participantid", "person", "personid", "lesionid", "video", "videoid")  # fmt: skip
 SPLIT_IN_TABLE = SPLIT_OF_NAME | {"publictest": "validation", "privatetest": "test"}  # the last two: FER2013's
+WHOLE = re.compile(r"^(\d+)\.0+$")  # a whole number in a column that misses some, as pandas writes it
 NO_GROUP = ("", "nan", "na", "n/a", "null", "none")  # an image of none, as programs write it
 NO_LABEL = ("", "nan")  # other such words may be classes
 YES = dict.fromkeys(("1", "1.0", "yes", "true"), True)
@@ -89,8 +91,8 @@ def group_in(columns: Mapping[str, str], cells: Mapping[str, str]) -> str:
 
 
 def group_named(text: str) -> str:
-    """A group as it is told from others: in any letters; "" where the word says that there is none."""
-    name = folded(text.strip())
+    """A group as it is told from others: in any letters, 12.0 as 12; "" where the word says that there is none."""
+    name = WHOLE.sub(r"\1", folded(text.strip()))
     return "" if name in NO_GROUP else name
 
 

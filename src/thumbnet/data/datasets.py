@@ -116,6 +116,11 @@ class Dataset:
         return len(self.development) - held_out - len(self.train)
 
     @property
+    def group_count(self) -> int | None:
+        """How many groups the stored training images are of, each image of none counting as one; None where none was named."""
+        return None if self.groups is None else len(self.groups.unique())
+
+    @property
     def notes(self) -> list[str]:
         """What a person should hear before training: whose files stand in for a published set, what was left out of a folder,
         classes with very few images.

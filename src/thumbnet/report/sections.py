@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thumbnet.data.batches import Split
+from thumbnet.data.groups import told_of_groups
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
 from thumbnet.judging.calibration import (
@@ -34,7 +35,7 @@ from thumbnet.report.pictures import Picture, as_overlay, as_svg, as_thumbnail
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
 from thumbnet.shipping.prediction import load_run
-from thumbnet.words import counted, duration, shortened
+from thumbnet.words import counted, duration, nats, shortened
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset
@@ -77,7 +78,7 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
         "about": f"accuracy on {counted(scores.images, f'{scores.split} image')}, one view each, n = 1 run",
         "cards": [
             *tiles_beside_accuracy(scores),
-            ("loss", f"{scores.loss:.4f} nats"),
+            ("loss", f"{nats(scores.loss)} nats"),
             (calibration_title(run), f"{scores.calibration.error_after:.2%}"),
             ("training time", in_seconds(run.summary["train_seconds"])),
             ("test set opened", counted(run.test_openings, "time")),
@@ -310,6 +311,9 @@ def data_section(run: Run, data: "Dataset | None") -> dict[str, Any]:
         ("fingerprint", about["fingerprint"]),
     ]
     rows += [(what, counted(len(about[what]), "file")) for what in ("broken", "ignored") if about.get(what)]
+    if groups := about.get("groups"):
+        shared = told_of_groups(about.get("shared_groups", {})) or ["none of them both trained on and held out"]
+        rows.append(("groups", "; ".join([f"{groups:,} of training images", *shared])))
     if about.left_out:
         rows.append(
             ("left out", f"{counted(about['trained_without'], 'training image')} named by a list, see data.json")

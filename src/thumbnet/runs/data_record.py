@@ -39,6 +39,7 @@ class DataRecord(dict[str, Any]):
             copies_together=data.copies_together,
             left_out=list(data.left_out),
             trained_without=data.trained_without,
+            **({} if data.group_count is None else {"groups": data.group_count}),
             **data.facts,
         )
 
