@@ -1,12 +1,19 @@
 """Convolutions by tiles (Winograd) against torch's own: values, gradients, pooling, threads, and when they are taken."""
 
 import copy
+import ctypes
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from kernels import compiled, distance, maps
+from thumbnet.kernels import winograd
+from thumbnet.kernels.library import FLAGS, compile_into, sources_of
+from thumbnet.kernels.library import NUMBERS as LIBRARIES
 from thumbnet.kernels.winograd import Winograd, has_winograd, teams_and_images
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
@@ -63,6 +70,8 @@ def distances_by_tiles(shape, padding, side, number, *, pool):
         (1, 300, 32, 8, 8),
         (7, 24, 40, 5, 6),
         (4, 16, 16, 9, 10),
+        (3, 9, 17, 6, 7),
+        (2, 1, 1, 5, 5),
     ],
     ids=str,
 )
@@ -76,11 +85,89 @@ def test_a_convolution_by_tiles_is_torchs_with_all_gradients(shape, padding, sid
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(
     "shape",
-    [(20, 24, 64, 31, 31), (2, 33, 70, 4, 11), (40, 64, 32, 15, 14), (9, 40, 33, 7, 6), (3, 32, 48, 5, 8)],
+    [
+        (20, 24, 64, 31, 31),
+        (2, 33, 70, 4, 11),
+        (40, 64, 32, 15, 14),
+        (9, 40, 33, 7, 6),
+        (3, 32, 48, 5, 8),
+        (3, 9, 17, 7, 7),
+    ],
     ids=str,
 )
 def test_a_convolution_by_tiles_pools_as_torch_does_with_all_gradients(shape, padding, side, number):
     assert max(distances_by_tiles(shape, padding, side, number, pool=True)) < NEAR[number]
+
+
+@compiled
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are kinds of x86")
+@pytest.mark.parametrize("processor", ["haswell", "x86-64"])
+@pytest.mark.parametrize("pool", [False, True])
+def test_older_processors_compute_the_same(processor, pool, tmp_path, monkeypatch):
+    """Which have instructions that every tested one has, but which it would not use."""
+    compile_into(
+        tmp_path / "made.so",
+        "gcc",
+        [*FLAGS, *LIBRARIES[torch.float32], f"-march={processor}"],
+        [path for path in sources_of(torch.float32) if path.stem == "winograd"],
+    )
+    made = ctypes.CDLL(str(tmp_path / "made.so"))
+    monkeypatch.setattr(winograd, "call", lambda name, number, *values: called(made, name, values))
+    for shape in [(3, 9, 17, 7, 7), (2, 33, 70, 4, 11), (9, 40, 33, 15, 6)]:
+        assert max(distances_by_tiles(shape, 1, 3, torch.float32, pool=pool)) < NEAR[torch.float32]
+
+
+def called(library, name, values):
+    """As `call` does it, of another library."""
+    values = [*values, torch.get_num_threads()]
+    pointers = [
+        ctypes.c_void_p(value.data_ptr() if isinstance(value, torch.Tensor) else None)
+        if value is None or isinstance(value, torch.Tensor)
+        else ctypes.c_long(value)
+        for value in values
+    ]
+    return getattr(library, name)(*pointers)
+
+
+BEFORE_NOTHING = """
+import ctypes, mmap, sys
+import torch
+from thumbnet.kernels import winograd
+
+def before_nothing(tensor):
+    \"\"\"The same, channels last, up to the last byte of a page after which nothing may be read.\"\"\"
+    flat = tensor.permute(0, 2, 3, 1).contiguous().flatten()
+    size, page = flat.numel() * flat.element_size(), mmap.PAGESIZE
+    room = mmap.mmap(-1, -(-size // page) * page + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    end = start + len(room) - page
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), page, 0) == 0
+    ctypes.memmove(end - size, flat.data_ptr(), size)
+    kept.append(room)
+    bytes_of = torch.frombuffer(room, dtype=torch.uint8)[end - size - start:end - start]
+    batch, channels, height, width = tensor.shape
+    return bytes_of.view(flat.dtype).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+kept, number = [], getattr(torch, sys.argv[1])
+for channels, outputs in ((1, 1), (9, 17), (24, 33), (33, 16)):
+    for pool in (False, True):
+        x = before_nothing(torch.randn(3, channels, 7, 7).to(number))
+        kernel = torch.randn(outputs, channels, 3, 3)
+        size = (6, 6) if pool else (7, 7)
+        y, chosen = winograd.convolve(x, kernel, 1, size, pool=pool)
+        gradient, chosen = before_nothing(torch.randn_like(y)), before_nothing(chosen) if pool else None
+        winograd.convolve(gradient, kernel, 1, (7, 7), chosen=chosen, turned=True)
+        winograd.kernel_gradient(x, gradient, 3, 1, chosen)
+print("nothing else was read")
+"""
+
+
+@compiled
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
+def test_nothing_is_read_beyond_the_last_number_of_a_map(number):
+    name = str(number).removeprefix("torch.")
+    done = subprocess.run([sys.executable, "-c", BEFORE_NOTHING, name], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "nothing else was read\n"), done.stderr
 
 
 @compiled

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 from rich import progress as rich_progress
 from rich.console import Console
 
+from thumbnet.words import visible, visible_lines
+
 Progress: TypeAlias = Callable[[str, int, int], None]  # what is going on, done, total
 
 
@@ -62,7 +64,7 @@ class Lines(Epochs):
 
     def say(self, line: str) -> None:
         with suppress(OSError):  # the reader went away, or the log's disk is full: no reason to lose a run
-            print(line, file=sys.stderr, flush=True)
+            print(visible_lines(line), file=sys.stderr, flush=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
         if what != self.what:
@@ -95,10 +97,12 @@ class Bar(Epochs):
 
     def say(self, line: str) -> None:
         with suppress(OSError):  # the terminal is gone
-            self.progress.console.print(line, markup=False, soft_wrap=True)
+            self.progress.console.print(visible_lines(line), markup=False, soft_wrap=True)
 
     def loading(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total or None, description=what, visible=done < total)
+        self.progress.update(
+            self.task, completed=done, total=total or None, description=visible(what), visible=done < total
+        )
 
     def step(self, done: int, total: int, line: Callable[[], str]) -> None:
         if time.monotonic() - self.last >= self.every:

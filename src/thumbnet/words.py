@@ -5,7 +5,7 @@ from typing import Any
 
 from thumbnet.errors import UserError
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}  # seconds
 
 
@@ -48,17 +48,21 @@ def shortened(name: str, limit: int = 40) -> str:
 
 
 def printable(name: str) -> str:
-    """A name that is text throughout, as files, fonts and terminals need it, which is not told to do anything.
+    """A name that is text throughout, as files and fonts need it: of a file's name, bytes that are no UTF-8 become `\\udcff`."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
-    Of a file's name, bytes that are no UTF-8 become `\\udcff`; characters that control a terminal become `\\x1b`.
+
+def visible(text: str) -> str:
+    """A text for a terminal, which obeys none of it: what controls it or turns the order of letters round becomes `\\x1b`.
+
+    Names come from elsewhere and stay as they are; this is for the place where they are shown.
     """
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
+    return OBEYED.sub(lambda letter: letter[0].encode("unicode_escape").decode(), text)
 
 
-def printable_lines(text: str) -> str:
-    """The same of a text, whose lines stay lines."""
-    return "\n".join(map(printable, text.split("\n")))
+def visible_lines(text: str) -> str:
+    """The same of a text whose lines stay lines."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def nats(loss: float) -> str:

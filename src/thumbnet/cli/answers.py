@@ -7,7 +7,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thumbnet.cli.options import note, print_json
+from thumbnet.cli.options import note, print_json, show
 from thumbnet.cli.scores import class_lines, confused_lines, measure_lines
 from thumbnet.errors import UserError
 from thumbnet.words import counted
@@ -91,7 +91,7 @@ def compare_files(
     if json:
         print_json(found.to_dict())
     else:
-        print("\n".join([*comparison_lines(found), *([f"csv     {csv}"] if csv else [])]))
+        show("\n".join([*comparison_lines(found), *([f"csv     {csv}"] if csv else [])]))
 
 
 def comparison_lines(found: "AnswersComparison") -> list[str]:

@@ -19,6 +19,7 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
+    show,
 )
 from thumbnet.errors import UserError
 from thumbnet.recipes import RECIPES
@@ -104,7 +105,7 @@ def bench(
     if json:
         print_json({"campaigns": records})
     else:
-        print("\n".join(lines(records, published)))
+        show("\n".join(lines(records, published)))
 
 
 def measured(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thumbnet.cli.answers import compare_files, refuse
-from thumbnet.cli.options import FIGURES, Json, check_ending, check_writable, described, print_json
+from thumbnet.cli.options import FIGURES, Json, check_ending, check_writable, described, print_json, show
 
 if TYPE_CHECKING:
     from thumbnet.judging.comparison import Comparison
@@ -50,7 +50,7 @@ def compare(
     if file := next(filter(is_answers, runs), None):
         refuse(file, {f"--metric {metric}": metric != "accuracy", "--plot": plot, "--report": report})
         return compare_files(runs, split=split, csv=csv, json=json)
-    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
+    opened = find_runs(runs, tell=lambda line: show(line, file=sys.stderr))
     found = compare_runs(opened, split=split or "validation", metric=metric)
     if csv:
         from thumbnet.files import write_text
@@ -69,7 +69,7 @@ def compare(
         print_json(found.to_dict())
     else:
         written = [f"{what:6}  {path}" for what, path in (("csv", csv), ("plot", plot), ("report", report)) if path]
-        print("\n".join([*lines(found), *written]))
+        show("\n".join([*lines(found), *written]))
 
 
 def lines(found: "Comparison") -> list[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.options import Data, DataFlags, Json, described, given, print_json
+from thumbnet.cli.options import Data, DataFlags, Json, described, given, print_json, show
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import SPECS, check_dataset_name
 
@@ -42,7 +42,7 @@ def data(
     if json:
         print_json(described)
     else:
-        print("\n".join(lines(described)))
+        show("\n".join(lines(described)))
 
 
 def describe(loaded: "Dataset") -> dict[str, Any]:

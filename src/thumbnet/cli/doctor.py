@@ -18,6 +18,7 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
+    show,
 )
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.words import as_words, counted
@@ -136,10 +137,10 @@ def tell(
         written = {"list": str(path), "listed": listed} if path else {}
         print_json(found.to_dict() | {"findings": told, "faults": faults, "page": str(page)} | written)
         return
-    print("\n".join([f"{grave:5}  {sentence}" for grave, sentence in told]))
-    print(f"page   {page}")
+    show("\n".join([f"{grave:5}  {sentence}" for grave, sentence in told]))
+    show(f"page   {page}")
     if path:
-        print(f"list   {list_line(dataset, path, listed, flags)}")
+        show(f"list   {list_line(dataset, path, listed, flags)}")
 
 
 def write_list(data: Any, found: Any, path: Path) -> int:
@@ -232,9 +233,7 @@ def report_resuming(
             f"{' and '.join(found.differing)}: do not rely on --resume here, and please report it with {folder}"
         )
     if not as_json:
-        print(
-            f"ok     {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits"
-        )
+        show(f"ok     {found.recipe}, killed after steps {after} of {found.steps} and resumed, ends with the same bits")
 
 
 def report_computer(machine: dict[str, Any], *, as_json: bool) -> None:
@@ -248,6 +247,6 @@ def report_computer(machine: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json({"findings": found, "faults": faults})
     else:
-        print("\n".join(f"{grave:5}  {sentence}" for grave, sentence in found))
+        show("\n".join(f"{grave:5}  {sentence}" for grave, sentence in found))
     if faults:
         raise ThumbnetError(f"{counted(faults, 'fault')} found on this machine")

@@ -20,6 +20,7 @@ from thumbnet.cli.options import (
     given,
     note,
     print_json,
+    show,
 )
 from thumbnet.cli.scores import (
     calibration_lines,
@@ -142,7 +143,7 @@ def print_measured(
     if json:
         return print_json({"run": str(run), **scores.to_dict(), **facts})
     files = (("predictions", predictions), ("confusion", confusion))
-    print("\n".join([*text, *(f"{what:11}  {path}" for what, path in files if path)]))
+    show("\n".join([*text, *(f"{what:11}  {path}" for what, path in files if path)]))
 
 
 def check_uncertain(uncertain: float, views: int) -> None:
@@ -195,7 +196,7 @@ def print_robustness(
         print_json({"run": str(path), **found.to_dict()})
     else:
         hint = f"next       thumbnet report {shlex.quote(str(path))}   puts it into the report page"
-        print("\n".join([*robustness_lines(run, found), "", hint]))
+        show("\n".join([*robustness_lines(run, found), "", hint]))
 
 
 def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.cli.options import note, print_json
+from thumbnet.cli.options import note, print_json, show
 from thumbnet.errors import UserError
 from thumbnet.words import counted, nats
 
@@ -54,12 +54,12 @@ def evaluate_several(
     found: dict[Path, Scores] = {}
     width = max(len(str(run.path)) for run in runs)
     if not json:
-        print("\n".join(headline(runs, split, views, uncertain, width)), flush=True)
+        show("\n".join(headline(runs, split, views, uncertain, width)), flush=True)
     for run in runs:
         tell = lambda told, run=run: note(f"{run.path}: {told}")  # noqa: E731
         found[run.path], _ = measure(run, split=split, say=tell, **options)
         if not json:
-            print(row(run, found[run.path], width), flush=True)
+            show(row(run, found[run.path], width), flush=True)
     groups = [Group(name, members_of(part, lambda run: found[run.path].accuracy)) for name, part in parts.items()]
     if json:
         rows = [
@@ -69,7 +69,7 @@ def evaluate_several(
         ]
         print_json({"split": split, "runs": rows, "groups": [group.to_dict() for group in groups]})
     else:
-        print("\n".join(["", *(mean_line(group) for group in groups)]))
+        show("\n".join(["", *(mean_line(group) for group in groups)]))
 
 
 def by_recipe(runs: "Sequence[Run]") -> "dict[str, list[Run]]":

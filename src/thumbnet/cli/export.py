@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from thumbnet.cli.options import Json, check_writable, described, print_json
+from thumbnet.cli.options import Json, check_writable, described, print_json, show
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def export(
         file / "README.md"
     )
     if sys.stderr.isatty():
-        print("writing and checking; a few seconds", file=sys.stderr)
+        show("writing and checking; a few seconds", file=sys.stderr)
 
     from dataclasses import asdict
 
@@ -56,27 +56,27 @@ def export(
         return
     height, width = receipt.image_size
     inside = ("" if views == 1 else f", {views} views averaged inside") + (", computed in int8" if int8 else "")
-    print(
+    show(
         f"file     {file}, {receipt.bytes / 1e6:.1f} MB: uint8 N {height} {width} {receipt.channels} in, "
         f"probabilities N {receipt.classes} out{inside}"
     )
-    print(f"checked  with {checked(receipt)}")
+    show(f"checked  with {checked(receipt)}")
     speed = receipt.speed
-    print(
+    show(
         f"speed    {speed.milliseconds:.3g} ms for one image, {speed.images_per_second:,.0f} images/s in batches, on this "
         f"processor; {receipt.parameters:,} parameters"
     )
-    print(f"receipt  {receipt_path(file)}")
+    show(f"receipt  {receipt_path(file)}")
     if receipt.split == "train":
-        print("note     the run held no validation images out, so its probabilities are not calibrated")
+        show("note     the run held no validation images out, so its probabilities are not calibrated")
     if folder:
-        print(f"card     {folder / 'README.md'}")
-        print(f"program  {folder / 'classify.py'}")
+        show(f"card     {folder / 'README.md'}")
+        show(f"program  {folder / 'classify.py'}")
     place = shlex.quote(str(folder or file))
     if file.suffix.lower() == ".onnx":
-        print(f"use      thumbnet predict {place} photo.png   or   thumbnet serve {place}")
+        show(f"use      thumbnet predict {place} photo.png   or   thumbnet serve {place}")
     else:
-        print(f"use      torch.export.load({str(file)!r}).module()")
+        show(f"use      torch.export.load({str(file)!r}).module()")
 
 
 def checked(receipt: "Receipt") -> str:

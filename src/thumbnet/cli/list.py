@@ -5,7 +5,7 @@ from dataclasses import asdict
 from dataclasses import fields as fields_of
 from typing import Any, Literal
 
-from thumbnet.cli.options import Json, described, print_json
+from thumbnet.cli.options import Json, described, print_json, show
 
 WIDTH = 110  # columns
 Kind = Literal["recipes", "models", "datasets", "augmentations"]
@@ -28,7 +28,7 @@ def list_(what: Kind, /, *, json: Json = False) -> None:
     for row in rows:
         texts = [row["about"], *(f"measured: {result}" for result in row.get("results", []))]
         lines = [line for text in texts for line in textwrap.wrap(text, WIDTH - width)]
-        print(
+        show(
             "\n".join(
                 f"{name:{width}}{line}" for name, line in zip([row["name"], *[""] * len(lines)], lines, strict=False)
             )

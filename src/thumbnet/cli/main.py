@@ -17,7 +17,7 @@ from typing import Annotated, Any  # noqa: E402
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
-from thumbnet.words import printable_lines  # noqa: E402
+from thumbnet.words import visible_lines  # noqa: E402
 
 # 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
 RUN_FAILED, USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 1, 2, 70, 130
@@ -258,7 +258,7 @@ def complain(message: str, code: int) -> int:
     """One line on stderr, where there is somebody to read it."""
     if takes_a_line(sys.stderr):
         with suppress(OSError):  # a full disk, a closed terminal
-            print(f"thumbnet: {printable_lines(message)}", file=sys.stderr, flush=True)
+            print(f"thumbnet: {visible_lines(message)}", file=sys.stderr, flush=True)
     return code
 
 

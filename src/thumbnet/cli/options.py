@@ -9,14 +9,14 @@ import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, TextIO, get_origin
 
 from cyclopts import Group, Parameter, Token
 
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
-from thumbnet.words import counted
+from thumbnet.words import counted, visible_lines
 
 
 def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
@@ -112,9 +112,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value))
 
 
+def show(told: Any, *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print something for people; names within it tell a terminal nothing."""
+    print(visible_lines(str(told)), file=file, flush=flush)
+
+
 def note(told: str) -> None:
     """What a person should know beside the numbers, where it does not mix with them."""
-    print(f"note: {told}", file=sys.stderr)
+    show(f"note: {told}", file=sys.stderr)
 
 
 def tell_left_out(ignored: Sequence[Path], broken: Sequence[str], *, outside: str = "") -> None:
@@ -123,12 +128,12 @@ def tell_left_out(ignored: Sequence[Path], broken: Sequence[str], *, outside: st
 
     if ignored:
         shown = ", ".join(map(str, ignored[:3])) + (", ..." if len(ignored) > 3 else "")
-        print(
+        show(
             f"ignored: {counted(len(ignored), 'file')}, no {FORMATS_IN_WORDS} by the name{outside}: {shown}",
             file=sys.stderr,
         )
     for complaint in broken:
-        print(f"skipped: {complaint}", file=sys.stderr)
+        show(f"skipped: {complaint}", file=sys.stderr)
 
 
 def check_positive(**counts: int | None) -> None:

@@ -17,10 +17,11 @@ from thumbnet.cli.options import (
     check_writable,
     described,
     given,
+    show,
     tell_left_out,
 )
 from thumbnet.errors import UserError
-from thumbnet.words import counted, printable, shortened
+from thumbnet.words import counted, shortened, visible
 
 if TYPE_CHECKING:
     from thumbnet.judging.thresholds import Threshold
@@ -94,9 +95,9 @@ def predict(
     )
     tell_left_out(found.ignored, broken)
     if found.note:
-        print(f"note: {found.note}", file=sys.stderr)
+        show(f"note: {found.note}", file=sys.stderr)
     if threshold:
-        print(threshold.in_words(), file=sys.stderr)
+        show(threshold.in_words(), file=sys.stderr)
     if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
     if format == "json":
@@ -110,7 +111,7 @@ def predict(
         from thumbnet.files import write_text
 
         write_text(output, text)
-        print(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
+        show(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
 
 
 def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:
@@ -166,7 +167,7 @@ def explain_files(
     assert isinstance(classifier, NetworkClassifier)  # a run's
     data = run.check_data(run.load_data(data_dir=data_dir))
     written = save_explanations(classifier, data, predictions, folder)
-    print(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
+    show(f"{counted(len(written), 'explanation')} in {folder}", file=sys.stderr)
 
 
 def as_objects(run: Path, rows: "list[Prediction]", threshold: "Threshold | None") -> dict[str, object]:
@@ -198,11 +199,12 @@ def as_csv(predictions: "list[Prediction]", threshold: "Threshold | None") -> st
 
 def as_table(predictions: "list[Prediction]") -> str:
     """One line per image, in columns."""
-    files = [printable(row.file) for row in predictions]
+    files = [visible(row.file) for row in predictions]
     width = max(map(len, files))
-    label = max(len(shortened(name)) for row in predictions for name, _ in row.ranking)
+    called = {name: shortened(visible(name)) for row in predictions for name, _ in row.ranking}
+    label = max(map(len, called.values()))
     rows = [
-        "  ".join([f"{file:{width}}", *(f"{shortened(name):{label}} {value:6.2%}" for name, value in row.ranking)])
+        "  ".join([f"{file:{width}}", *(f"{called[name]:{label}} {value:6.2%}" for name, value in row.ranking)])
         + ("" if row.sure else "  not sure")
         for file, row in zip(files, predictions, strict=True)
     ]

@@ -16,6 +16,7 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
+    show,
 )
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import check_dataset_name
@@ -74,10 +75,10 @@ def preview(
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}
         print_json({"dataset": dataset, "recipe": chosen.name, **fields_of})
         return
-    print(f"as stored    {seen.stored}")
-    print(f"as augmented {seen.augmented}")
-    print(f"model        {chosen.network}, {seen.parameters:,} parameters")
-    print(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
-    print(
+    show(f"as stored    {seen.stored}")
+    show(f"as augmented {seen.augmented}")
+    show(f"model        {chosen.network}, {seen.parameters:,} parameters")
+    show(f"one step     {seen.step_seconds * 1000:.1f} ms for {chosen.batch_size} images on {seen.backend}")
+    show(
         f"estimated    {duration(seen.total_seconds)} for {counted(chosen.epochs, 'epoch')} ({counted(seen.steps, 'step')})"
     )

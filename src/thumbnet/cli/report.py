@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json
+from thumbnet.cli.options import Json, check_ending, check_writable, described, print_json, show
 from thumbnet.errors import UserError
 
 
@@ -40,7 +40,7 @@ def report(
     from thumbnet.report import write_comparison_report, write_run_report
     from thumbnet.runs.paths import find_runs
 
-    opened = find_runs(runs, tell=lambda line: print(line, file=sys.stderr))
+    opened = find_runs(runs, tell=lambda line: show(line, file=sys.stderr))
     if len(opened) == 1:
         path = write_run_report(opened[0], output, data_dir=data_dir)
     elif data_dir is not None:
@@ -50,4 +50,4 @@ def report(
     if json:
         print_json({"runs": [str(run.path) for run in opened], "report": str(path), "bytes": path.stat().st_size})
     else:
-        print(path)
+        show(path)

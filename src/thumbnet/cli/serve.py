@@ -5,7 +5,7 @@ from functools import partial
 from json import dumps
 from pathlib import Path
 
-from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, described, given
+from thumbnet.cli.options import Json, Measuring, MeasuringFlags, Whole, described, given, show
 
 
 @described
@@ -43,9 +43,9 @@ def serve(
         if json:
             print(dumps({"run": str(run), "address": address}))
         else:
-            print(f"{address}  (Ctrl-C ends it)")
+            show(f"{address}  (Ctrl-C ends it)")
         sys.stdout.flush()  # who started this may wait for the line
 
-    on, note = Machine(**given(machine)), partial(print, file=sys.stderr)
+    on, note = Machine(**given(machine)), partial(show, file=sys.stderr)
     serve(run, host=host, port=port, allow_remote=allow_remote, sure=sure, machine=on, tell=tell, note=note)
-    print("ended", file=sys.stderr)
+    show("ended", file=sys.stderr)

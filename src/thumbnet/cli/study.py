@@ -16,6 +16,7 @@ from thumbnet.cli.options import (
     given,
     note,
     print_json,
+    show,
 )
 from thumbnet.errors import UserError
 from thumbnet.words import counted, duration
@@ -70,7 +71,7 @@ def study(
         if json:
             print_json(chosen.plan() | {"seconds_of_a_run": seconds})
         else:
-            print("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, folder, seconds, jobs)]))
+            show("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, folder, seconds, jobs)]))
         return
 
     from thumbnet.machine import Machine
@@ -88,7 +89,7 @@ def study(
         found: dict[str, Any] = {"study": chosen.name, "folder": str(folder), "report": str(page)}
         print_json(found | {"comparisons": [comparison.to_dict() for comparison in comparisons]})
     else:
-        print("\n".join([*outcome(comparisons), f"folder  {folder}", f"page    {page}"]))
+        show("\n".join([*outcome(comparisons), f"folder  {folder}", f"page    {page}"]))
 
 
 def study_named(

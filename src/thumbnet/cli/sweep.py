@@ -16,6 +16,7 @@ from thumbnet.cli.options import (
     given,
     note,
     print_json,
+    show,
 )
 from thumbnet.errors import UserError
 from thumbnet.words import as_words, counted, duration
@@ -74,7 +75,7 @@ def sweep(
     with reporter_for_terminal() as reporter:
         if plan:
             told = cost_of(chosen, on, data_dir)
-            print_json({"runs": told[0], "seconds": told[1]}) if json else print(cost_line(chosen, *told))
+            print_json({"runs": told[0], "seconds": told[1]}) if json else show(cost_line(chosen, *told))
             return
         options: dict[str, Any] = {"jobs": jobs, "machine": on, "data_dir": data_dir, "tell": reporter.say}
         with at_work(folder):
@@ -85,7 +86,7 @@ def sweep(
             {"sweep": chosen.name, "folder": str(folder), **outcome_as_object(folder, chosen, found, comparison)}
         )
     else:
-        print("\n".join([*outcome(chosen, found, comparison), *places(folder, chosen, found, comparison)]))
+        show("\n".join([*outcome(chosen, found, comparison), *places(folder, chosen, found, comparison)]))
 
 
 def cost_of(sweep: "Sweep", machine: "Machine", data_dir: Path | None) -> tuple[int, float | str]:

@@ -23,6 +23,7 @@ from thumbnet.cli.options import (
     described,
     given,
     print_json,
+    show,
 )
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import check_dataset_name
@@ -124,7 +125,7 @@ def train(
     if json:
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
-        print("\n".join(outcome(runs[0], page_seconds) if seeds is None else seeds_outcome(runs)))
+        show("\n".join(outcome(runs[0], page_seconds) if seeds is None else seeds_outcome(runs)))
 
 
 def unbalanced(data: "Dataset", recipe: "Recipe") -> list[str]:

@@ -20,7 +20,7 @@ from thumbnet.data.pack import LARGEST_ARRAYS, LARGEST_SIDE, MOST_CLASSES, SPLIT
 from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, read_npz
-from thumbnet.words import counted, printable, shortened
+from thumbnet.words import counted, shortened
 
 NPZ_EXPECTED = (
     "expected arrays train_images and train_labels, perhaps val_images, val_labels, test_images, test_labels, classes"
@@ -245,7 +245,7 @@ def classes_of(path: Path, labels: NDArray[Any], names: NDArray[Any] | None) -> 
         raise UserError(
             f"{path} has {counted(len(values), 'class', 'classes')}; a classifier needs 2 to {MOST_CLASSES:,}"
         )
-    return values, [printable(str(value)) for value in (values if names is None else names).tolist()]
+    return values, [str(value) for value in (values if names is None else names).tolist()]
 
 
 def checked_names(path: Path, names: NDArray[Any]) -> NDArray[Any]:

@@ -65,7 +65,8 @@ INLINE void read_column(source x, const long rows[REACH], long top, long down, l
   }
 }
 
-// One panel of a tile, taken as `high` x `wide`: the pixels it depends on -> places down, pixels across.
+// One panel of a tile, taken as `high` x `wide`: the pixels it depends on -> places down, pixels across. What is not read of
+// `pixels` is not set: zeros there would cost a third of the time.
 INLINE void change_down(source maps, tile t, long high, long wide, long panel, long taps, lanes *half) {
   source x = from_image(maps, t.image);
   long top = t.top - x.padding, left = t.left - x.padding, more = x.is_gradient ? 0 : taps - 1;
@@ -94,8 +95,9 @@ INLINE void change_across(source x, const lanes *row, long wide, long taps, floa
   }
 }
 
-// Tells the processor of the numbers that a tile of a pooled image depends on, those of one panel, and of where they were chosen:
-// two streams whose next lines it does not foresee, as it does those of other images.
+// Tells the processor of the numbers that a tile of a pooled image depends on, those of a panel and, in bf16, often of the next
+// one in the same line of the cache, and of where they were chosen: two streams whose next lines it does not foresee, as it does
+// those of other images.
 INLINE void prepare_chosen(source maps, tile t, long taps, long panel) {
   source x = from_image(maps, t.image);
   long more = x.is_gradient ? 0 : taps - 1, top = t.top - x.padding, left = t.left - x.padding;

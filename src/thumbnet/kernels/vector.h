@@ -26,8 +26,8 @@ typedef uint32_t bits_vector __attribute__((vector_size(WIDTH * sizeof(uint32_t)
 INLINE __mmask16 first_of(long count) { return (__mmask16)(count < WIDTH ? (1 << count) - 1 : 0xffff); }
 #endif
 
-// As many numbers of a map, or the first few and zeros; in bf16 where the processor multiplies it. What intrinsics say in one
-// instruction gcc makes of halves.
+// As many numbers of a map, or the first few, at least one, and zeros; in bf16 where the processor multiplies it. What intrinsics
+// say in one instruction gcc makes of halves.
 #ifdef FLOAT
 INLINE vector load_numbers(const number *from, long count) {
   if (count >= WIDTH) return load(from);
@@ -36,7 +36,7 @@ INLINE vector load_numbers(const number *from, long count) {
   return load(some);
 }
 INLINE void store_numbers(number *to, vector value) { store(to, value); }
-#elif defined __AVX512BF16__
+#elif defined __AVX512BF16__ && defined __AVX512VL__
 INLINE vector load_numbers(const number *from, long count) {
   return (vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_of(count), from)), 16);
 }
@@ -45,7 +45,7 @@ INLINE void store_numbers(number *to, vector value) {
 }
 #endif
 
-// Those of a vector, or the first few, whose byte is `here`; zeros else.
+// Those of a vector, or of the first few, at least one, whose byte is `here`; zeros else.
 INLINE vector keep_where(const uint8_t *bytes, uint8_t here, vector value, long count) {
 #if defined __AVX512BW__ && defined __AVX512VL__
   __mmask16 chosen = _mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8(first_of(count), bytes), _mm_set1_epi8((char)here));

@@ -19,7 +19,7 @@
 
 #include "number.h"
 
-#if defined FLOAT || defined __AVX512BF16__
+#if defined FLOAT || (defined __AVX512BF16__ && defined __AVX512VL__)
 
 #include <omp.h>
 

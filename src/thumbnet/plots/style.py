@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from thumbnet.files import replacing
-from thumbnet.words import printable_lines
+from thumbnet.words import printable, visible_lines
 
 TRAINING, VALIDATION, RATE = "#0072b2", "#d55e00", "#5b5b5b"  # Okabe & Ito's palette, safe for colour-blind readers
 DPI = 120
@@ -39,8 +39,8 @@ def letters_of_all_fonts(figure: Figure) -> Iterator[None]:
     known = set(font_manager.get_font_names())
     families = [*rcParams["font.family"], *(name for name in WIDER if name in known)]
     for text in figure.findobj(Text):
+        text.set_text(visible_lines(printable(text.get_text())))  # an SVG may hold nothing else
         if not text.get_text().isascii():
-            text.set_text(printable_lines(text.get_text()))
             text.set_fontfamily(families)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

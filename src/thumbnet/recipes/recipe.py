@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
+from thumbnet.words import printable
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
 
@@ -152,7 +153,7 @@ class Recipe:
         for name in PATHS:
             if given := getattr(self, name):  # not runs/latest, which will be another, nor a place seen from here alone
                 object.__setattr__(self, name, path := str(Path(given).resolve()))
-                if any("\ud800" <= letter <= "\udfff" for letter in path):  # TOML could not hold it
+                if printable(path) != path:  # TOML could not hold it
                     raise UserError(f"{name} {path!r} has bytes that are no UTF-8; rename it first")
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0

@@ -70,7 +70,7 @@ class DataRecord(dict[str, Any]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(map(printable, self["classes"]))
+        return tuple(self["classes"])
 
     # ---------------------------------------------------------------- which data they are
 

@@ -16,7 +16,7 @@ from thumbnet.files import NUMBER, Fields, first_line, parse_json
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.shipping.classifier import Classifier
-from thumbnet.words import counted, printable
+from thumbnet.words import counted
 
 FORMAT = 1  # of `Facts`; a reader refuses what it does not know
 KEY = "thumbnet"  # under which the file's own metadata hold `Facts`
@@ -248,8 +248,8 @@ def facts_of(path: Path, text: str | None) -> Facts:
     precision = table.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise UserError(f"{path} computes in {precision!r}, which this thumbnet does not know; export it again")
-    made = {"classes": tuple(map(printable, classes)), "image_size": tuple(size), "thresholds": thresholds}
-    return Facts(**known | made | {"precision": precision})
+    made = {"classes": tuple(classes), "image_size": tuple(size), "thresholds": thresholds, "precision": precision}
+    return Facts(**known | made)
 
 
 def threshold_in(row: Any) -> Threshold:
