@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from scipy import stats
 from thumbnet.judging.statistics import (
     ROUNDING,
     accuracy_interval,
+    grouped_interval,
     holm,
     images_to_show,
     incomplete_beta,
@@ -136,3 +138,32 @@ def test_holms_values_of_a_worked_example():
 def test_so_many_images_without_a_mistake_show_an_accuracy_and_one_fewer_do_not(accuracy):
     needed = images_to_show(accuracy)
     assert wilson_interval(needed, needed)[0] >= accuracy > wilson_interval(needed - 1, needed - 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "truth", "alike"),
+    [(15, 4, 0.82, 0.6), (8, 30, 0.9, 0.2), (30, 4, 0.98, 0.6), (100, 4, 0.9, 0.02)],
+)
+def test_an_interval_for_groups_has_the_truth_in_it_as_often_as_it_says(groups, each, truth, alike):
+    random, part = np.random.default_rng(0), (1 - alike) / alike
+    found = {"grouped": 0, "wilson": 0}
+    for _ in range(1_000):
+        hits = random.binomial(each, random.beta(truth * part, (1 - truth) * part, groups)).tolist()
+        low, high = grouped_interval(hits, [each] * groups)
+        found["grouped"] += low <= truth <= high
+        low, high = wilson_interval(sum(hits), each * groups)
+        found["wilson"] += low <= truth <= high
+    assert 900 <= found["grouped"] <= 985
+    assert found["wilson"] < 900 or alike < 0.1
+
+
+def test_groups_that_are_all_right_count_once_each_and_one_group_tells_nothing():
+    assert grouped_interval([4] * 10, [4] * 10) == pytest.approx(wilson_interval(10, 10))
+    assert grouped_interval([0, 0, 0], [1, 1, 4]) == pytest.approx(wilson_interval(0, 2))
+    assert grouped_interval([3], [4]) == grouped_interval([], []) == grouped_interval([0, 3], [0, 4]) == (0.0, 1.0)
+
+
+def test_images_that_are_each_a_group_are_worth_nearly_what_they_are():
+    low, high = grouped_interval([1] * 180 + [0] * 20, [1] * 200)
+    assert (low, high) == pytest.approx(wilson_interval(180, 200), abs=0.002)
+    assert grouped_interval([2, 2, 2, 2], [4, 4, 4, 4]) == pytest.approx(wilson_interval(8, 16))  # not worth more

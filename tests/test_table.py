@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +16,10 @@ from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
 from thumbnet.data.table import list_table, read_images
 from thumbnet.errors import UserError
+from thumbnet.judging.evaluation import score_predictions
 from thumbnet.report.sections import data_section
 from thumbnet.runs.data_record import DataRecord
+from thumbnet.runs.run import Run
 
 PETS = "image,label\na.png,cat\nb.png,dog\nc.png,cat\n"
 
@@ -206,6 +209,24 @@ def test_a_report_tells_of_groups(split, told, tmp_path):
     data = load_dataset(path, image_size=4, validation=0.25)
     run = SimpleNamespace(data=DataRecord.of(data))
     assert ("groups", told) in data_section(run, None)["rows"]
+
+
+def test_accuracy_of_images_in_groups_is_known_less_well_wherever_it_is_told(tmp_path):
+    patients(tmp_path)
+    command("train", "labels.csv", "--validation", "0.5", "--epochs", "1", "--batch-size", "4", "--widths", "8", "16", "16",
+            "--image-size", "16", "--threads", "1", "--out", "run", cwd=tmp_path)  # fmt: skip
+    run = Run.open(tmp_path / "run")
+    kept = run.predictions("validation")
+    scores = score_predictions(kept)
+    assert kept.groups.tolist() == [row // 4 for row in kept.rows.tolist()] and scores.groups == 6
+    alone = score_predictions(replace(kept, groups=None))
+    assert scores.interval95[1] - scores.interval95[0] > alone.interval95[1] - alone.interval95[0]
+    assert run.summary["validation_groups"] == 6 and tuple(run.summary["validation_interval95"]) == scores.interval95
+    said = command("evaluate", "run", cwd=tmp_path).stdout
+    low, high = scores.interval95
+    assert "24 validation images of 6 groups" in said and f"95 % interval {low:.2%} to {high:.2%}" in said
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "24 validation images of 6 groups" in page and "as those of 6 groups are worth" in page
 
 
 def test_images_without_a_group_are_alone(pets):

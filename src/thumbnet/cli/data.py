@@ -85,7 +85,10 @@ def lines(described: dict[str, Any]) -> list[str]:
     if columns := described.get("columns"):
         text.append(f"columns      {', '.join(f'{title} ({purpose})' for purpose, title in columns.items())}")
     if "groups" in described:
-        text.append(f"groups       {described['groups']:,}, none of them both trained on and held out")
+        apart = (
+            "" if described.get("shared_groups") else ", none of them both trained on and held out"
+        )  # a note tells of these
+        text.append(f"groups       {described['groups']:,} of training images{apart}")
     if "pack" in described:
         text.append(f"converted    {described['pack']}")
     text.append(f"fingerprint  {described['fingerprint']}")

@@ -30,6 +30,7 @@ from thumbnet.cli.scores import (
     write_confusion,
     write_predictions,
 )
+from thumbnet.data.groups import of_groups
 from thumbnet.errors import UserError
 from thumbnet.recipes import title_of
 from thumbnet.words import counted
@@ -203,7 +204,7 @@ def lines(run: "Run", scores: "Scores", uncertain: float = 1.0) -> list[str]:
     """The scores for people."""
     from thumbnet.measuring.results import views_in_words
 
-    images = f"{counted(scores.images, f'{scores.split} image')} of {run.data['name']}"
+    images = f"{counted(scores.images, f'{scores.split} image')}{of_groups(scores.groups)} of {run.data['name']}"
     text = [
         f"{title_of(run.recipe)} on {images}{openings_of(run, scores.split)}",
         f"run          {run.path.resolve()}",

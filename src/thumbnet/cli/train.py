@@ -26,6 +26,7 @@ from thumbnet.cli.options import (
     show,
 )
 from thumbnet.data.datasets import load_dataset
+from thumbnet.data.groups import of_groups
 from thumbnet.data.names import check_dataset_name
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
@@ -319,7 +320,7 @@ def outcome(finished: "Run", page_seconds: float = 0.0) -> list[str]:
         top5 = f", top-5 {summary['validation_top5']:.2%}" if summary["classes"] > 5 else ""
         lines.append(
             f"validation  accuracy {summary['validation_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, "
-            f"{counted(summary['validation_images'], 'image')}){top5}"
+            f"{counted(summary['validation_images'], 'image')}{of_groups(summary.get('validation_groups'))}){top5}"
         )
         lines += guessing(finished, low)
     split = "" if summary["validation_images"] else " --split test"

@@ -115,6 +115,11 @@ class Dataset:
         held_out = 0 if self.own_validation is not None else len(self.validation or ())
         return len(self.development) - held_out - len(self.train)
 
+    def groups_at(self, split: str, rows: "Tensor") -> "Tensor | None":
+        """The groups of images of a split by their rows, int64; None where none was named or, as of test images, none is kept."""
+        cut_from_training = split == "validation" and self.own_validation is None
+        return self.groups[rows.cpu()] if self.groups is not None and cut_from_training else None
+
     @property
     def group_count(self) -> int | None:
         """How many groups the stored training images are of, each image of none counting as one; None where none was named."""

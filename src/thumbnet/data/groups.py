@@ -18,6 +18,11 @@ def shared_groups(groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return {split: count for split, count in found.items() if count}
 
 
+def of_groups(count: int | None) -> str:
+    """What follows the number of some images: ` of 15 groups`, or nothing where none was named."""
+    return "" if count is None else f" of {counted(count, 'group')}"
+
+
 def told_of_groups(shared: Mapping[str, int]) -> list[str]:
     """A sentence on each split that shares groups with the training images."""
     return [

@@ -20,7 +20,7 @@ from thumbnet.data.columns import is_table
 from thumbnet.data.groups import told_of_groups
 from thumbnet.errors import UserError
 from thumbnet.judging.calibration import Calibration, calibration, fit_temperature
-from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.statistics import grouped_interval, wilson_interval
 from thumbnet.machine import Machine
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
@@ -50,7 +50,7 @@ class Scores:
     top5: float  # the right class is among the five likeliest
     loss: float  # mean cross-entropy in nats, without any penalty
     brier: float  # mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950)
-    interval95: tuple[float, float]  # Wilson's, of the accuracy
+    interval95: tuple[float, float]  # Wilson's, of the accuracy; that for groups where images have some
     top5_interval95: tuple[float, float]
     calibration: Calibration
     classes: tuple[str, ...]
@@ -58,8 +58,9 @@ class Scores:
     precision: tuple[float | None, ...]  # part of the images taken for each class that are of it
     f1: tuple[float | None, ...]  # harmonic mean of the two
     support: tuple[int, ...]  # images of each class
-    per_class_interval95: tuple[tuple[float, float] | None, ...]  # Wilson's, of the recall
+    per_class_interval95: tuple[tuple[float, float] | None, ...]  # as `interval95`, of the recall
     confusion: tuple[tuple[int, ...], ...]
+    groups: int | None = None  # that the images are of, such as patients; None where none was named
 
     @property
     def balanced_accuracy(self) -> float:
@@ -169,7 +170,8 @@ def predictions_of(chosen: Split, logits: Tensor, data: "Dataset", *, split: str
     """Logits N K of the images `chosen`, with what tells which images they were."""
     rows, names = chosen.rows.cpu(), data.files_of(split)
     files = tuple(names[row] for row in rows.tolist()) if names else ()
-    return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits, files)
+    return Predictions(split, views, data.classes, data.fingerprint, rows, chosen.labels.cpu()[rows], logits, files,
+                       data.groups_at(split, rows))  # fmt: skip
 
 
 def answers_kept(
@@ -329,6 +331,7 @@ def score_predictions(predictions: Predictions, *, temperature: float = 1.0) -> 
         split=predictions.split,
         views=predictions.views,
         temperature=temperature,
+        groups=predictions.groups,
     )
 
 
@@ -340,8 +343,9 @@ def score(
     split: str,
     views: int = 1,
     temperature: float = 1.0,
+    groups: Tensor | None = None,
 ) -> Scores:
-    """Scores of logits N K against labels N. Raises `UserError` on an empty split."""
+    """Scores of logits N K against labels N, of `groups` N. Raises `UserError` on an empty split."""
     if len(labels) == 0:
         raise UserError(f"the {split} split has no images")
     labels = labels.cpu()
@@ -352,18 +356,18 @@ def score(
     right, support, taken = (part.tolist() for part in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
     hits = sum(right)
     probabilities = logits.double().softmax(1)
-    among = int((top5 == labels[:, None]).any(1).sum())
+    hit, among = predicted == labels, (top5 == labels[:, None]).any(1)  # N each
     recall = [ratio(n, of) for n, of in zip(right, support, strict=True)]
     return Scores(
         split=split,
         images=len(labels),
         views=views,
         accuracy=hits / len(labels),
-        top5=among / len(labels),
+        top5=int(among.sum()) / len(labels),
         loss=F.cross_entropy(logits.double(), labels).item(),
         brier=(probabilities - F.one_hot(labels, count)).square().sum(1).mean().item(),
-        interval95=wilson_interval(hits, len(labels)),
-        top5_interval95=wilson_interval(among, len(labels)),
+        interval95=interval_of(hit, groups),
+        top5_interval95=interval_of(among, groups),
         calibration=calibration(logits, labels, temperature),
         classes=classes,
         per_class=tuple(recall),
@@ -371,10 +375,20 @@ def score(
         f1=tuple(ratio(2 * n, of + said) for n, of, said in zip(right, support, taken, strict=True)),
         support=tuple(support),
         per_class_interval95=tuple(
-            wilson_interval(n, of) if of else None for n, of in zip(right, support, strict=True)
+            interval_of(hit[of_class], None if groups is None else groups[of_class]) if of_class.any() else None
+            for of_class in (labels == label for label in range(count))
         ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        groups=None if groups is None else len(groups.unique()),
     )
+
+
+def interval_of(hit: Tensor, groups: Tensor | None) -> tuple[float, float]:
+    """The 95 % interval of a proportion, from bool N, each perhaps of a group."""
+    if groups is None:
+        return wilson_interval(int(hit.sum()), len(hit))
+    each = torch.bincount(groups)
+    return grouped_interval(torch.bincount(groups, weights=hit.double()).int().tolist(), each.tolist())
 
 
 def ratio(part: int, whole: int) -> float | None:

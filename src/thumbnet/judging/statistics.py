@@ -15,7 +15,7 @@ def images_to_show(accuracy: float) -> int:
     return math.ceil(Z95**2 * accuracy / (1 - accuracy))
 
 
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
+def wilson_interval(hits: float, trials: float) -> tuple[float, float]:
     """95 % interval for a proportion of `hits` in `trials`, both ends in [0, 1].
 
     Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953: unlike the textbook interval it holds near 0 and 1.
@@ -26,6 +26,28 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     centre = (proportion + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z95 / (1 + z2 / trials) * math.sqrt(proportion * (1 - proportion) / trials + z2 / (4 * trials**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def grouped_interval(hits: Sequence[int], trials: Sequence[int]) -> tuple[float, float]:
+    """95 % interval for a proportion, from the hits and trials of each group; those of one group may be alike.
+
+    Wilson's for as many independent trials as tell as much, never more than there are. The variance between the groups says
+    how many, less Student's share for few groups (Korn & Graubard 1998, Survey Methodology 24:193; with Wilson's interval Dean
+    & Pagano 2015, https://doi.org/10.1093/jssam/smv024). Where all or none hit, nothing tells how alike they are, and all of a
+    group count as one. From one group nothing follows.
+    """
+    groups, count = sum(of > 0 for of in trials), sum(trials)
+    if groups < 2:
+        return 0.0, 1.0
+    proportion = sum(hits) / count
+    if 0 < proportion < 1:
+        squares = sum((hit - proportion * of) ** 2 for hit, of in zip(hits, trials, strict=True))  # of an empty group 0
+        worth = proportion * (1 - proportion) * count**2 / max(squares * groups / (groups - 1), ROUNDING)
+        worth *= (Z95 / t_quantile(0.975, groups - 1)) ** 2
+    else:
+        worth = count**2 / sum(of**2 for of in trials)
+    worth = min(worth, count)
+    return wilson_interval(proportion * worth, worth)
 
 
 @dataclass(frozen=True)

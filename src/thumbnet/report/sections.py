@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thumbnet.data.batches import Split
-from thumbnet.data.groups import told_of_groups
+from thumbnet.data.groups import of_groups, told_of_groups
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
 from thumbnet.judging.calibration import (
@@ -71,11 +71,12 @@ def headline(run: Run, found: Judged | None) -> dict[str, Any]:
         return {"title": trained, "result": None}
     scores = found.scores
     low, high = scores.interval95
+    images = counted(scores.images, f"{scores.split} image") + of_groups(scores.groups)
     return {
         "title": trained,
         "result": f"{scores.accuracy:.2%}",
         "interval": f"95 % interval {low:.2%} to {high:.2%}",
-        "about": f"accuracy on {counted(scores.images, f'{scores.split} image')}, one view each, n = 1 run",
+        "about": f"accuracy on {images}, one view each, n = 1 run",
         "cards": [
             *tiles_beside_accuracy(scores),
             ("loss", f"{nats(scores.loss)} nats"),

@@ -29,6 +29,7 @@ class Predictions:
     labels: Tensor  # int64 N
     logits: Tensor  # float32 N K
     files: tuple[str, ...] = ()  # N names, or none where the images did not come as files
+    groups: Tensor | None = None  # int64 N: images of one number belong together; None where no groups were named
 
     def probabilities(self, temperature: float = 1.0) -> Tensor:
         """float64 N K, rows summing to 1."""
@@ -59,8 +60,9 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """A NumPy archive of plain arrays: split, views, classes, fingerprint, rows, labels, logits, perhaps files."""
+        """A NumPy archive of plain arrays: split, views, classes, fingerprint, rows, labels, logits, perhaps files and groups."""
         named: dict[str, Any] = {"files": np.array(self.files)} if self.files else {}
+        named |= {} if self.groups is None else {"groups": self.groups.numpy()}
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
@@ -104,14 +106,18 @@ def load_predictions(path: Path) -> Predictions:
             labels=torch.from_numpy(arrays["labels"]),
             logits=torch.from_numpy(arrays["logits"]),
             files=tuple(map(str, arrays.get("files", ()))),
+            groups=torch.from_numpy(arrays["groups"]) if "groups" in arrays else None,
         )
     except Exception as error:  # arrays that are missing, or of types that do not convert
         raise UserError(f"{path} does not hold predictions: {first_line(error)}") from error
     counts = {len(made.labels), len(made.rows), len(made.files or made.labels)}
+    counts.add(len(made.labels if made.groups is None else made.groups))
     if made.logits.shape != (len(made.labels), len(made.classes)) or len(counts) > 1:
         raise UserError(f"{path} does not hold predictions: its arrays do not fit together")
     if not made.logits.isfinite().all():
         raise UserError(f"{path} does not hold predictions: some of its logits are no finite numbers")
     if len(made.labels) and not 0 <= int(made.labels.min()) <= int(made.labels.max()) < len(made.classes):
         raise UserError(f"{path} does not hold predictions: its labels are beyond its classes")
+    if made.groups is not None and (made.groups.dtype != torch.int64 or (made.groups < 0).any()):
+        raise UserError(f"{path} does not hold predictions: its groups are no numbers from 0 on")
     return made

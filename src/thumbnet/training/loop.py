@@ -201,7 +201,8 @@ def fit(
                     model.resize.part = recipe.resolution[-1]
                 logits_of_validation = predict_logits(model, data.validation, backend, poll=stop.check)
                 labels = data.validation.labels[data.validation.rows]
-                scores = score(logits_of_validation, labels, data.classes, split="validation")
+                groups = data.groups_at("validation", data.validation.rows)
+                scores = score(logits_of_validation, labels, data.classes, split="validation", groups=groups)
             penalty = l2_penalty(model, recipe)
             refuse_non_finite_loss(
                 position.totals.sum() + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1

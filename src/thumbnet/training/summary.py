@@ -43,6 +43,7 @@ def summarize(
         "train_accuracy": rows[-1]["train_accuracy"],
         "train_loss": rows[-1]["train_loss"],
         "validation_images": validation.images if validation else 0,
+        "validation_groups": validation.groups if validation else None,
         "validation_accuracy": validation.accuracy if validation else None,
         "validation_top5": validation.top5 if validation else None,
         "validation_balanced_accuracy": validation.balanced_accuracy if validation else None,

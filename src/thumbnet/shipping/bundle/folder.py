@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from thumbnet.data.groups import of_groups
 from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.judging.evaluation import Scores, score_predictions
@@ -126,9 +127,8 @@ def facts(run: Run, receipt: Receipt, measured: dict[str, Scores]) -> list[tuple
         rows.append(("began with", f"the weights of a run of {began['recipe']} on {began['dataset']}"))
     for split, scores in measured.items():
         low, high = scores.interval95
-        reached = (
-            f"{scores.accuracy:.2%} of {counted(scores.images, 'image')} in one view, in {precision_of(run, split)}"
-        )
+        images = counted(scores.images, "image") + of_groups(scores.groups)
+        reached = f"{scores.accuracy:.2%} of {images} in one view, in {precision_of(run, split)}"
         opened = f"; the test set was opened {counted(run.test_openings, 'time')}" if split == "test" else ""
         rows.append((f"{split} accuracy", f"{reached} (95 % interval {low:.2%} to {high:.2%}{opened})"))
         error, before = scores.calibration.error_after, scores.calibration.error
