@@ -448,6 +448,10 @@ def test_a_column_that_may_say_what_belongs_together_is_told(pets):
     )
     assert "words of part_id come again; if images that share one belong together, call that column group" in data.notes
     data = load_dataset(
+        pets("image,label,Animal\na.png,cat,Tom\nb.png,dog,Rex\nc.png,cat,Tom\n"), image_size=4, validation=0
+    )
+    assert "words of Animal come again; if images that share one belong together, call that column group" in data.notes
+    data = load_dataset(
         pets("image,label,part_id\na.png,cat,1\nb.png,dog,2\nc.png,cat,3\n"), image_size=4, validation=0
     )
     assert not any("come again" in note for note in data.notes)
@@ -489,7 +493,7 @@ def test_a_list_may_have_the_title_and_the_backslashes_of_the_table(tmp_path):
         ("image,label\na.png,cat\nb.png,cat\n", "has 1 class of training images, 'cat'; a classifier needs 2 to"),
         ("image,label\na.png,1\nb.png,2\nc.png,3\n", "its 3 training labels, in column 'label', are all different; give"),
         ("image,label,split\na.png,cat,train\nb.png,dog,train\nc.png,dag,test\n",
-         "has a test image of a class that no training image has: unknown class 'dag'; did you mean 'dog'?"),
+         "has a test image of a class that no training image has, in column 'label': unknown class 'dag'; did you mean 'dog'?"),
         ("image,label\na.png,cat\nb.png,dog\n./a.png,dog\n", "has two rows for 'a.png' that say something else: cat and dog"),
         ("image,label\nx/p.png,cat\nx/q.png,dog\n", "images such as 'x/p.png', and none of them is at or below .*; put"),
     ],

@@ -154,7 +154,7 @@ def fold_of(
         part[shuffled] = (begun + torch.arange(len(members))) % folds
         begun = (begun + len(members)) % folds
     held = part == fold
-    if not held.any() or held.all():
+    if len(part.unique()) < folds or held.all():
         raise UserError(f"{folds} folds of {len(split)} images ({ONCE}) leave one part empty; choose fewer")
     return replace(split, rows=split.rows[~held]), replace(split, rows=split.rows[held])
 

@@ -20,6 +20,9 @@ LABEL_TITLES = ("label", "class", "classes", "classname", "category", "target", 
 SPLIT_TITLES = ("split", "subset", "dataset", "set", "partition", "usage")
 GROUP_TITLES = ("group", "groupid", "patient", "patientid", "patientnumber", "subject", "subjectid", "participant",
                 "participantid", "person", "personid", "lesionid", "video", "videoid")  # fmt: skip
+# What may have several pictures, so that words which come again are worth a hint; but it may as well be a class.
+PICTURED = ("individual", "specimen", "animal", "plant", "tree", "colony", "donor", "sample", "slide", "site", "plot", "camera",
+            "session", "sequence", "clip", "batch", "object", "instance", "identity", "author", "writer")  # fmt: skip
 SPLIT_IN_TABLE = SPLIT_OF_NAME | {"publictest": "validation", "privatetest": "test"}  # the last two: FER2013's
 WHOLE = re.compile(r"^(\d+)\.0+$")  # a whole number in a column that misses some, as pandas writes it
 NO_GROUP = ("", "nan", "na", "n/a", "null", "none")  # an image of none, as programs write it

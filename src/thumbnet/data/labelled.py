@@ -151,7 +151,10 @@ def places_of(path: Path, names: Iterable[str], classes: Sequence[str]) -> dict[
     places = places_by_name(classes)
     for name in names:
         if normalize("NFC", name) not in places:
-            raise UserError(f"{path}: {unknown_name('class', shortened(name), classes)}")
+            unknown = unknown_name("class", shortened(name), classes)
+            raise UserError(
+                f"{path} has images of a class that the network was not trained on; leave them out or rename it: {unknown}"
+            )
     return {name: places[normalize("NFC", name)] for name in names}
 
 

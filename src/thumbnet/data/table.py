@@ -10,6 +10,7 @@ from thumbnet.data.columns import (
     IDS,
     IMAGE_TITLES,
     LABEL_TITLES,
+    PICTURED,
     YES_OR_NO,
     columns_for,
     first_called,
@@ -146,10 +147,13 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def first_repeating(titles: Sequence[str], cells: Sequence[dict[str, str]]) -> str:
-    """The first of these columns that is called an id and has some words in several rows; "" where there is none."""
+    """The first of these columns called an id, or what has several pictures, that has some words in several rows; "" of none."""
     for title in titles:
         words = [row[title].strip() for row in cells]
-        is_id = any(form.endswith("id") for form in forms_of(title)) and not first_called([title], LABEL_TITLES)
+        forms = forms_of(title)
+        is_id = any(form.endswith("id") or form in PICTURED for form in forms) and not first_called(
+            [title], LABEL_TITLES
+        )
         if is_id and 1 < len({*words}) < len(words):
             return title
     return ""
@@ -269,7 +273,9 @@ def classes_of(table: LabelTable) -> list[str]:
         )
     for split, found in labels.items():
         for name in sorted(found - labels["train"], key=natural_key):
+            unknown = unknown_name("class", name, classes)
             raise UserError(
-                f"{table.path} has a {split} image of a class that no training image has: {unknown_name('class', name, classes)}"
+                f"{table.path} has a {split} image of a class that no training image has, in column {table.columns['label']!r}: "
+                f"{unknown}"
             )
     return classes
