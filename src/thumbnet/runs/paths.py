@@ -97,9 +97,12 @@ def is_answers(path: Path) -> bool:
 def find_runs(paths: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Run]:
     """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
 
-    What is left out is told. Raises `UserError` where a folder is missing or holds none.
+    What is left out is told, also files beside folders, such as the logs that `cells/*` names too. Raises `UserError` where a folder is missing or holds none.
     """
-    runs = []
+    runs, files = [], [path for path in paths if path.is_file()]
+    if 0 < len(files) < len(paths):
+        tell(f"note: left out as no folders: {', '.join(map(str, files[:3]))}{' ...' if len(files) > 3 else ''}")
+        paths = [path for path in paths if path not in files]
     for path in paths:
         if (path / "recipe.toml").is_file() or not path.is_dir():
             runs.append(Run.open(path))
