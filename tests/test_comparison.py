@@ -486,7 +486,7 @@ def test_a_folder_stands_for_the_runs_below_it(runs, tmp_path):
     named = [tmp_path / "a-0.log", tmp_path / "a-0", tmp_path / "a-1"]  # as a-* names them
     assert [run.path.name for run in find_runs(named, told.append)] == ["a-0", "a-1"]
     assert told == [f"note: left out as no folders: {tmp_path / 'a-0.log'}"]
-    with pytest.raises(UserError, match="there is no run folder .*a-0.log"):
+    with pytest.raises(UserError, match=r"there is no run folder .*a-0\.log"):
         find_runs(named[:1])
 
 

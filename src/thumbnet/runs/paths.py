@@ -97,7 +97,8 @@ def is_answers(path: Path) -> bool:
 def find_runs(paths: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Run]:
     """The runs in folders: a run folder stands for itself, another folder for all finished runs below it.
 
-    What is left out is told, also files beside folders, such as the logs that `cells/*` names too. Raises `UserError` where a folder is missing or holds none.
+    What is left out is told, also files beside folders, such as the logs that `cells/*` names too. Raises `UserError` where a
+    folder is missing or holds none.
     """
     runs, files = [], [path for path in paths if path.is_file()]
     if 0 < len(files) < len(paths):
