@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from kernels import compiled, distance, maps
-from thumbnet.kernels import winograd
+from thumbnet.kernels import call
 from thumbnet.kernels.library import FLAGS, compile_into, sources_of
 from thumbnet.kernels.library import NUMBERS as LIBRARIES
 from thumbnet.kernels.winograd import Winograd, has_winograd, teams_and_images
@@ -112,21 +112,9 @@ def test_older_processors_compute_the_same(processor, pool, tmp_path, monkeypatc
         [path for path in sources_of(torch.float32) if path.stem == "winograd"],
     )
     made = ctypes.CDLL(str(tmp_path / "made.so"))
-    monkeypatch.setattr(winograd, "call", lambda name, number, *values: called(made, name, values))
+    monkeypatch.setattr(call, "function_of", lambda name, number: getattr(made, name))
     for shape in [(3, 9, 17, 7, 7), (2, 33, 70, 4, 11), (9, 40, 33, 15, 6)]:
         assert max(distances_by_tiles(shape, 1, 3, torch.float32, pool=pool)) < NEAR[torch.float32]
-
-
-def called(library, name, values):
-    """As `call` does it, of another library."""
-    values = [*values, torch.get_num_threads()]
-    pointers = [
-        ctypes.c_void_p(value.data_ptr() if isinstance(value, torch.Tensor) else None)
-        if value is None or isinstance(value, torch.Tensor)
-        else ctypes.c_long(value)
-        for value in values
-    ]
-    return getattr(library, name)(*pointers)
 
 
 BEFORE_NOTHING = """

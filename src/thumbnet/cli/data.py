@@ -85,9 +85,8 @@ def lines(described: dict[str, Any]) -> list[str]:
     if columns := described.get("columns"):
         text.append(f"columns      {', '.join(f'{title} ({purpose})' for purpose, title in columns.items())}")
     if "groups" in described:
-        apart = (
-            "" if described.get("shared_groups") else ", none of them both trained on and held out"
-        )  # a note tells of these
+        # A note tells of those that are not.
+        apart = "" if described.get("shared_groups") else ", none of them both trained on and held out"
         text.append(f"groups       {described['groups']:,} of training images{apart}")
     if "pack" in described:
         text.append(f"converted    {described['pack']}")

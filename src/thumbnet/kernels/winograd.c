@@ -1,4 +1,6 @@
-// What a convolution with a kernel of 3 x 3 or 2 x 2 taps needs when it is computed by tiles (Winograd); see winograd.py.
+// What a convolution with a kernel of 3 x 3 or 2 x 2 taps needs when it is computed by tiles (Winograd); see winograd.py. How a map
+// is cut into tiles is in tiling.h, what one instruction multiplies in elements.h, how tiles are changed and back in changes.h and,
+// along one side, in points.h. Here kernels are changed, and all is multiplied.
 //
 // With 3 x 3 taps an output of 6 x 6 pixels depends on 8 x 8 of the input. Both, and the kernel, are changed into 64 numbers of
 // which only those at the same place meet, instead of 9 taps for each of 36 pixels: 64 multiplications where there were 324
