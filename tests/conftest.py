@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from processes import begin, enter, exit_code
+from tables import paint
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
@@ -149,3 +150,15 @@ def assert_identical(one: Run, other: Run):
     assert weights.keys() == other_weights.keys()
     differing = [name for name in weights if not torch.equal(weights[name], other_weights[name])]
     assert differing == []
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder with a.png, b.png and c.png, and a function that writes a table beside them."""
+    paint(tmp_path, "a.png", "b.png", "c.png")
+
+    def write(text, name="labels.csv"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write

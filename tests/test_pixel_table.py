@@ -68,14 +68,14 @@ def test_groups_of_tables_of_pixels_and_of_arrays_are_kept_together(tmp_path):
     images = np.arange(12 * 4, dtype=np.uint8).reshape(12, 2, 2)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(12) % 3)
     for data in (load_dataset(path), load_dataset(tmp_path / "a.npz")):
-        assert data.groups.tolist() == [0, 1, 2] * 4
+        assert data.groups["train"].tolist() == [0, 1, 2] * 4
         cut = data.with_validation(0, seed=0, folds=3, fold=1)
         assert {row % 3 for row in cut.validation.rows.tolist()} == {row % 3 for row in range(3)} - {
             row % 3 for row in cut.train.rows.tolist()
         }
     alone = np.array(["none", "NaN", "none", *"abcdefghA"])
     np.savez(tmp_path / "d.npz", images=images, labels=np.arange(12) % 2, groups=alone)
-    assert load_dataset(tmp_path / "d.npz").groups.tolist() == [*range(11), 3]
+    assert load_dataset(tmp_path / "d.npz").groups["train"].tolist() == [*range(11), 3]
     np.savez(tmp_path / "b.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(11))
     with pytest.raises(
         UserError, match=r"training groups are int64 of shape \(11,\); give a number or name for each image"
@@ -113,7 +113,7 @@ def test_arrays_that_were_converted_before_they_could_have_groups_are_converted_
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12) % 2, groups=np.arange(12) % 3)
     load_dataset(tmp_path / "a.npz")
     [pack] = (tmp_path / "cache" / "packs").glob("*.safetensors")
-    assert pack.name.startswith("arrays-a-v2-")
+    assert pack.name.startswith("arrays-a-v3-")
 
 
 def test_excels_own_line_on_separators_is_read(tmp_path):

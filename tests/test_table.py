@@ -1,14 +1,12 @@
-"""Tables of pictures: columns by their names, files found below the table, splits, groups, and every refusal."""
+"""Tables of pictures: columns by their names, files found below the table, splits, and every refusal."""
 
 import json
 import os
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
 from conftest import thumbnet as command
+from tables import paint, patients
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.finding import by_ends
 from thumbnet.data.images import decode_image
@@ -16,32 +14,10 @@ from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
 from thumbnet.data.table import list_table, read_images
 from thumbnet.errors import UserError
-from thumbnet.judging.evaluation import score_predictions
-from thumbnet.report.sections import data_section
-from thumbnet.runs.data_record import DataRecord
+from thumbnet.report.sections import reproduce
 from thumbnet.runs.run import Run
 
 PETS = "image,label\na.png,cat\nb.png,dog\nc.png,cat\n"
-
-
-def paint(folder, *names):
-    """A picture for each name, each of another grey."""
-    for place, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (10 * (place + 1),) * 3).save(path)
-
-
-@pytest.fixture
-def pets(tmp_path):
-    """A folder with a.png, b.png and c.png, and a function that writes a table beside them."""
-    paint(tmp_path, "a.png", "b.png", "c.png")
-
-    def write(text, name="labels.csv"):
-        (tmp_path / name).write_text(text)
-        return tmp_path / name
-
-    return write
 
 
 def named(path):
@@ -162,106 +138,69 @@ def test_a_pack_is_made_again_when_the_table_says_something_else_or_a_picture_ch
     assert pictures_signature(list_table(pets(PETS)), 4) != first
 
 
-# --- groups --------------------------------------------------------------------------------------------------------
+# --- columns that are named ----------------------------------------------------------------------------------------
+
+BIRDS = "nr,photo,genus,place,bird,part\n" + "".join(
+    f"{row},{row}.png,{'Parus' if row % 2 else 'Sitta'},{'north' if row % 3 else 'south'},{row // 4 * 2 + row % 2},"
+    f"{'test' if row > 15 else 'train'}\n"
+    for row in range(20)
+)
 
 
-def patients(tmp_path, *, each=4, count=12, split=""):
-    """A table of patients with some images each, of two classes."""
-    names = [f"{patient}-{number}.png" for patient in range(count) for number in range(each)]
-    paint(tmp_path, *names)
-    for place, name in enumerate(names):  # no two alike
-        Image.new("RGB", (4, 4), (place, 255 - place, 7)).save(tmp_path / name)
-    rows = [f"{name},{'ill' if int(name[0]) % 2 else 'well'},P{name.split('-')[0]}" for name in names]
-    (tmp_path / "labels.csv").write_text("\n".join(["image,label,patient_id", *rows]) + "\n")
-    return tmp_path / "labels.csv"
+@pytest.fixture
+def birds(tmp_path):
+    paint(tmp_path, *(f"{row}.png" for row in range(20)))
+    (tmp_path / "birds.csv").write_text(BIRDS)
+    return tmp_path / "birds.csv"
 
 
-def test_images_of_one_group_are_all_held_out_or_all_trained_on(tmp_path):
-    data = load_dataset(patients(tmp_path), image_size=4)
-    for seed in range(6):
-        for cut in (data.with_validation(0.25, seed=seed), data.with_validation(0, seed=seed, folds=3, fold=1)):
-            owners = [
-                {data.files["train"][row].split("-")[0] for row in part.rows.tolist()}
-                for part in (cut.train, cut.validation)
-            ]
-            assert not owners[0] & owners[1] and len(owners[1]) > 1
-            assert len(cut.validation) == 4 * len(owners[1])
-    loose = data.with_validation(0.25, seed=0, copies_together=False)
-    assert {row // 4 for row in loose.train.rows.tolist()} & {row // 4 for row in loose.validation.rows.tolist()}
+def test_columns_that_are_named_are_read_whatever_they_are_called(birds):
+    with pytest.raises(UserError, match="does not say which column has the classes"):
+        load_dataset(birds, image_size=4)
+    data = load_dataset(birds, image_size=4, columns={"label": "genus", "group": "bird", "split": "part"})
+    assert data.classes == ("Parus", "Sitta") and (len(data.development), len(data.test)) == (16, 4)
+    assert data.group_count == 8 and data.facts["columns"]["image"] == "photo"
+    other = load_dataset(birds, image_size=4, columns="label=place, image=nr")
+    assert other.classes == ("north", "south") and other.facts["unread_columns"] == ["photo", "genus", "bird", "part"]
 
 
 @pytest.mark.parametrize(
-    ("split", "told"),
+    ("columns", "told"),
     [
-        ([], "12 of training images; none of them both trained on and held out"),
-        (
-            ["test"],
-            "12 of training images; 1 group has training and test images; what is measured on these looks too good",
-        ),
+        ("label=genera", r"birds\.csv: unknown column 'genera'; did you mean 'genus'\?"),
+        ("class=genus", "columns: unknown purpose 'class'; known: image, label, split, group"),
+        ("genus", "columns has 'genus'; give what a column is for and its title, as in label=species"),
+        ("label=genus,label=place", "columns names two columns for label, 'genus' and 'place'; give one"),
+        ("label=genus,split=place", "its split is '(north|south)'; give train, validation or test"),
     ],
 )
-def test_a_report_tells_of_groups(split, told, tmp_path):
-    path = patients(tmp_path)
-    rows = path.read_text().splitlines()
-    if split:
-        rows = [rows[0] + ",split", rows[1] + ",test", *(row + ",train" for row in rows[2:])]
-    path.write_text("\n".join(rows) + "\n")
-    data = load_dataset(path, image_size=4, validation=0.25)
-    run = SimpleNamespace(data=DataRecord.of(data))
-    assert ("groups", told) in data_section(run, None)["rows"]
+def test_what_names_no_column_is_refused(columns, told, birds):
+    with pytest.raises(UserError, match=told):
+        load_dataset(birds, columns=columns)
 
 
-def test_accuracy_of_images_in_groups_is_known_less_well_wherever_it_is_told(tmp_path):
-    patients(tmp_path)
-    command("train", "labels.csv", "--validation", "0.5", "--epochs", "1", "--batch-size", "4", "--widths", "8", "16", "16",
-            "--image-size", "16", "--threads", "1", "--out", "run", cwd=tmp_path)  # fmt: skip
-    run = Run.open(tmp_path / "run")
-    kept = run.predictions("validation")
-    scores = score_predictions(kept)
-    assert kept.groups.tolist() == [row // 4 for row in kept.rows.tolist()] and scores.groups == 6
-    alone = score_predictions(replace(kept, groups=None))
-    assert scores.interval95[1] - scores.interval95[0] > alone.interval95[1] - alone.interval95[0]
-    assert run.summary["validation_groups"] == 6 and tuple(run.summary["validation_interval95"]) == scores.interval95
-    said = command("evaluate", "run", cwd=tmp_path).stdout
-    low, high = scores.interval95
-    assert "24 validation images of 6 groups" in said and f"95 % interval {low:.2%} to {high:.2%}" in said
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "24 validation images of 6 groups" in page and "as those of 6 groups are worth" in page
+def test_columns_are_for_tables_of_pictures(tmp_path):
+    paint(tmp_path / "pets", *(f"{kind}/{row}.png" for kind in ("cat", "dog") for row in range(3)))
+    with pytest.raises(UserError, match=r"columns is for tables; .*pets is none, leave it out"):
+        load_dataset(tmp_path / "pets", columns="label=genus")
+    with pytest.raises(UserError, match="columns is for images in files; mnist comes as it was published"):
+        load_dataset("mnist", columns="label=genus")
 
 
-def test_images_without_a_group_are_alone(pets):
-    listing = list_table(pets("image,label,group\na.png,cat,\nb.png,dog,\nc.png,cat,7\n"))
-    pack = read_pictures(listing, image_size=4)
-    assert len(set(pack.arrays["train_groups"].tolist())) == 3
-
-
-def test_a_group_of_a_column_that_misses_some_is_the_whole_number_that_it_was(pets):
-    listing = list_table(pets("image,label,group\na.png,cat,12\nb.png,dog,12.0\nc.png,cat,12.5\n"))
-    first, same, other = read_pictures(listing, image_size=4).arrays["train_groups"].tolist()
-    assert first == same != other
-
-
-def test_groups_keep_to_their_images_where_some_are_broken(tmp_path):
-    path = patients(tmp_path, count=4)
-    (tmp_path / "0-1.png").write_bytes(b"no image")
-    data = load_dataset(path, image_size=4, validation=0, skip_broken=True)
-    owners = [name.split("-")[0] for name in data.files["train"]]
-    assert len(data.groups) == 15 and data.groups.tolist() == [int(owner) for owner in owners]
-
-
-def test_groups_that_training_and_test_share_are_told_and_a_fault(tmp_path):
-    path = patients(tmp_path)
-    head, *rows = path.read_text().splitlines()
-    moved = [f"{row},{'test' if row.startswith(('0-0', '3-1', '3-2')) else 'train'}" for row in rows]
-    path.write_text("\n".join([f"{head},split", *moved]) + "\n")
-    told = "2 groups have training and test images; what is measured on these looks too good"
-    assert load_dataset(path, image_size=4).notes[0] == told
-    done = command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path)
-    assert f"fault  {told}" in done.stdout
-    path.write_text(
-        "\n".join([f"{head},split", *(f"{row},{'test' if row[0] == '3' else 'train'}" for row in rows)]) + "\n"
-    )
-    assert "groups have" not in command("doctor", "labels.csv", "--image-size", "8", cwd=tmp_path).stdout
+def test_a_run_remembers_the_columns_that_were_named(birds):
+    words = ["train", "birds.csv", "--columns", "label=genus,group=bird,split=part", "--epochs", "1", "--widths", "8", "16",
+             "16", "--batch-size", "4", "--image-size", "16", "--threads", "1", "--validation", "0.3", "--out",
+             "run"]  # fmt: skip
+    done = command(*words, cwd=birds.parent)
+    assert done.returncode == 0, done.stderr
+    run = Run.open(birds.parent / "run")
+    assert "--columns label=genus,group=bird,split=part" in reproduce(run)[0]
+    found = json.loads(command("evaluate", "run", "--split", "test", "--json", cwd=birds.parent).stdout)
+    assert (found["images"], found["groups"]) == (4, 2)
+    (birds.parent / "new.csv").write_text(BIRDS.replace("bird,part", "bird,remark"))
+    done = command("evaluate", "run", "--on", "new.csv", "--json", cwd=birds.parent)
+    found = json.loads(done.stdout)
+    assert (found["images"], found["groups"], found["of_groups_trained_on"] > 0) == (20, 10, True)
 
 
 # --- what silently went wrong once ------------------------------------------------------------------------------------
@@ -304,7 +243,7 @@ def test_new_images_of_one_name_are_those_of_the_test_split(tmp_path):
 
 def test_groups_are_the_same_in_any_letters_and_nan_is_none(pets):
     listing = list_table(pets("image,label,group\na.png,cat,P7\nb.png,dog,p7 \nc.png,cat,nan\n"))
-    assert listing.groups == ["p7", "p7", ""]
+    assert listing.groups["train"] == ["p7", "p7", ""]
 
 
 def test_classes_that_look_alike_are_one_or_told(pets):
@@ -446,11 +385,17 @@ def test_a_column_that_may_say_what_belongs_together_is_told(pets):
     data = load_dataset(
         pets("image,label,part_id\na.png,cat,1\nb.png,dog,1\nc.png,cat,2\n"), image_size=4, validation=0
     )
-    assert "words of part_id come again; if images that share one belong together, call that column group" in data.notes
+    assert (
+        "words of part_id come again; if images that share one belong together, say so with --columns group=part_id"
+        in data.notes
+    )
     data = load_dataset(
         pets("image,label,Animal\na.png,cat,Tom\nb.png,dog,Rex\nc.png,cat,Tom\n"), image_size=4, validation=0
     )
-    assert "words of Animal come again; if images that share one belong together, call that column group" in data.notes
+    assert (
+        "words of Animal come again; if images that share one belong together, say so with --columns group=Animal"
+        in data.notes
+    )
     data = load_dataset(
         pets("image,label,part_id\na.png,cat,1\nb.png,dog,2\nc.png,cat,3\n"), image_size=4, validation=0
     )

@@ -76,9 +76,10 @@ def lines(described: dict[str, Any]) -> list[str]:
     images, (height, width) = described["images"], described["image_size"]
     kinds = {1: "grey", 3: "RGB"}[described["channels"]]
     validation = f", {images['validation']:,} validation" if images["validation"] else " (validation is cut from them)"
+    resized = ", cropped and resized" if "broken" in described else ""
     text = [
         f"{described['name']}: {described['title']}",
-        f"images       {images['train']:,} training{validation}, {images['test']:,} test; {height} x {width} {kinds}",
+        f"images       {images['train']:,} training{validation}, {images['test']:,} test; {height} x {width} {kinds}{resized}",
         f"licence      {described['licence']}",
         f"location     {described['location']}",
     ]

@@ -239,12 +239,12 @@ def fitted_here(run: "Run", scores: "Scores") -> str:
 
 def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     """Accuracy by kind and level for people."""
-    from thumbnet.judging.statistics import wilson_interval
+    from thumbnet.judging.statistics import widest_half
 
     width = max(len(row.kind) for row in found.rows)
-    images = f"{counted(found.images, f'{found.split} image')} of {run.data['name']}"
+    images = f"{counted(found.images, f'{found.split} image')}{of_groups(found.groups)}"
     text = [
-        f"{title_of(run.recipe)} on {images}, corrupted, in one view{openings_of(run, found.split)}",
+        f"{title_of(run.recipe)} on {images} of {run.data['name']}, corrupted, in one view{openings_of(run, found.split)}",
         f"run        {run.path.resolve()}",
         f"clean      {found.clean:.2%}",
         f"corrupted  {found.corrupted:.2%}, the mean of {len(found.rows)} kinds and 5 levels; {found.relative:.1%} of clean",
@@ -252,6 +252,7 @@ def robustness_lines(run: "Run", found: "Robustness") -> list[str]:
     ]
     for row in found.rows:
         text.append(f"  {row.kind:{width}}  " + "  ".join(f"{value:6.2%}" for value in row.accuracies))
-    low, high = wilson_interval(found.images // 2, found.images)
-    widest = f"each accuracy is known to within {50 * (high - low):.1f} points (95 % interval, {found.images:,} images)"
+    known = f"{100 * widest_half(found.images, found.groups):.1f} points"
+    of = f"{counted(found.images, 'image')}{of_groups(found.groups)}"
+    widest = f"each accuracy is known to within {known} (95 % interval, {of})"
     return [*text, f"note: {widest}", *(f"note: {warning}" for warning in found.warnings)]

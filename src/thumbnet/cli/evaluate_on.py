@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.cli.options import note, tell_left_out
 from thumbnet.cli.scores import between, calibration_lines, class_lines, confused_lines, measure_lines
+from thumbnet.data.groups import of_groups
 from thumbnet.errors import UserError
 from thumbnet.recipes import title_of
 from thumbnet.words import counted
@@ -48,7 +49,10 @@ def judge_on(
         raise UserError(
             f"--data-dir {data_dir} names the training images of a run, and {run} is an export; leave it out"
         )
-    judged = judge_new_images(load(opened or run, machine=machine), path, views=views, skip_broken=skip_broken)
+    options: dict[str, Any] = {"views": views, "skip_broken": skip_broken}
+    if opened:
+        options |= {key: opened.data[key] for key in ("group_by", "columns") if key in opened.data}
+    judged = judge_new_images(load(opened or run, machine=machine), path, **options)
     if judged.note:
         note(judged.note)
     tell_left_out(judged.ignored, judged.broken, outside=", or outside the class folders")
@@ -56,7 +60,7 @@ def judge_on(
     known = known_images(opened, judged, data_dir) if opened else UNKNOWN
     name = title_of(opened.recipe) if opened else f"the network of {run}"
     lines = [
-        f"{name} on {counted(judged.scores.images, 'labelled image')} of {path}",
+        f"{name} on {counted(judged.scores.images, 'labelled image')}{of_groups(judged.scores.groups)} of {path}",
         f"{'run' if opened else 'export':11}  {run.resolve()}",
         *measure_lines(judged.scores, views_in_words(judged.scores.views, 1.0)),
         *calibration_lines(judged.scores),
@@ -66,26 +70,43 @@ def judge_on(
     return judged.scores, judged.predictions, {"on": str(path), **known, **left_out}, lines
 
 
-UNKNOWN: dict[str, Any] = {"trained_on": None, "accuracy_on_others": None}
+UNKNOWN: dict[str, Any] = {"trained_on": None, "of_groups_trained_on": None, "accuracy_on_others": None}
 
 
 def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[str, Any]:
-    """How many of the images the run was trained on, and the accuracy on the others; told on stderr, too, if it is any."""
-    from thumbnet.judging.statistics import wilson_interval
-    from thumbnet.shipping.new_images import trained_on
+    """How many of the images, or others of their groups, the run was trained on, and the accuracy on the rest.
+
+    Told on stderr, too, where it is any.
+    """
+    import numpy as np
+    import torch
+
+    from thumbnet.judging.intervals import interval_of, part_of
+    from thumbnet.shipping.new_images import groups_trained_on, trained_on
 
     try:
-        known = trained_on(run, judged.pixels, data_dir=data_dir)
+        equal = trained_on(run, judged.pixels, data_dir=data_dir)
+        known = groups_trained_on(run, judged.pixels.shape[1:], data_dir=data_dir) if judged.groups else set[str]()
     except UserError as error:
         note(f"whether the run was trained on some of these images cannot be told: {error}")
         return UNKNOWN
-    hits = judged.predictions.hits().numpy()[~known]
-    others = float(hits.mean()) if len(hits) else None
-    if known.any():
-        rest = "there is no other"
+    met = np.array([name in known for name in judged.groups] or [False] * len(equal))
+    rest = torch.from_numpy(~(equal | met))
+    hits, groups = judged.predictions.hits()[rest], part_of(judged.predictions.groups, rest)
+    others = hits.double().mean().item() if len(hits) else None
+    told = []
+    if equal.any():
+        told.append(counted(int(equal.sum()), "of these images equals one", "of these images equal ones"))
+    if met.any():
+        told.append(counted(int(met.sum()), "of these images is of a group", "of these images are of groups"))
+    if told:
+        measured = "there is no other"
         if others is not None:
-            interval = between(wilson_interval(int(hits.sum()), len(hits)))
-            rest = f"on the other {len(hits):,} the accuracy is {others:.2%} ({interval})"
-        told = counted(int(known.sum()), "of these images equals one", "of these images equal ones")
-        note(f"{told} that the run was trained on; {rest}")
-    return {"trained_on": int(known.sum()), "accuracy_on_others": others}
+            interval = between(interval_of(hits, groups))
+            measured = f"on the other {len(hits):,} the accuracy is {others:.2%} ({interval})"
+        note(f"{', '.join(told)} that the run was trained on; {measured}")
+    return {
+        "trained_on": int(equal.sum()),
+        "of_groups_trained_on": int(met.sum()),
+        "accuracy_on_others": others,
+    }

@@ -70,6 +70,16 @@ class DataOptions:
     skip_broken: bool | None = dataclasses.field(
         default=None, metadata={"help": "folders: count and list unreadable images instead of stopping"}
     )
+    group_by: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "folders: keep images together in whose paths a regular expression finds the same, as B[0-9]+"
+        },
+    )
+    columns: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "tables: titles for image, label, split or group, as label=species,group=bird_id"},
+    )
     offline: bool | None = dataclasses.field(default=None, metadata={"help": "never open a network connection"})
 
 

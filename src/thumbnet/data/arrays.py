@@ -101,14 +101,14 @@ def read_arrays(path: Path) -> Pack:
         arrays[f"{split}_images"] = np.ascontiguousarray(found.images)
         arrays[f"{split}_labels"] = as_places(path, split, found.labels, values)
     grouped = {split: found.groups for split, found in splits.items() if found.groups is not None}
-    if "train" in grouped:
-        arrays["train_groups"] = np.array(numbered(grouped["train"]), np.int64)
-    shared = shared_groups(grouped)
+    groups, group_names = numbered(grouped)
+    arrays |= {f"{split}_groups": np.array(numbers, np.int64) for split, numbers in groups.items()}
     missing = np.flatnonzero(np.bincount(arrays["train_labels"], minlength=len(classes)) == 0)
     if len(missing):
         class_ = classes[missing[0]]
         raise UserError(f"{path} has no training image of class {shown(class_)}; add some, or store a set without it")
-    return Pack(arrays, {"classes": classes} | ({"shared_groups": shared} if shared else {}))
+    described: dict[str, Any] = {"classes": classes} | ({"group_names": group_names} if groups else {})
+    return Pack(arrays, described | ({"shared_groups": shared} if (shared := shared_groups(grouped)) else {}))
 
 
 def expected(path: Path) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thumbnet.progress import Progress
 
 CONVERTER = 1  # raise it when a reader changes what it returns, so that older packs are made anew
-ARRAYS = 2  # the same of arrays; from 2 on with groups
+ARRAYS = 3  # the same of arrays; from 2 on with groups of training images, from 3 on of all
 
 
 def load_published(
@@ -76,7 +76,7 @@ def is_download(location: str | Path) -> bool:
 
 
 def load_pictures(
-    path: Path, image_size: int, skip_broken: bool, progress: "Progress | None"
+    path: Path, image_size: int, skip_broken: bool, group_by: str, columns: str, progress: "Progress | None"
 ) -> tuple[Pack, dict[str, Any]]:
     """The pack of a folder of images, or of a table that names some; converted again whenever one of the files changes."""
     from thumbnet.data import pictures
@@ -84,7 +84,7 @@ def load_pictures(
     from thumbnet.data.table import list_table
 
     pictures.check_size(image_size)
-    listing = list_table(path) if is_table(path) else list_folder(path)
+    listing = list_table(path, group_by, columns) if is_table(path) else list_folder(path, group_by)
     key = pictures.pictures_signature(listing, image_size, skip_broken=skip_broken)[:16]
     pack_path = pack_of(path, "folder", key)
     tell = partial(progress, f"reading images of {path}") if progress else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from thumbnet.data.pack import SPLIT_OF_NAME
-from thumbnet.errors import UserError
+from thumbnet.errors import UserError, unknown_name
 from thumbnet.words import printable, shortened
 
 # Without regard to case, spaces, `_`, `-`, `.` and a final s; the first that a table has is taken. Seen in tables of
@@ -23,6 +23,7 @@ GROUP_TITLES = ("group", "groupid", "patient", "patientid", "patientnumber", "su
 # What may have several pictures, so that words which come again are worth a hint; but it may as well be a class.
 PICTURED = ("individual", "specimen", "animal", "plant", "tree", "colony", "donor", "sample", "slide", "site", "plot", "camera",
             "session", "sequence", "clip", "batch", "object", "instance", "identity", "author", "writer")  # fmt: skip
+PURPOSES = ("image", "label", "split", "group")
 SPLIT_IN_TABLE = SPLIT_OF_NAME | {"publictest": "validation", "privatetest": "test"}  # the last two: FER2013's
 WHOLE = re.compile(r"^(\d+)\.0+$")  # a whole number in a column that misses some, as pandas writes it
 NO_GROUP = ("", "nan", "na", "n/a", "null", "none")  # an image of none, as programs write it
@@ -35,6 +36,23 @@ SHOWN = 8  # titles in a sentence
 def is_table(path: str | Path) -> bool:
     """Whether the name is that of a table, a .csv file, and no folder's."""
     return Path(path).suffix.casefold() in (".csv", ".tsv") and not os.path.isdir(path)
+
+
+def columns_named(text: str) -> dict[str, str]:
+    """Titles by what their columns are for, from `label=species,group=bird_id`. Raises `UserError` for anything else."""
+    named: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        purpose, sign, title = (word.strip() for word in part.partition("="))
+        if not sign or not title:
+            raise UserError(
+                f"columns has {shortened(part)!r}; give what a column is for and its title, as in label=species"
+            )
+        if purpose not in PURPOSES:
+            raise UserError(f"columns: {unknown_name('purpose', shortened(purpose), PURPOSES)}")
+        if purpose in named:
+            raise UserError(f"columns names two columns for {purpose}, {named[purpose]!r} and {title!r}; give one")
+        named[purpose] = title
+    return named
 
 
 def columns_for(path: Path, titles: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.cached_packs import is_download, load_arrays, load_pictures, load_published
-from thumbnet.data.names import EMBEDDED, SPECS, check_dataset_name, comes_as_pictures, folder_of
-from thumbnet.data.pack import Pack, fingerprint
+from thumbnet.data.columns import is_table
+from thumbnet.data.names import DECODING, EMBEDDED, SPECS, check_dataset_name, comes_as_pictures, folder_of
+from thumbnet.data.pack import SPLITS, Pack, fingerprint
 from thumbnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Dataset:
     own_validation: "Split | None"  # the validation split that the set brought along
     copies_together: bool = False  # whether images that belong together were kept on one side where the set was cut
     left_out: tuple[str, ...] = ()  # training images that a list named, by file or number, of which none is in `train`
-    groups: "Tensor | None" = None  # int64, a number for each stored training image: those of one belong together
+    groups: Mapping[str, "Tensor"] = field(
+        default_factory=dict
+    )  # by split int64, a number for each stored image: those of one belong together
+    group_names: tuple[str, ...] = ()  # of each number, "" where it is that of a single image of no group
     files: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # folders: names of the stored images by split, in row order
@@ -66,7 +70,7 @@ class Dataset:
         """Which training images are equal or of one group; None if none are, and for published sets, cut as they always were."""
         from thumbnet.data.batches import together_in
 
-        return None if self.name in SPECS else together_in(self.development, self.groups)
+        return None if self.name in SPECS else together_in(self.development, self.groups.get("train"))
 
     def with_validation(
         self,
@@ -116,14 +120,14 @@ class Dataset:
         return len(self.development) - held_out - len(self.train)
 
     def groups_at(self, split: str, rows: "Tensor") -> "Tensor | None":
-        """The groups of images of a split by their rows, int64; None where none was named or, as of test images, none is kept."""
-        cut_from_training = split == "validation" and self.own_validation is None
-        return self.groups[rows.cpu()] if self.groups is not None and cut_from_training else None
+        """The groups of images of a split by their rows, int64; None where none was named."""
+        groups = self.groups.get(self.stored_as(split))
+        return None if groups is None else groups[rows.cpu()]
 
     @property
     def group_count(self) -> int | None:
         """How many groups the stored training images are of, each image of none counting as one; None where none was named."""
-        return None if self.groups is None else len(self.groups.unique())
+        return len(self.groups["train"].unique()) if "train" in self.groups else None
 
     @property
     def notes(self) -> list[str]:
@@ -131,7 +135,7 @@ class Dataset:
         classes with very few images.
         """
         from thumbnet.data.balance import counts_by_class, few_images
-        from thumbnet.data.groups import told_of_groups
+        from thumbnet.data.groups import told_of_grouping, told_of_groups
         from thumbnet.data.names import alike_but_for_case
         from thumbnet.data.pictures import left_out
         from thumbnet.data.table import told_of_table
@@ -143,6 +147,7 @@ class Dataset:
             *([cached] if origin and not is_download(origin) else []),
             *left_out(self.facts).values(),
             *told_of_table(self.name, self.facts),
+            *told_of_grouping(self.facts),
             *told_of_groups(self.facts.get("shared_groups", {})),
             *alike_but_for_case(self.classes),
             *([f"{few}; what is learnt of them is little"] if few else []),
@@ -150,8 +155,11 @@ class Dataset:
 
     def files_of(self, split: str) -> Sequence[str]:
         """Names of the stored images that the rows of a split count; none where they did not come as files of their own."""
-        is_cut = split == "validation" and self.own_validation is None
-        return self.files.get("train" if is_cut else split, ())
+        return self.files.get(self.stored_as(split), ())
+
+    def stored_as(self, split: str) -> str:
+        """The stored split that the rows of a split count: validation images may be cut from the training images."""
+        return "train" if split == "validation" and self.own_validation is None else split
 
     def in_memory(self) -> "Dataset":
         """The same set with its training and validation images read from disk now; else they are mapped."""
@@ -186,6 +194,8 @@ def load_dataset(
     seed: int = 0,
     image_size: int = 32,
     skip_broken: bool = False,
+    group_by: str = "",
+    columns: str | Mapping[str, str] = "",
     offline: bool = False,
     progress: "Progress | None" = None,
 ) -> Dataset:
@@ -195,9 +205,11 @@ def load_dataset(
     A `Path` is a path, whatever its name.
 
     The first use converts the files to a pack in the cache; later uses map it into memory. `data_dir` (or the variable
-    THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size` and
-    `skip_broken` are for images in files. `validation` and `seed` say what part of the training images is
-    held out (`thumbnet.train` cuts anew, as its recipe says).
+    THUMBNET_DATA) says where the published files lie; without it they are downloaded unless `offline`. `image_size`,
+    `skip_broken` and `group_by` are for images in files; of those in whose paths below their class this regular expression finds
+    the same (what its parentheses hold, where it has some) all are held out, or all trained on. `columns` names columns of a
+    table, as `label=species,group=bird_id` or a mapping, for "image", "label", "split" and "group". `validation` and `seed`
+    say what part of the training images is held out (`thumbnet.train` cuts anew, as its recipe says).
     Raises `UserError` on whatever the user can mend.
     """
     name = os.path.join(".", name) if isinstance(name, Path) and str(name) in SPECS else str(name)
@@ -209,11 +221,16 @@ def load_dataset(
             f"data_dir {data_dir} is for sets that come as files; {name} lies inside the package, leave it out"
         )
     are_pictures = comes_as_pictures(name)
-    if not are_pictures and (image_size != 32 or skip_broken):
-        given = "skip_broken is" if image_size == 32 else "image_size is"
+    if not isinstance(columns, str):
+        columns = ",".join(f"{purpose}={title}" for purpose, title in columns.items())
+    asked = {"image_size": image_size, "skip_broken": skip_broken, "group_by": group_by, "columns": columns}
+    unusual = [option for option, value in asked.items() if value != DECODING[option]]
+    if unusual and not are_pictures:
         raise UserError(
-            f"{given} for images in files; {name} comes as it was {'published' if name in SPECS else 'stored'}"
+            f"{unusual[0]} is for images in files; {name} comes as it was {'published' if name in SPECS else 'stored'}"
         )
+    if columns and not is_table(name):
+        raise UserError(f"columns is for tables; {name} is none, leave it out")
     if name == EMBEDDED:
         from thumbnet.data.embedded import read_fashion_mini
 
@@ -221,7 +238,7 @@ def load_dataset(
     elif name in SPECS:
         pack, facts = load_published(name, None if data_dir is None else Path(data_dir), offline, progress)
     elif are_pictures:
-        pack, facts = load_pictures(Path(name), image_size, skip_broken, progress)
+        pack, facts = load_pictures(Path(name), image_size, skip_broken, group_by, columns, progress)
     else:
         pack, facts = load_arrays(Path(name), progress)
     return assemble(name, pack, facts).with_validation(validation, seed=seed)
@@ -240,7 +257,9 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
     sums = pack.description.get("sha256") or {key: array_sha256(array) for key, array in pack.arrays.items()}
     spec = SPECS.get(name)
     about = {"licence": spec.licence, "homepage": spec.homepage} if spec else {"licence": "not known here"}
-    kept_apart = ("classes", "sha256", "files", "converted_from", "named")
+    kept_apart = ("classes", "sha256", "files", "converted_from", "named", "group_names")
+    # Older packs lack groups of other than training images, and runs on them shall know their data again.
+    telling = {key: value for key, value in sums.items() if key not in ("validation_groups", "test_groups")}
     described = {key: value for key, value in pack.description.items() if key not in kept_apart}
     has_test = "test_images" in pack.arrays
     return Dataset(
@@ -249,11 +268,16 @@ def assemble(name: str, pack: Pack, facts: dict[str, Any]) -> Dataset:
         train=split("train"),
         validation=None,
         test=LockedSplit(len(pack.arrays["test_labels"]), lambda: split("test")) if has_test else None,
-        fingerprint=fingerprint(sums),
-        fingerprint_of_training=fingerprint({key: value for key, value in sums.items() if not key.startswith("test_")}),
+        fingerprint=fingerprint(telling),
+        fingerprint_of_training=fingerprint(
+            {key: value for key, value in telling.items() if not key.startswith("test_")}
+        ),
         facts=about | described | facts,
         development=split("train"),
         own_validation=split("validation") if "validation_images" in pack.arrays else None,
-        groups=torch.from_numpy(pack.arrays["train_groups"]) if "train_groups" in pack.arrays else None,
+        groups={
+            part: torch.from_numpy(pack.arrays[f"{part}_groups"]) for part in SPLITS if f"{part}_groups" in pack.arrays
+        },
+        group_names=tuple(pack.description.get("group_names", ())),
         files=pack.description.get("files", {}),
     )

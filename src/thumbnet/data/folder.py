@@ -5,6 +5,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from thumbnet.data.columns import is_table
+from thumbnet.data.groups import facts_of_grouping, pattern_of_series, training_groups_by
 from thumbnet.data.images import FORMATS_IN_WORDS, entries, is_folder, is_image_name, walk
 from thumbnet.data.pack import SPLIT_OF_NAME, SPLITS
 from thumbnet.data.pictures import Listing
@@ -14,10 +15,11 @@ from thumbnet.words import printable
 EXPECTED = "expected FOLDER/<class>/<images> or FOLDER/train/<class>/<images>"
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, group_by: str = "") -> Listing:
     """Find splits, classes and images, and everything that is passed over. Raises `UserError` for another shape.
 
-    Labels count the training class folders in natural order; other splits are matched to them by name.
+    Labels count the training class folders in natural order; other splits are matched to them by name. Images in whose paths
+    below their class the regular expression `group_by` finds the same belong together.
     """
     if not os.path.exists(folder):
         raise UserError(f"no such folder: {folder}; {EXPECTED}")
@@ -38,7 +40,16 @@ def list_folder(folder: Path) -> Listing:
     for split, rows in images.items():
         if not rows:
             raise UserError(f"no image in {splits[split]}; add {FORMATS_IN_WORDS} files or remove the folder")
-    return Listing(folder, classes, images, [relative(folder, entry.path) for entry in passed_over])
+    below = {split: [below_class(splits[split], folder, file) for file, _ in rows] for split, rows in images.items()}
+    passed = [relative(folder, entry.path) for entry in passed_over]
+    if group_by:
+        groups = training_groups_by(group_by, below)
+        return Listing(folder, classes, images, passed, groups, facts_of_grouping(group_by, groups))
+    of_classes: dict[int, list[str]] = {}
+    for (_, label), name in zip(images["train"], below["train"], strict=True):
+        of_classes.setdefault(label, []).append(name)
+    pattern = pattern_of_series(of_classes)
+    return Listing(folder, classes, images, passed, facts={"series": pattern} if pattern else {})
 
 
 def find_splits(folder: Path) -> tuple[dict[str, Path], list[os.DirEntry[str]]]:
@@ -130,6 +141,11 @@ def check_classes(splits: dict[str, Path], by_class: dict[str, dict[str, list[os
             if name not in by_class["train"]:
                 raise UserError(f"{splits[split]} has a class that train lacks: {unknown_name('class', name, classes)}")
     return classes
+
+
+def below_class(split: Path, folder: Path, file: str) -> str:
+    """The path of a file below the folder of its class, from that below `folder`."""
+    return relative(split, os.path.join(folder, file)).partition("/")[2]
 
 
 def relative(folder: Path, path: str) -> str:

@@ -1,7 +1,7 @@
 """Labelled images that no run was cut from, to judge a trained network on: a folder of class folders, a table, or arrays."""
 # Shapes: N images, C channels, H and W height and width.
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from thumbnet.data.arrays import as_places, checked_names, checked_split, holds_arrays, read_parts
 from thumbnet.data.columns import is_table
 from thumbnet.data.finding import TO_CLASSIFY
-from thumbnet.data.folder import find_classes
+from thumbnet.data.folder import find_classes, relative
+from thumbnet.data.groups import groups_by
 from thumbnet.data.names import exists
 from thumbnet.data.pack import SPLIT_OF_NAME
 from thumbnet.data.table import files_of, once_each, read_labels
@@ -22,6 +23,7 @@ from thumbnet.words import counted, printable, shortened
 
 NAMED = 5  # labels in a sentence
 FOR_A_SLASH = "_-: "
+NO_TITLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,20 @@ class LabelledImages:
 
     images: Sequence[Path] | NDArray[np.uint8]  # N files, or pixels N H W C
     labels: NDArray[np.int64]  # N, places in the classes that were asked for
+    groups: tuple[str, ...] = ()  # N names, "" of an image of none, or () where none is named
     ignored: tuple[Path, ...] = ()  # files that are no images, or lie outside the class folders
     note: str = ""  # what was made of arrays that say it in other words
 
 
-def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
+def labelled_images(
+    path: Path, classes: Sequence[str], group_by: str = "", columns: Mapping[str, str] = NO_TITLES
+) -> LabelledImages:
     """The images at `path` with their places in `classes`, of which some may have none.
 
     `path` is a folder with one folder of images per class, or a table or arrays as a data set has them, of which the test images
-    are taken if there are some. Raises `UserError` for a class that is not among `classes`, and where there is no image.
+    are taken if there are some. `group_by` tells groups where these do not, as `load_dataset` takes it; `columns`, titles by what
+    they are for, come before others of a table. Raises `UserError` for a class that is not among `classes`, and where there is
+    no image.
     """
     if not exists(str(path)):
         what = f"{path} is a file" if is_file(path) else f"there is no folder {path}"
@@ -46,7 +53,7 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     if holds_arrays(path):
         return labelled_arrays(path, classes)
     if is_table(path):
-        return labelled_table(path, classes)
+        return labelled_table(path, classes, group_by, columns)
     folders, passed_over = find_classes(path)
     found = {name: images for name, images in folders.items() if images}
     refuse_splits(path, set(found) - set(classes))
@@ -55,12 +62,13 @@ def labelled_images(path: Path, classes: Sequence[str]) -> LabelledImages:
     if not rows:
         raise UserError(f"no image in the class folders of {path}; add some")
     files, labels = zip(*rows, strict=True)
-    return LabelledImages(files, np.array(labels, np.int64), tuple(Path(entry.path) for entry in passed_over))
+    groups = found_by(group_by, [relative(path, str(file)).partition("/")[2] for file in files])
+    return LabelledImages(files, np.array(labels, np.int64), groups, tuple(Path(entry.path) for entry in passed_over))
 
 
-def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
+def labelled_table(path: Path, classes: Sequence[str], group_by: str, columns: Mapping[str, str]) -> LabelledImages:
     """The test images of a table; of one that has none the validation images, else all."""
-    table = read_labels(path)
+    table = read_labels(path, columns)
     files, told = files_of(table, TO_CLASSIFY)
     rows, _ = once_each(table, files)
     there = {row.split for row in table.rows}
@@ -69,13 +77,24 @@ def labelled_table(path: Path, classes: Sequence[str]) -> LabelledImages:
             f"{path}: none of its test images has a class, so nothing can be measured on them; give their classes"
         )
     split = best_split(there) if there != {""} else ""
-    chosen = [(path.parent / file, row.label) for file, row in rows if row.split == split]
-    places = places_of(path, {label for _, label in chosen}, classes)
-    labels = np.array([places[label] for _, label in chosen], np.int64)
+    chosen = [(file, row) for file, row in rows if row.split == split]
+    places = places_of(path, {row.label for _, row in chosen}, classes)
+    labels = np.array([places[row.label] for _, row in chosen], np.int64)
+    groups = some_of([row.group for _, row in chosen]) or found_by(group_by, [file for file, _ in chosen])
     left_out = f"{counted(table.unlabelled, 'test image')} without a class left out" if table.unlabelled else ""
     taken = f"of {path} the {split} images are taken" if len(there) > 1 else ""
     note = "; ".join(filter(None, (taken, told, left_out)))
-    return LabelledImages([file for file, _ in chosen], labels, note=note)
+    return LabelledImages([path.parent / file for file, _ in chosen], labels, groups, note=note)
+
+
+def found_by(group_by: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """The groups that a pattern finds in paths, () where there is none, or it finds nothing."""
+    return some_of(groups_by(group_by, {"test": paths})["test"]) if group_by else ()
+
+
+def some_of(groups: Sequence[str]) -> tuple[str, ...]:
+    """The groups, or () where no image is of one."""
+    return tuple(groups) if any(groups) else ()
 
 
 def best_split(there: Set[str]) -> str:
@@ -101,7 +120,8 @@ def labelled_arrays(path: Path, classes: Sequence[str]) -> LabelledImages:
     places = places_of(path, meant, classes)
     labels = np.array([places[name] for name in meant], np.int64)[np.searchsorted(values, found.labels)]
     images = np.ascontiguousarray(found.images.transpose(0, 2, 3, 1))  # N C H W -> N H W C
-    return LabelledImages(images, labels, note=told_of_arrays(path, split, there, values, meant))
+    groups = some_of(found.groups or ())
+    return LabelledImages(images, labels, groups, note=told_of_arrays(path, split, there, values, meant))
 
 
 def told_of_arrays(path: Path, split: str, there: Set[str], values: NDArray[Any], meant: Sequence[str]) -> str:

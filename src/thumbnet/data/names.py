@@ -1,5 +1,6 @@
 """What a data set may be called: a published name, and what is known of it, or the path of a folder or file."""
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from thumbnet.data.columns import is_table
 from thumbnet.data.pack import LARGEST_SIDE
 from thumbnet.errors import UserError, unknown_name
 
-# How pictures are decoded where nothing else is said.
-DECODING: dict[str, Any] = {"image_size": 32, "skip_broken": False}
+# How pictures are read where nothing else is said.
+DECODING: dict[str, Any] = {"image_size": 32, "skip_broken": False, "group_by": "", "columns": ""}
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
         raise UserError(f"image_size is {size!r}; give a whole number of pixels from 1 to {LARGEST_SIDE}")
     if not isinstance(skip_broken, bool):
         raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
+    for key, wanted in (("group_by", "a regular expression"), ("columns", "such as label=species,group=bird_id")):
+        if not isinstance(chosen[key], str):
+            raise UserError(f"{key} is {chosen[key]!r}; give a text, {wanted}")
     found = {key: value for key, value in chosen.items() if value != DECODING[key]}
     if found and not any(map(comes_as_pictures, names)):
         raise UserError(f"{next(iter(found))} is for images in files, and none are trained on here; leave it out")
@@ -152,6 +156,14 @@ def alike_but_for_case(classes: Iterable[str]) -> list[str]:
     return []
 
 
+def folders_here() -> list[str]:
+    """The folders that a name without a slash could mean."""
+    try:
+        return [entry.name for entry in os.scandir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:  # gone, or not to be read
+        return []
+
+
 def check_dataset_name(name: str) -> None:
     """Raise `UserError` where `name` is neither a known set nor a path that holds one."""
     if name in SPECS:
@@ -159,8 +171,9 @@ def check_dataset_name(name: str) -> None:
     if not name:
         raise UserError("the data set has no name; give one of `thumbnet list datasets`, or a path")
     if not is_path(name):
-        error = unknown_name("data set", name, SPECS)
-        raise UserError(f"no folder {name!r} here, and {error}")
+        near = difflib.get_close_matches(name, folders_here(), n=1, cutoff=0.6)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"no folder {name!r} here{meant}, and {unknown_name('data set', name, SPECS)}")
     if not exists(name):
         if is_other_file(name):
             raise UserError(

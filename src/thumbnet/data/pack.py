@@ -81,7 +81,7 @@ def read_pack(path: Path) -> Pack:
 
 
 def check_arrays(arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -> None:
-    """Raise `ValueError` unless every split has images uint8 N C H W and labels int64 N that name one of the classes."""
+    """Raise `ValueError` unless every split has images uint8 N C H W, labels int64 N of its classes, perhaps groups int64 N."""
     splits = [name.removesuffix("_images") for name in arrays if name.endswith("_images")]
     if "train" not in splits:
         raise ValueError("it has no training images")
@@ -91,6 +91,9 @@ def check_arrays(arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -
             raise ValueError(f"its {split} images and labels do not fit together")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(description["classes"]):
             raise ValueError(f"its {split} labels are beyond its classes")
+        groups = arrays.get(f"{split}_groups", labels)
+        if (groups.dtype, groups.shape) != (np.int64, labels.shape):
+            raise ValueError(f"its {split} images and groups do not fit together")
     if description["sha256"].keys() != arrays.keys():
         raise ValueError("its checksums are of other arrays")
 

@@ -34,15 +34,15 @@ NAMED = 3  # files in a sentence
 class Listing:
     """Which pictures make up a data set, before any of them is opened.
 
-    `images` gives, by split, (file below `folder`, label) in row order, and `groups`, of the training images, what those that
-    belong together share.
+    `images` gives, by split, (file below `folder`, label) in row order, and `groups`, by split, too, what those that belong
+    together share.
     """
 
     folder: Path
     classes: list[str]
     images: dict[str, list[tuple[str, int]]]
     ignored: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)  # what else to say of the set, JSON
 
 
@@ -56,15 +56,16 @@ def read_pictures(
     """Decode every listed picture, in its order, to `<split>_images` uint8 N 3 S S and `<split>_labels` int64 N.
 
     The description has `classes`, `files` (by split, in row order), `ignored` and `broken`, all paths relative to the listing's
-    folder. Where there are groups, `train_groups` int64 N has the same number for images of the same one. `progress` is called
-    in the calling thread with (images done, images in all). Raises `UserError` for an unreadable image unless `skip_broken`,
-    which leaves such images out.
+    folder. Where there are groups, `<split>_groups` int64 N has the same number for images of the same one, and the description
+    `group_names`. `progress` is called in the calling thread with (images done, images in all). Raises `UserError` for an
+    unreadable image unless `skip_broken`, which leaves such images out.
     """
     check_size(image_size)
     total = sum(len(rows) for rows in listing.images.values())
     arrays: dict[str, NDArray[Any]] = {}
     files: dict[str, list[str]] = {}
     broken: list[str] = []
+    groups, group_names = numbered(listing.groups)
     done = 0
 
     def advance(images: int) -> None:
@@ -78,9 +79,7 @@ def read_pictures(
         paths = [os.path.join(listing.folder, name) for name in names]
         images, unreadable = decode_files(paths, image_size, skip_broken=skip_broken, advance=advance)
         arrays[f"{split}_images"] = images
-        columns = {"labels": [label for _, label in rows]}
-        if split == "train" and listing.groups:
-            columns["groups"] = numbered(listing.groups)
+        columns = {"labels": [label for _, label in rows]} | ({"groups": groups[split]} if split in groups else {})
         for kind, column in columns.items():
             arrays[f"{split}_{kind}"] = np.delete(np.array(column, dtype=np.int64), unreadable)
         broken += [names[row] for row in unreadable]
@@ -88,7 +87,7 @@ def read_pictures(
         files[split] = [name for row, name in enumerate(names) if row not in left_out]
     refuse_lost_images(listing, arrays)
     described = {"classes": listing.classes, "ignored": listing.ignored, "broken": broken, "files": files}
-    return Pack(arrays, described | listing.facts)
+    return Pack(arrays, described | listing.facts | ({"group_names": group_names} if groups else {}))
 
 
 def check_size(image_size: int) -> None:
@@ -108,8 +107,10 @@ def pictures_signature(listing: Listing, image_size: int, *, skip_broken: bool =
         for name, _ in rows
     ]
     content = [READER, image_size, skip_broken, listing.classes, listing.ignored, sorted(stamps)]
-    if listing.facts:  # of a table, which says what a folder's names say, and in which order
-        content += [listing.facts, listing.groups, listing.images]
+    if (
+        listing.facts
+    ):  # of a table, which says what a folder's names say, and in which order, or of what belongs together
+        content += [listing.facts, dict(listing.groups), listing.images]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """A table of pictures: a CSV file that says which file is of which class, perhaps of which split, and what belongs together."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from thumbnet.data.columns import (
     PICTURED,
     YES_OR_NO,
     columns_for,
+    columns_named,
     first_called,
     forms_of,
     group_in,
@@ -22,7 +24,7 @@ from thumbnet.data.columns import (
     split_in,
 )  # fmt: skip
 from thumbnet.data.finding import TO_CLASSIFY, TO_TRAIN_ON, find_pictures
-from thumbnet.data.groups import shared_groups
+from thumbnet.data.groups import facts_of_grouping, shared_groups, training_groups_by
 from thumbnet.data.images import is_image_name, natural_key
 from thumbnet.data.pack import MOST_CLASSES, SPLITS
 from thumbnet.data.pictures import NAMED, Listing
@@ -60,12 +62,19 @@ class LabelTable:
         return [row.split or "train" for row in self.rows]
 
 
-def list_table(path: Path) -> Listing:
+def list_table(path: Path, group_by: str = "", columns: str = "") -> Listing:
     """The pictures that a table names, in its order, below the folder that it lies in.
 
-    Labels count the classes of the training images in natural order. Raises `UserError` for a table that does not tell.
+    Labels count the classes of the training images in natural order. `columns` names some of its columns (`columns_named`). In a
+    table without one of groups, images in whose paths the regular expression `group_by` finds the same belong together.
+    Raises `UserError` for a table that does not tell.
     """
-    table = read_labels(path)
+    named = columns_named(columns)
+    titles, cells = read_cells(path)
+    for title in named.values():
+        if title not in titles:
+            raise UserError(f"{path}: {unknown_name('column', shortened(title), filter(None, titles))}")
+    table = labels_in(path, titles, cells, named)
     classes = classes_of(table)
     places = {name: place for place, name in enumerate(classes)}
     files, note = files_of(table, TO_TRAIN_ON)
@@ -74,18 +83,32 @@ def list_table(path: Path) -> Listing:
     images = {
         split: [(file, places[row.label]) for file, row in rows if (row.split or "train") == split] for split in splits
     }
-    grouped = "group" in table.columns
-    groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits if grouped}
     facts: dict[str, Any] = {"columns": table.columns, "unread_columns": table.unread}
+    facts |= {"columns_named": columns} if named else {}
+    groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits}
+    if group_by:
+        refuse_two_ways(table, group_by)
+        groups = training_groups_by(group_by, {split: [file for file, _ in images[split]] for split in splits})
+        facts |= facts_of_grouping(group_by, groups)
+    elif "group" not in table.columns:
+        groups = {}
     told = {
         "repeated": repeated,
         "unlabelled": table.unlabelled,
         "shared_groups": shared_groups(groups),
         "found": note,
-        "repeating": table.repeating,
+        "repeating": "" if group_by else table.repeating,
     }
     facts |= {name: value for name, value in told.items() if value}
-    return Listing(path.parent, classes, images, groups=groups.get("train", []), facts=facts)
+    return Listing(path.parent, classes, images, groups=groups, facts=facts)
+
+
+def refuse_two_ways(table: LabelTable, group_by: str) -> None:
+    """Raise `UserError` where both a column and a pattern would say what belongs together."""
+    if title := table.columns.get("group"):
+        raise UserError(
+            f"{table.path} has groups in its column {title!r}; leave out group_by {shortened(group_by)!r}, or that column"
+        )
 
 
 def files_of(table: LabelTable, order: Sequence[str]) -> tuple[list[str], str]:
@@ -119,7 +142,8 @@ def told_of_table(name: str, described: Mapping[str, Any]) -> list[str]:
         told.append(f"of {name} {read} are read, and not {others}")
     if repeating := described.get("repeating"):
         told.append(
-            f"words of {repeating} come again; if images that share one belong together, call that column group"
+            f"words of {repeating} come again; if images that share one belong together, say so with --columns "
+            f"{shlex.quote(f'group={repeating}')}"
         )
     if repeated := described.get("repeated"):
         told.append(f"{counted(repeated, 'row says', 'rows say')} again what another one says of the same image")
@@ -132,10 +156,16 @@ def told_of_table(name: str, described: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def read_labels(path: Path) -> LabelTable:
-    """What a table says, each cell checked, no file looked for yet."""
-    titles, cells = read_cells(path)
-    columns = columns_of(path, titles, cells)
+def read_labels(path: Path, liked: Mapping[str, str]) -> LabelTable:
+    """What a table says, no file looked for yet; columns of the titles `liked` are for what these say, where there are some."""
+    return labels_in(path, *read_cells(path), liked)
+
+
+def labels_in(
+    path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]], named: Mapping[str, str]
+) -> LabelTable:
+    """The same from its titles and rows, each cell checked."""
+    columns = columns_of(path, titles, cells, named)
     one_hot = [] if "label" in columns else one_column_per_class(path, titles, columns, cells)
     rows = [read_row(path, columns, one_hot, row) for row in cells]
     if one_hot:
@@ -162,7 +192,7 @@ def first_repeating(titles: Sequence[str], cells: Sequence[dict[str, str]]) -> s
 def read_images(path: Path) -> tuple[list[str], list[Path], str]:
     """What a table calls its pictures, in its order, where they are, and what to say of that; whatever classes it gives them."""
     titles, cells = read_cells(path)
-    columns = columns_of(path, titles, cells)
+    columns = columns_of(path, titles, cells, {})
     rows = [Row(image_in(path, columns, row), "", split_in(str(path), columns, row), "") for row in cells]
     table = LabelTable(path, rows, columns, [])
     files, note = files_of(table, TO_CLASSIFY)
@@ -183,11 +213,16 @@ def filled(row: dict[str, str]) -> list[str]:
     return [cell for title, cell in row.items() if title is not None]
 
 
-def columns_of(path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]]) -> dict[str, str]:
-    """The title of the column for each purpose; "label" is missing where no single column tells the classes."""
-    image = image_column(path, titles, cells)
-    refuse_twins(path, titles, {"image": image})
-    return {"image": image} | columns_for(path, [title for title in titles if title != image], cells)
+def columns_of(
+    path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]], named: Mapping[str, str]
+) -> dict[str, str]:
+    """The title of the column for each purpose, as it is named where it is; "label" is missing where no single one tells it."""
+    found = {purpose: title for purpose, title in named.items() if title in titles}
+    if "image" not in found:
+        found["image"] = image_column(path, [title for title in titles if title not in found.values()], cells)
+    refuse_twins(path, titles, found)
+    others = columns_for(path, [title for title in titles if title not in found.values()], cells)
+    return {"image": found["image"]} | others | found
 
 
 def image_column(path: Path, titles: Sequence[str], cells: Sequence[dict[str, str]]) -> str:

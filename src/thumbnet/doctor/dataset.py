@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thumbnet.data.balance import counts_by_class, few_images, uneven
-from thumbnet.data.groups import told_of_groups
+from thumbnet.data.groups import told_of_grouping, told_of_groups
 from thumbnet.data.pictures import left_out
 from thumbnet.doctor.duplicates import DuplicatePair, Place, exact_duplicates, near_duplicates
 from thumbnet.doctor.labels import CheckedLabels
@@ -51,6 +51,7 @@ class Diagnosis:
     shared_groups: dict[str, int]  # tables: groups of the training images that another split has too, by split
     files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
     labels: CheckedLabels | None = None  # None: not looked for
+    grouping: tuple[str, ...] = ()  # what to say of images whose names may tell, or tell, what belongs together
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a place in a folder with its file."""
@@ -105,6 +106,7 @@ def examine_dataset(data: "Dataset", progress: Progress = no_progress) -> Diagno
         broken=tuple(data.facts.get("broken", ())),
         ignored=tuple(data.facts.get("ignored", ())),
         shared_groups=data.facts.get("shared_groups", {}),
+        grouping=tuple(told_of_grouping(data.facts)),
         files=data.files,
     )
 
@@ -152,6 +154,7 @@ def kinds_of_files(data: "Dataset") -> tuple[dict[str, int], dict[str, int]]:
 def findings(found: Diagnosis) -> list[tuple[str, str]]:
     """What a person should know, as (how grave, sentence): "fault", "note" or "ok"."""
     shared = [("fault", told) for told in told_of_groups(found.shared_groups)]
+    shared += [("note", told) for told in found.grouping]
     lines = [*leak_findings(found), *shared, *within_findings(found), *class_findings(found), *file_findings(found)]
     if found.constant:
         told = counted(len(found.constant), "image")

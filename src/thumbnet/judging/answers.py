@@ -43,6 +43,7 @@ class Answers:
         default_factory=dict
     )  # by names of `ARRAY_OF`, N texts: which image it is
     logits: NDArray[np.float64] | None = None  # N K
+    groups: NDArray[np.int64] | None = None  # N, of a run whose images are of groups
     split: str | None = None  # where it is told
     views: int | None = None  # where it is told
     test_openings: int | None = None  # of a run; None for a file, of which nobody knows
@@ -82,6 +83,7 @@ def answers_of_run(run: Run, split: str) -> Answers:
         names[kept.logits.argmax(1).numpy()],
         classes=kept.classes,
         images=images,
+        groups=None if kept.groups is None else kept.groups.numpy(),
         split=split,
         views=1,
         test_openings=run.test_openings,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.intervals import count_of, interval_of, part_of
 from thumbnet.judging.thresholds import Threshold
 
 BINS = 15  # as Guo et al. 2017, https://arxiv.org/abs/1706.04599
@@ -36,7 +36,7 @@ class Bin:
     images: int
     confidence: float
     accuracy: float
-    interval95: tuple[float, float]  # Wilson's, of the accuracy
+    interval95: tuple[float, float]  # of the accuracy
 
 
 def calibration(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Calibration:
@@ -83,16 +83,15 @@ def bin_of(confidence: Tensor, bins: int, *, equal_mass: bool) -> Tensor:
     return (confidence * bins).ceil().long().clamp(1, bins) - 1
 
 
-def reliability(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> list[Bin]:
+def reliability(confidence: Tensor, correct: Tensor, groups: Tensor | None = None, *, bins: int = BINS) -> list[Bin]:
     """The bins of equal width that hold images, from unsure to sure: the points of a reliability diagram."""
     places = bin_of(confidence, bins, equal_mass=False)
     rows = []
     for place in range(bins):
         inside = places == place
         if images := int(inside.sum()):
-            hits = int(correct[inside].sum())
-            mean = confidence[inside].double().mean().item()
-            rows.append(Bin(images, mean, hits / images, wilson_interval(hits, images)))
+            hits, mean = correct[inside], confidence[inside].double().mean().item()
+            rows.append(Bin(images, mean, int(hits.sum()) / images, interval_of(hits, part_of(groups, inside))))
     return rows
 
 
@@ -127,7 +126,7 @@ def risk_coverage(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
     return counts / len(order), (~correct[order]).double().cumsum(0) / counts
 
 
-def threshold_for(confidence: Tensor, correct: Tensor, target: float) -> Threshold | None:
+def threshold_for(confidence: Tensor, correct: Tensor, target: float, groups: Tensor | None = None) -> Threshold | None:
     """The lowest confidence from which on accuracy is at least `target`, or None where no images are that sure.
 
     On these images: on others the same confidence gives less about as often as more, and `answers_from` tells what. Images of one
@@ -140,18 +139,21 @@ def threshold_for(confidence: Tensor, correct: Tensor, target: float) -> Thresho
     fits = ((1 - risk >= target) & last_of_its_kind).nonzero().flatten()
     if len(fits) == 0:
         return None
-    return answers_from(confidence, correct, ordered[int(fits[-1])].item(), target)
+    return answers_from(confidence, correct, ordered[int(fits[-1])].item(), target, groups)
 
 
-def answers_from(confidence: Tensor, correct: Tensor, threshold: float, target: float) -> Threshold:
+def answers_from(
+    confidence: Tensor, correct: Tensor, threshold: float, target: float, groups: Tensor | None = None
+) -> Threshold:
     """What answering only from the confidence `threshold` on gives on these images; accuracy 0 of no images."""
     answered = confidence >= threshold
-    images, hits = int(answered.sum()), int((answered & correct).sum())
+    images, hits, groups = int(answered.sum()), correct[answered], part_of(groups, answered)
     return Threshold(
         target=target,
         confidence=threshold,
         coverage=images / len(confidence),
-        accuracy=hits / max(1, images),
-        interval95=wilson_interval(hits, images),
+        accuracy=int(hits.sum()) / max(1, images),
+        interval95=interval_of(hits, groups),
         images=images,
+        groups=count_of(groups),
     )

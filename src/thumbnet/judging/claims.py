@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from thumbnet.data.groups import of_groups
 from thumbnet.judging.statistics import CLAIM_BELOW, Difference
 from thumbnet.words import counted, metric_in_words
 
@@ -60,9 +61,10 @@ def on_images(pair: "Pair", paired: "PairedImages", metric: str, caveat: str = "
     show, sign = amount(metric), 1 if paired.difference > 0 else -1
     low, high = sorted(sign * end for end in paired.interval95)
     by = f"{show(abs(paired.difference))} {unit(metric)}{' of top-5' if metric == 'top5' else ''}"
+    test = "McNemar's p" if paired.groups is None else "with groups exchanged as wholes p"
     where = (
-        f"on the same {paired.images:,} images (95 % interval {show(low)} to {show(high)}, "
-        f"McNemar's p {p_in_words(p_of(pair))})"
+        f"on the same {paired.images:,} images{of_groups(paired.groups)} (95 % interval {show(low)} to {show(high)}, "
+        f"{test} {p_in_words(p_of(pair))})"
     )
     network, is_, that = ("network", "is", "that") if paired.folds == 1 else ("networks", "are", "those")
     about = f"n = 1 seed each: this is about these {counted(2 * paired.folds, 'network')}, not about their recipes."

@@ -20,7 +20,7 @@ from thumbnet.data.columns import is_table
 from thumbnet.data.groups import told_of_groups
 from thumbnet.errors import UserError
 from thumbnet.judging.calibration import Calibration, calibration, fit_temperature
-from thumbnet.judging.statistics import grouped_interval, wilson_interval
+from thumbnet.judging.intervals import count_of, interval_of, part_of
 from thumbnet.machine import Machine
 from thumbnet.runs.predictions import Predictions
 from thumbnet.runs.run import Run
@@ -185,7 +185,8 @@ def answers_kept(
     if uncertain == 1 and same and all(same[-1].get(name) == value for name, value in alike.items()):
         with suppress(UserError):  # not there any more, or damaged
             kept = run.predictions("test", views=views)
-            return kept if kept.fingerprint == data.fingerprint else None
+            if kept.fingerprint == data.fingerprint:
+                return replace(kept, groups=data.groups_at("test", kept.rows))  # an older run's lack them
     return None
 
 
@@ -375,20 +376,12 @@ def score(
         f1=tuple(ratio(2 * n, of + said) for n, of, said in zip(right, support, taken, strict=True)),
         support=tuple(support),
         per_class_interval95=tuple(
-            interval_of(hit[of_class], None if groups is None else groups[of_class]) if of_class.any() else None
+            interval_of(hit[of_class], part_of(groups, of_class)) if of_class.any() else None
             for of_class in (labels == label for label in range(count))
         ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        groups=None if groups is None else len(groups.unique()),
+        groups=count_of(groups),
     )
-
-
-def interval_of(hit: Tensor, groups: Tensor | None) -> tuple[float, float]:
-    """The 95 % interval of a proportion, from bool N, each perhaps of a group."""
-    if groups is None:
-        return wilson_interval(int(hit.sum()), len(hit))
-    each = torch.bincount(groups)
-    return grouped_interval(torch.bincount(groups, weights=hit.double()).int().tolist(), each.tolist())
 
 
 def ratio(part: int, whole: int) -> float | None:

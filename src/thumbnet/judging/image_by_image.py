@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from thumbnet.data.labelled import called_by_numbers, is_number
@@ -16,8 +17,8 @@ from thumbnet.judging import claims
 from thumbnet.judging.answers import ARRAY_OF, Answers, answers_of_run, everything_said, in_classes, read_answers
 from thumbnet.judging.comparison import check_named_once, check_same_data, check_same_test_images
 from thumbnet.judging.groups import SplitName
-from thumbnet.judging.pairs import Pair, adjusted, paired_by_counts
-from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.intervals import interval_of
+from thumbnet.judging.pairs import Pair, adjusted, paired_by_images
 from thumbnet.runs.paths import is_answers
 from thumbnet.runs.run import Run
 from thumbnet.words import shortened
@@ -32,17 +33,13 @@ class Tally:
     name: str
     images: int
     right: int
+    interval95: tuple[float, float]  # of the accuracy
     matched_by: str | None  # "file", "image" or "order"; None for the first
     test_openings: int | None  # of the run; None for a file, of which nobody knows
 
     @property
     def accuracy(self) -> float:
         return self.right / self.images
-
-    @property
-    def interval95(self) -> tuple[float, float]:
-        """Wilson's, of the accuracy."""
-        return wilson_interval(self.right, self.images)
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class AnswersComparison:
         return [pair.sentence for pair in self.pairs]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; each network with its accuracy and interval."""
-        answers = [asdict(it) | {"accuracy": it.accuracy, "interval95": it.interval95} for it in self.answers]
+        """Plain values; each network with its accuracy."""
+        answers = [asdict(it) | {"accuracy": it.accuracy} for it in self.answers]
         pairs = [asdict(pair) | {"p": pair.p, "claimed": pair.claimed} for pair in self.pairs]
         return asdict(self) | {"answers": answers, "pairs": pairs, "sentences": self.sentences}
 
@@ -86,8 +83,10 @@ def compare_answers(sources: Sequence[Run | str | Path], *, split: SplitName = "
             check_same_test_images(runs)
     given = [answers_of_run(it, split) if isinstance(it, Run) else read_answers(it) for it in opened]
     matched = matched_answers(given)
+    groups = groups_of(given)
+    grouped = None if groups is None else torch.from_numpy(groups)
     tallies = [
-        Tally(it.name, len(hits), int(hits.sum()), kind, it.test_openings)
+        Tally(it.name, len(hits), int(hits.sum()), interval_of(torch.from_numpy(hits), grouped), kind, it.test_openings)
         for it, (kind, hits) in zip(given, matched, strict=True)
     ]
     opened_often = [it.name for it in tallies if split == "test" and (it.test_openings or 0) > 1]
@@ -97,7 +96,7 @@ def compare_answers(sources: Sequence[Run | str | Path], *, split: SplitName = "
         for (one, a), (other, b) in combinations(zip(given, opened, strict=True), 2)
         if not (isinstance(a, Run) and isinstance(b, Run))
     ]
-    pairs = adjusted([pair_of(one, other, right, opened_often) for one, other in chosen])
+    pairs = adjusted([pair_of(one, other, right, groups, opened_often) for one, other in chosen])
     return AnswersComparison(
         dataset=runs[0].data["name"] if runs else None,
         split=split if runs else None,
@@ -108,13 +107,25 @@ def compare_answers(sources: Sequence[Run | str | Path], *, split: SplitName = "
     )
 
 
-def pair_of(first: str, second: str, right: dict[str, NDArray[np.bool_]], opened_often: Sequence[str]) -> Pair:
-    """McNemar's test and the bootstrap, unless the test images were opened more than once for one of the two."""
+def pair_of(
+    first: str,
+    second: str,
+    right: dict[str, NDArray[np.bool_]],
+    groups: NDArray[np.int64] | None,
+    opened_often: Sequence[str],
+) -> Pair:
+    """Test and interval over images, unless the test images were opened more than once for one of the two."""
     if first in opened_often or second in opened_often:
         return Pair(first, second, reason=claims.OPENED_OFTEN)
-    hits, others = right[first], right[second]
-    only_first, only_second = int((hits & ~others).sum()), int((others & ~hits).sum())
-    return Pair(first, second, images=paired_by_counts(only_first, only_second, len(hits)))
+    return Pair(first, second, images=paired_by_images((right[first], right[second], groups)))
+
+
+def groups_of(given: Sequence[Answers]) -> NDArray[np.int64] | None:
+    """Of which groups the images are, in the first's order, as the first run tells that knows; None where none does."""
+    known = next((it for it in given if it.groups is not None), None)
+    if known is None or known.groups is None:
+        return None
+    return known.groups if known is given[0] else known.groups[in_order_of(given[0], known)[1]]
 
 
 # ---------------------------------------------------------------- the same images

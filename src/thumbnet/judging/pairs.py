@@ -1,15 +1,31 @@
 """Two groups of runs compared: over seeds by Student's or Welch's t, single networks image by image."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
 from thumbnet.files import first_line
 from thumbnet.judging.groups import Group
-from thumbnet.judging.statistics import CLAIM_BELOW, Difference, for_other_images, holm, mcnemar, paired_t, welch
+from thumbnet.judging.statistics import (
+    CLAIM_BELOW,
+    Difference,
+    for_other_images,
+    holm,
+    mcnemar,
+    paired_t,
+    t_quantile,
+    welch,
+)
 from thumbnet.runs.run import Run
 
 RESAMPLES = 10_000  # of the bootstrap: its ends are then known to a hundredth of their distance
+# Of two networks bool N, which images each was right on, and int64 N, of which group each is, None where none was named.
+Answered: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64] | None]
 NO_SPREAD = {  # by whether differences were taken seed by seed: why no test is defined
     True: "each seed shows the same difference, so nothing is known of its spread",
     False: "neither group shows any spread between its seeds",
@@ -24,9 +40,10 @@ class PairedImages:
     folds: int  # networks on either side
     only_first: int
     only_second: int
-    p: float  # McNemar's exact test
+    p: float  # McNemar's exact test; of groups, the same with all of a group exchanged together
     difference: float  # accuracy of the second minus that of the first
-    interval95: tuple[float, float]  # paired bootstrap
+    interval95: tuple[float, float]  # paired bootstrap; of groups, Student's
+    groups: int | None = None  # that the images are of, None where none was named
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,7 @@ def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metri
         return "image by image only accuracy and top-5 are compared"
     if [run.recipe.folds for run in first] != [run.recipe.folds for run in second]:
         return "their networks hold out different folds"
-    only_first = only_second = images = 0
+    images: list[Answered] = []
     for a, b in zip(*(sorted(runs, key=lambda run: run.recipe.fold) for runs in (first, second)), strict=True):
         try:
             one, other = a.predictions(split), b.predictions(split)
@@ -141,24 +158,73 @@ def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metri
             return first_line(error)
         if not one.same_images(other):
             return "they were measured on different images"
-        right = [predictions.hits(5 if metric == "top5" else 1) for predictions in (one, other)]
-        only_first += int((right[0] & ~right[1]).sum())
-        only_second += int((right[1] & ~right[0]).sum())
-        images += len(right[0])
-    return paired_by_counts(only_first, only_second, images, folds=len(first))
+        right = [predictions.hits(5 if metric == "top5" else 1).numpy() for predictions in (one, other)]
+        groups = one.groups if one.groups is not None else other.groups
+        images.append((right[0], right[1], None if groups is None else groups.numpy()))
+    return paired_by_images(*images)
 
 
-def paired_by_counts(only_first: int, only_second: int, images: int, *, folds: int = 1) -> PairedImages:
-    """What follows for two networks from how many of `images` one alone was right on."""
+def paired_by_images(*folds: Answered) -> PairedImages:
+    """What follows for two networks, or those of several folds, from which images each was right on."""
+    only_first = sum(int((first & ~second).sum()) for first, second, _ in folds)
+    only_second = sum(int((second & ~first).sum()) for first, second, _ in folds)
+    images, groups = sum(len(first) for first, _, _ in folds), None
+    p, interval = mcnemar(only_first, only_second), paired_bootstrap(only_first, only_second, images)
+    if all(of is not None for *_, of in folds):
+        each = [row for first, second, of in folds for row in difference_by_group(first, second, of)]
+        p, interval, groups = exchanged(each), grouped_difference(each), len(each)
     return PairedImages(
         images=images,
-        folds=folds,
+        folds=len(folds),
         only_first=only_first,
         only_second=only_second,
-        p=mcnemar(only_first, only_second),
+        p=p,
         difference=(only_second - only_first) / images,
-        interval95=paired_bootstrap(only_first, only_second, images),
+        interval95=interval,
+        groups=groups,
     )
+
+
+def difference_by_group(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64] | None
+) -> list[tuple[int, int]]:
+    """Of each group that has images, on how many more the second was right, and how many there are."""
+    assert groups is not None
+    apart = np.bincount(groups, weights=second.astype(np.int64) - first).astype(np.int64)
+    return [(more, of) for more, of in zip(apart.tolist(), np.bincount(groups).tolist(), strict=True) if of]
+
+
+def exchanged(groups: Sequence[tuple[int, int]]) -> float:
+    """Two-sided p for two classifiers, from on how many more images of each group the second was right.
+
+    Were they equal, all of a group might as well have come out the other way round, and every group independently: so the sum of
+    the differences with all possible signs, exactly (Fisher 1935, The Design of Experiments, section 21). Where each image is a
+    group of its own, this is McNemar's test.
+    """
+    sizes = [abs(more) for more, _ in groups if more]
+    chances = np.zeros(sum(sizes) + 1)  # of so many in favour of the second, of all
+    chances[0] = 1
+    for size in sizes:
+        turned = np.zeros_like(chances)
+        turned[size:] = chances[:-size]
+        chances = (chances + turned) / 2
+    sums = np.abs(2 * np.arange(len(chances)) - sum(sizes))
+    return min(1.0, float(chances[sums >= abs(sum(more for more, _ in groups))].sum()))
+
+
+def grouped_difference(groups: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """95 % interval of the difference in accuracy, from the differences of groups and their images, by Student's t.
+
+    As if half a group more had been seen wholly in favour of each of the two, as in `paired_bootstrap`. From one group nothing
+    follows.
+    """
+    count, images = len(groups), sum(of for _, of in groups)
+    if count < 2:
+        return -1.0, 1.0
+    mean = sum(more for more, _ in groups) / images
+    squares = sum((more - mean * of) ** 2 for more, of in groups) + (images / count) ** 2
+    half = t_quantile(0.975, count - 1) * math.sqrt(squares * count / (count - 1)) / images
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def paired_bootstrap(only_first: int, only_second: int, images: int, *, seed: int = 0) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from thumbnet.backend import Backend
 from thumbnet.data.batches import Split, whole
 from thumbnet.judging.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.judging.evaluation import load_for_evaluation, predict_logits
-from thumbnet.judging.statistics import wilson_interval
+from thumbnet.judging.intervals import count_of, interval_of
 from thumbnet.machine import Machine
 from thumbnet.progress import Progress, no_progress
 from thumbnet.recipes.recipe import Recipe
@@ -49,10 +49,11 @@ class Robustness:
     split: str
     images: int
     clean: float
-    clean_interval95: tuple[float, float]  # Wilson's
+    clean_interval95: tuple[float, float]
     corrupted: float
     rows: tuple[KindRow, ...]
     warnings: tuple[str, ...]
+    groups: int | None = None  # that the images are of, None where none was named
 
     @property
     def relative(self) -> float:
@@ -82,7 +83,8 @@ def evaluate_robustness(
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), split=split)
     model, chosen, backend = load_for_evaluation(run, data, split, machine, images)
-    found = measure_robustness(model, chosen, backend, split=split, recipe=run.recipe, progress=progress)
+    groups = data.groups_at(split, chosen.rows)
+    found = measure_robustness(model, chosen, backend, split=split, recipe=run.recipe, groups=groups, progress=progress)
     run.save_robustness(found.to_dict())
     return found
 
@@ -94,11 +96,12 @@ def measure_robustness(
     *,
     split: str,
     recipe: Recipe,
+    groups: "Tensor | None" = None,
     progress: Progress = no_progress,
 ) -> Robustness:
-    """The accuracies of a model on clean and corrupted copies of `images`."""
+    """The accuracies of a model on clean and corrupted copies of `images`, of `groups` int64 N."""
     images = images.to(backend.device)
-    hits = hits_of(model, images, images.images, backend)
+    hit = hits_of(model, images, images.images, backend)
     x = to_float(images.images)
     rows: list[KindRow] = []
     passes, done = sum(map(len, LEVELS.values())), 0
@@ -108,24 +111,25 @@ def measure_robustness(
             for level in range(1, len(LEVELS[kind]) + 1):
                 progress(f"corrupting {counted(len(images), 'image')} in {len(LEVELS)} kinds", done, passes)
                 corrupted = (corrupt(x, kind, level, seed=SEED) * 255).round().to(torch.uint8)
-                parts.append(hits_of(model, images, corrupted, backend) / len(images))
+                parts.append(hits_of(model, images, corrupted, backend).double().mean().item())
                 done += 1
             rows.append(KindRow(kind, family, tuple(parts)))
     return Robustness(
         split=split,
         images=len(images),
-        clean=hits / len(images),
-        clean_interval95=wilson_interval(hits, len(images)),
+        clean=hit.double().mean().item(),
+        clean_interval95=interval_of(hit, groups),
         corrupted=sum(row.mean for row in rows) / len(rows),
         rows=tuple(rows),
         warnings=tuple(overlaps(recipe)),
+        groups=count_of(groups),
     )
 
 
-def hits_of(model: "nn.Module", split: Split, images: "Tensor", backend: Backend) -> int:
-    """How many of `images`, uint8 N C H W with the labels of `split`, are taken for what they are."""
+def hits_of(model: "nn.Module", split: Split, images: "Tensor", backend: Backend) -> "Tensor":
+    """bool N: which of `images`, uint8 N C H W with the labels of `split`, are taken for what they are."""
     logits = predict_logits(model, whole(images, split.labels), backend, pixels=PIXELS_AT_ONCE)
-    return int((logits.argmax(1) == split.labels.cpu()).sum())
+    return logits.argmax(1) == split.labels.cpu()
 
 
 def overlaps(recipe: Recipe) -> list[str]:

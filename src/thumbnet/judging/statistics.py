@@ -28,6 +28,13 @@ def wilson_interval(hits: float, trials: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def widest_half(images: int, groups: int | None = None) -> float:
+    """Half of the widest 95 % interval that an accuracy on so many images can have; of groups, were all of one alike."""
+    independent = images if groups is None else groups
+    low, high = wilson_interval(independent // 2, independent)
+    return (high - low) / 2
+
+
 def grouped_interval(hits: Sequence[int], trials: Sequence[int]) -> tuple[float, float]:
     """95 % interval for a proportion, from the hits and trials of each group; those of one group may be alike.
 

@@ -23,7 +23,7 @@ from thumbnet.judging.calibration import (
 )
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.judging.explanation import SEARCHED, Explanation, explain
-from thumbnet.judging.statistics import images_to_show, wilson_interval
+from thumbnet.judging.statistics import widest_half
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.measuring.operations import training_flops
 from thumbnet.plots import judging
@@ -175,7 +175,8 @@ def calibration(found: Judged) -> dict[str, Any]:
     logits, labels = found.predictions.logits.double(), found.predictions.labels
     before = confidence_and_hits(logits, labels)
     after = confidence_and_hits(logits / measured.temperature, labels)
-    diagram = judging.reliability_figure(reliability(*before), reliability(*after), measured.temperature)
+    as_trained, scaled = (reliability(*answers, found.predictions.groups) for answers in (before, after))
+    diagram = judging.reliability_figure(as_trained, scaled, measured.temperature)
     risk = judging.risk_figure(*risk_coverage(*after))
     return {
         "measured": measured,
@@ -204,10 +205,9 @@ def thresholds(found: Judged, answers: tuple[Tensor, Tensor]) -> list[tuple[str,
     chosen_on = confidence_and_hits(kept.logits.double() / found.run.temperature, kept.labels)
     rows = []
     for target in TARGETS:
-        chosen = threshold_for(*chosen_on, target)
-        needed = images_to_show(target)
-        lacking = needed if chosen and chosen.images < needed else 0
-        rows.append((f"{target:.0%}", chosen and answers_from(*answers, chosen.confidence, target), lacking))
+        chosen = threshold_for(*chosen_on, target, kept.groups)
+        given = chosen and answers_from(*answers, chosen.confidence, target, found.predictions.groups)
+        rows.append((f"{target:.0%}", given, chosen.lacking if chosen else 0))
     return rows
 
 
@@ -225,10 +225,9 @@ def robustness(run: Run) -> dict[str, Any] | None:
         f"Accuracy on {len(measured['rows'])} kinds of corruption at 5 levels: {measured['corrupted']:.2%} on the mean, "
         f"{measured['clean']:.2%} on clean images."
     )
-    low, high = wilson_interval(measured["images"] // 2, measured["images"])  # the widest
     return {
         "measured": measured,
-        "width": f"{50 * (high - low):.1f}",
+        "width": f"{100 * widest_half(measured['images'], measured.get('groups')):.1f}",
         "figure": as_svg(judging.robustness_figure(measured), alt),
     }
 
@@ -368,6 +367,8 @@ def reproduce(run: Run) -> list[str]:
     machine = f"--device {about['device'].split(':')[0]} --precision {about['precision']} --threads {about['threads']}"
     folder = f" --image-size {run.data['image_size'][0]}" if run.data.on_pictures else ""
     folder += " --skip-broken" if run.data.get("broken") else ""
+    for flag, fact in (("--group-by", "group_by"), ("--columns", "columns_named")):
+        folder += f" {flag} {shlex.quote(run.data[fact])}" if fact in run.data else ""
     lines = [f"thumbnet train {shlex.quote(run.data.as_typed)} --config {config} {machine}{folder}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")

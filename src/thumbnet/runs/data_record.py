@@ -127,6 +127,8 @@ class DataRecord(dict[str, Any]):
         as_before: dict[str, Any] = {}
         if self.on_pictures:
             as_before = {"image_size": self["image_size"][0], "skip_broken": bool(self.get("broken"))}
+            for option, fact in (("group_by", "group_by"), ("columns", "columns_named")):
+                as_before |= {option: self[fact]} if fact in self else {}
         try:
             return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
         except BrokenImage as error:

@@ -258,6 +258,7 @@ def threshold_in(row: Any) -> Threshold:
     parts = {name: row[name] for name in ("target", "confidence", "coverage", "accuracy")}
     if not all(type(part) in (int, float) and 0 <= part <= 1 for part in (*parts.values(), low, high)):
         raise ValueError(f"{row} is no threshold")
-    if type(row["images"]) is not int or row["images"] < 0:
+    counts = {"images": row["images"]} | ({} if row.get("groups") is None else {"groups": row["groups"]})
+    if not all(type(count) is int and count >= 0 for count in counts.values()):
         raise ValueError(f"{row} is no threshold")
-    return Threshold(**parts, interval95=(low, high), images=row["images"])
+    return Threshold(**parts, interval95=(low, high), **counts)

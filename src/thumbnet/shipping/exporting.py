@@ -144,12 +144,13 @@ def export_file(
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir))
     split, name = images_to_check(data)
+    held_out = (split, data.groups_at(name, split.rows)) if name == "validation" else None
     classifier = load_run(run, machine=Machine(device="cpu", precision="fp32"))
     say = partial(classifier.probabilities, views=views)
     facts = Facts(
         format=FORMAT, thumbnet=version("thumbnet"), recipe=run.recipe.name, data=run.data.title, classes=run.classes,
         channels=classifier.channels, image_size=classifier.image_size, temperature=classifier.temperature, views=views,
-        weights="", thresholds=thresholds_of(say, split) if name == "validation" else (),
+        weights="", thresholds=thresholds_of(say, *held_out) if held_out else (),
     )  # fmt: skip
     deployed = Deployed(classifier.model, classifier.temperature, views).eval()
     write, read = WAYS[path.suffix.lower()]
@@ -159,7 +160,7 @@ def export_file(
         checked = checked_with(compute, say, split, CHECKED)
         check_same(path, checked)
         if int8:
-            facts = rewrite_in_int8(temporary, facts, data.train, split if name == "validation" else None)
+            facts = rewrite_in_int8(temporary, facts, data.train, held_out)
             compute = read(temporary)
             checked = checked_with(compute, say, split, CHECKED_INT8)
             check_as_good(path, checked)
@@ -183,11 +184,11 @@ def export_file(
 Compute: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # N C H W -> N K
 
 
-def thresholds_of(say: Compute, split: "Split") -> tuple[Threshold, ...]:
+def thresholds_of(say: Compute, split: "Split", groups: torch.Tensor | None) -> tuple[Threshold, ...]:
     """From where on answers are sure as the file will give them, for each of `SURE` that they ever are on these images."""
     images, labels = split.take(torch.arange(len(split)))
     confidence, place = torch.from_numpy(say(images.numpy())).max(1)
-    found = (threshold_for(confidence, place == labels, accuracy) for accuracy in SURE)
+    found = (threshold_for(confidence, place == labels, accuracy, groups) for accuracy in SURE)
     return tuple(replace(it, confidence=max(0.0, it.confidence - MARGIN)) for it in found if it)
 
 
@@ -321,10 +322,12 @@ def save_with(facts: Facts, model: Any, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def rewrite_in_int8(path: Path, facts: Facts, train: "Split", held_out: "Split | None") -> Facts:
+def rewrite_in_int8(
+    path: Path, facts: Facts, train: "Split", held_out: "tuple[Split, torch.Tensor | None] | None"
+) -> Facts:
     """Turn an exported ONNX file into one in int8, by some of the training images; the facts it has now.
 
-    From where on it is sure is found anew, by its own answers to the images held out, if some were.
+    From where on it is sure is found anew, by its own answers to the images held out, if some were, and their groups.
     """
     import onnx
 
@@ -333,7 +336,7 @@ def rewrite_in_int8(path: Path, facts: Facts, train: "Split", held_out: "Split |
     facts = replace(facts, precision="int8")
     save_with(facts, model, path)
     if held_out is not None:
-        facts = replace(facts, thresholds=thresholds_of(partial(in_batches, read_onnx(path)), held_out))
+        facts = replace(facts, thresholds=thresholds_of(partial(in_batches, read_onnx(path)), *held_out))
         save_with(facts, model, path)
     return facts
 

@@ -1,8 +1,8 @@
 """A classifier judged on labelled images that came later: those of a folder or file, none of them trained on, it is hoped."""
 # Shapes: N images, C channels, H and W height and width.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from thumbnet.data.batches import digests_of, whole
-from thumbnet.data.labelled import LabelledImages, labelled_images
+from thumbnet.data.datasets import Dataset
+from thumbnet.data.groups import numbered
+from thumbnet.data.labelled import NO_TITLES, LabelledImages, labelled_images
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.runs.predictions import Predictions
@@ -28,21 +30,32 @@ class Judged:
     ignored: tuple[Path, ...]  # files that are no images by their names, or lie outside the class folders
     broken: tuple[str, ...]  # complaints about images that could not be read
     note: str  # what was made of arrays that say it in other words
+    groups: tuple[str, ...]  # N names of what belongs together, "" of an image of none, or () where none is named
 
 
 def judge_new_images(
-    classifier: Classifier, path: Path, *, views: int | None = None, skip_broken: bool = False
+    classifier: Classifier,
+    path: Path,
+    *,
+    views: int | None = None,
+    skip_broken: bool = False,
+    group_by: str = "",
+    columns: Mapping[str, str] = NO_TITLES,
 ) -> Judged:
-    """Measure a classifier on a folder of class folders, or on arrays, as `labelled_images` reads them.
+    """Measure a classifier on a folder of class folders, a table, or arrays, as `labelled_images` reads them.
 
     Raises `UserError` for a class that the classifier does not know, and for an unreadable image unless `skip_broken`.
     """
-    found = labelled_images(path, classifier.classes)
+    found = labelled_images(path, classifier.classes, group_by, columns)
     pixels, readable, broken = prepared(classifier, found, skip_broken=skip_broken)
     names = [str(found.images[place]) for place in readable] if isinstance(found.images, Sequence) else []
     predictions = classifier.answers(pixels, found.labels[readable], files=names, views=views)
+    groups = tuple(found.groups[place] for place in readable) if found.groups else ()
+    if groups:
+        numbers, _ = numbered({"test": groups})
+        predictions = replace(predictions, groups=torch.tensor(numbers["test"]))
     scores = score_predictions(predictions, temperature=classifier.temperature)
-    return Judged(scores, predictions, pixels, found.ignored, tuple(broken), found.note)
+    return Judged(scores, predictions, pixels, found.ignored, tuple(broken), found.note, groups)
 
 
 def prepared(
@@ -59,13 +72,27 @@ def trained_on(run: Run, pixels: NDArray[np.uint8], *, data_dir: Path | None = N
 
     Nothing is downloaded for it. Raises `UserError` where the training images of one of them are gone or have changed.
     """
-    seen, where = set[bytes](), data_dir
-    while True:
-        if (run.data["channels"], *run.data["image_size"]) != pixels.shape[1:]:
-            raise UserError(f"{run.path}, whose weights it began with, took images of another size")
-        seen.update(digests_of(run.check_data(run.load_data(data_dir=where, offline=True)).train))
-        if not run.recipe.start_from:
-            break
-        run, where = Run.open(run.recipe.start_from), None
+    seen = {digest for data in training_sets(run, pixels.shape[1:], data_dir) for digest in digests_of(data.train)}
     images = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
     return np.array([digest in seen for digest in digests_of(images)])
+
+
+def groups_trained_on(run: Run, size: tuple[int, ...], *, data_dir: Path | None = None) -> set[str]:
+    """The names of the groups that a run was trained on, or one it began with, whose images are of `size` C H W."""
+    return {
+        data.group_names[number]
+        for data in training_sets(run, size, data_dir)
+        if "train" in data.groups
+        for number in data.groups["train"][data.train.rows].unique().tolist()
+    } - {""}
+
+
+def training_sets(run: Run, size: tuple[int, ...], data_dir: Path | None) -> Iterator[Dataset]:
+    """The data of a run, cut as for it, and those of the runs it began with, none downloaded."""
+    while True:
+        if (run.data["channels"], *run.data["image_size"]) != size:
+            raise UserError(f"{run.path}, whose weights it began with, took images of another size")
+        yield run.check_data(run.load_data(data_dir=data_dir, offline=True))
+        if not run.recipe.start_from:
+            return
+        run, data_dir = Run.open(run.recipe.start_from), None

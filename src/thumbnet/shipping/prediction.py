@@ -72,7 +72,8 @@ def sure_from(run: Run, accuracy: float) -> Threshold:
     if not 0 < accuracy < 1:
         raise UserError(f"sure is {accuracy:g}; give the accuracy wanted of the answers, above 0 and below 1")
     kept = run.predictions("validation")
-    found = threshold_for(*confidence_and_hits(kept.logits.double() / run.temperature, kept.labels), accuracy)
+    answers = confidence_and_hits(kept.logits.double() / run.temperature, kept.labels)
+    found = threshold_for(*answers, accuracy, kept.groups)
     if found is None:
         raise UserError(
             f"{run.path} never reached {accuracy:.1%} on its validation images, however sure it was; ask for less"

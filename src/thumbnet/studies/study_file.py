@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
-from thumbnet.data.names import SPECS, check_dataset_name, comes_as_pictures, decoding_of
+from thumbnet.data.names import DECODING, SPECS, check_dataset_name, comes_as_pictures, decoding_of
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
@@ -19,7 +19,7 @@ from thumbnet.studies.fitted import fitted_fields
 from thumbnet.studies.study import Study
 
 KEYS = (
-    "name", "about", "dataset", "image_size", "skip_broken", "recipe", "seeds", "first_seed", "folds", "metric", "fields",
+    "name", "about", "dataset", *DECODING, "recipe", "seeds", "first_seed", "folds", "metric", "fields",
     "grid", "variant",
 )  # fmt: skip
 LARGEST = 10_000  # cells; beyond it a grid is a slip of the pen

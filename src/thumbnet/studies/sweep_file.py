@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from thumbnet.data.names import SPECS, check_dataset_name, decoding_of
+from thumbnet.data.names import DECODING, SPECS, check_dataset_name, decoding_of
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
@@ -14,7 +14,7 @@ from thumbnet.studies.fitted import fitted_fields
 from thumbnet.studies.study_file import check_folder_name, metric_of
 from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
 
-KEYS = ("name", "dataset", "image_size", "skip_broken", "recipe", "trials", "seeds", "metric", "fields", "search")
+KEYS = ("name", "dataset", *DECODING, "recipe", "trials", "seeds", "metric", "fields", "search")
 # Fields that the sweep itself sets, that change what is measured, or that trials do not use.
 OWN = ("name", "seed", "folds", "fold", "validation", "views", "uncertain")
 LARGEST = 10_000  # trials; more is a slip of the pen

@@ -21,7 +21,6 @@ from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.judging.evaluation import Scores, score_predictions
 from thumbnet.judging.groups import evaluation_of
-from thumbnet.judging.statistics import images_to_show
 from thumbnet.recipes import title_of
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import MODEL
@@ -156,9 +155,10 @@ def sure_rows(receipt: Receipt) -> list[tuple[str, str]]:
     """From which probability on so many answers were right, where enough images were that sure to show it."""
     rows = []
     for found in receipt.thresholds:
-        if found.target in SURE_ON_CARD and found.images >= images_to_show(found.target):
+        if found.target in SURE_ON_CARD and not found.lacking:
             low, high = found.interval95
-            right = f"{found.accuracy:.2%} of these {found.images:,} are right (95 % interval {low:.2%} to {high:.2%})"
+            these = f"these {found.images:,}{of_groups(found.groups)}"
+            right = f"{found.accuracy:.2%} of {these} are right (95 % interval {low:.2%} to {high:.2%})"
             told = f"from a probability of {found.confidence:.2%} on: {found.coverage:.1%} of the validation images; {right}"
             rows.append((f"{found.target:.0%} sure", told))
     return rows
