@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import math
 import platform
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from kernels import compiled, distance, maps
 from thumbnet.kernels import call
 from thumbnet.kernels.library import FLAGS, compile_into, sources_of
 from thumbnet.kernels.library import NUMBERS as LIBRARIES
-from thumbnet.kernels.winograd import Winograd, has_winograd, teams_and_images
+from thumbnet.kernels.winograd import Winograd, groups_of, has_winograd, teams_and_images
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
 
@@ -211,6 +212,20 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
         y = Winograd.apply(x if threads < 3 else x.contiguous(), kernel, None, 1)
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
     assert all(torch.equal(one, other) for result in results[1:] for one, other in zip(results[0], result, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "channels", "groups"),
+    [
+        (500, (7, 7), (256, 256), 4),
+        (500, (3, 3), (256, 256), 2),  # 500 tiles
+        (500, (7, 7), (384, 768), 2),  # room for three, which two threads could not share
+        (2_000, (7, 7), (768, 768), 1),
+        (3, (15, 15), (64, 64), 1),
+    ],
+)
+def test_groups_of_images_are_as_many_as_their_sums_are_worth(images, size, channels, groups):
+    assert groups_of(images, size, 4, 36 * math.prod(channels)) == groups
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ PART = 2**19
 PARTS_OF_A_THREAD = 4  # at least, so that no thread waits long for the last one
 GROUPS = 4  # of a batch, whose sums for the gradient of the kernel are kept apart, so that a thread needs no other's
 ROOM_FOR_SUMS = 2**25  # numbers; with less room there are fewer groups, and more threads than groups share each
+TILES_OF_A_GROUP = 250  # at least: with 125 of 3 x 3 pixels, sums of 256 to 512 channels took longer than the products
 FEWEST_TILES = 24  # of a part; with 4 to 8 a product takes two to three times as long
 LEAST_SAVING = 1.5  # times as many multiplications as here; with less (maps of one pixel) changing the tiles costs more
 FEWEST_PIXELS = 800  # of a batch's maps; with fewer, changing the kernel costs more than is saved (docs/findings.md)
@@ -155,7 +156,7 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
     (_, channels, height, width), channels_out, size = x.shape, gradient.shape[1], full_size(gradient, chosen)
     step, tiling = step_of(size, side, x.dtype), TILINGS[x.dtype]
     sums = tiling.places * panels(channels_out) * panels(channels) * PANEL**2
-    groups = max(1, min(GROUPS, ROOM_FOR_SUMS // sums, len(x)))
+    groups = groups_of(len(x), size, step, sums)
     teams = threads if (threads := torch.get_num_threads()) <= groups else 1
     at_once = images_at_once(-(-len(x) // groups), size, max(channels, channels_out), side, step, tiling.summed)
     result = torch.empty(channels_out, channels, side, side)
@@ -183,6 +184,13 @@ def kernel_gradient(x: Tensor, gradient: Tensor, side: int, padding: int, chosen
         side,
     )
     return result
+
+
+def groups_of(images: int, size: Sequence[int], step: int, sums: int) -> int:
+    """Into how many groups the images part, whatever the threads; one, two or four, so that two threads have as much to do."""
+    tiles = images * tiles_along(size[0], step) * tiles_along(size[1], step)
+    most = min(GROUPS, ROOM_FOR_SUMS // sums, tiles // TILES_OF_A_GROUP, images)
+    return 1 << (max(1, most).bit_length() - 1)
 
 
 def full_size(x: Tensor, chosen: Tensor | None) -> tuple[int, int]:
