@@ -215,14 +215,15 @@ def exchanged(groups: Sequence[tuple[int, int]]) -> float:
 def grouped_difference(groups: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """95 % interval of the difference in accuracy, from the differences of groups and their images, by Student's t.
 
-    As if half a group more had been seen wholly in favour of each of the two, as in `paired_bootstrap`. From one group nothing
-    follows.
+    As if half an image more had been seen in favour of each of the two, as in `paired_bootstrap`; where the two never differ, half a
+    group, for nothing tells then how alike the images of a group are. From one group nothing follows.
     """
     count, images = len(groups), sum(of for _, of in groups)
     if count < 2:
         return -1.0, 1.0
     mean = sum(more for more, _ in groups) / images
-    squares = sum((more - mean * of) ** 2 for more, of in groups) + (images / count) ** 2
+    squares = sum((more - mean * of) ** 2 for more, of in groups)
+    squares += 1 if any(more for more, _ in groups) else (images / count) ** 2
     half = t_quantile(0.975, count - 1) * math.sqrt(squares * count / (count - 1)) / images
     return max(-1.0, mean - half), min(1.0, mean + half)
 
