@@ -20,8 +20,10 @@ from thumbnet.data.labelled import labelled_images
 from thumbnet.data.pictures import pictures_signature, read_pictures
 from thumbnet.data.table import list_table
 from thumbnet.errors import UserError
+from thumbnet.judging.answers import Answers
 from thumbnet.judging.calibration import reliability, threshold_for
-from thumbnet.judging.evaluation import score_predictions
+from thumbnet.judging.evaluation import evaluate, score_predictions
+from thumbnet.judging.image_by_image import groups_of
 from thumbnet.judging.pairs import difference_by_group, exchanged, grouped_difference, paired_by_images
 from thumbnet.judging.statistics import mcnemar, widest_half
 from thumbnet.report.sections import data_section, reproduce
@@ -173,7 +175,8 @@ def test_numbers_of_groups_are_the_same_in_all_splits_and_those_of_training_come
         ("(p[0-9]+)-(eye[0-9]+)", "p12-eye2-1.png", "p12/eye2"),
         ("(p[0-9]+)(-eye[0-9]+)?", "p12.png", "p12/"),
         ("B[0-9]+", "nothing.png", ""),
-        ("(?i)NONE", "none.png", ""),
+        ("[^.]+", "NA.png", "na"),  # a name, where in the cell of a table it says that there is none
+        ("(p[0-9]+)?-?(eye[0-9]+)?", "x.png", ""),
     ],
 )
 def test_a_pattern_finds_the_group_in_a_path(pattern, path, group):
@@ -240,6 +243,7 @@ def test_pictures_of_no_group_are_told_and_so_are_names_that_look_like_series(tm
         ("{}_{}.png", 2, 4, ""),  # too few beetles for a series to be one
         ("{}_{}.png", 6, 1, ""),  # one picture each
         ("IMG_{1}{0}.png", 6, 4, ""),  # no number before
+        ("left-{1}.png", 1, 6, ""),
     ],
 )
 def test_a_pattern_is_suggested_where_names_look_like_series(of, count, each, pattern, tmp_path):
@@ -247,6 +251,34 @@ def test_a_pattern_is_suggested_where_names_look_like_series(of, count, each, pa
     assert facts == ({"series": pattern} if pattern else {})
     if pattern:
         assert len(set(list_folder(tmp_path / "beetles", pattern).groups["train"])) == 2 * count
+
+
+def test_nothing_is_suggested_where_numbers_begin_anew_in_each_class(tmp_path):
+    paint(tmp_path, *(f"{kind}/{animal}_{view}.png" for kind in "abc" for animal in range(6) for view in range(4)))
+    assert list_folder(tmp_path).facts == {}
+
+
+def test_a_pattern_is_looked_for_in_the_paths_as_a_table_has_them(tmp_path):
+    paint(
+        tmp_path,
+        *(
+            f"{split}/B{animal}/{split}{view}.png"
+            for split in ("train", "test")
+            for animal in range(4)
+            for view in "12"
+        ),
+    )
+    rows = [
+        f"B{animal}\\{split}{view}.png,{animal % 2},{split}"
+        for split in ("train", "test")
+        for animal in range(4)
+        for view in "12"
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["image,label,split", *rows]) + "\n")
+    listing = list_table(tmp_path / "t.csv", "(.+)/")
+    assert listing.images["train"][0][0] == "train/B0/train1.png" and listing.groups["train"][:3] == ["b0", "b0", "b1"]
+    assert listing.facts["shared_groups"] == {"test": 4}
+    assert labelled_images(tmp_path / "t.csv", ("0", "1"), "(.+)/").groups[:3] == ("b0", "b0", "b1")
 
 
 def test_a_pattern_is_for_pictures_and_tables_without_a_column_of_groups(tmp_path):
@@ -291,6 +323,29 @@ def test_a_run_remembers_its_pattern_and_judges_test_images_by_their_groups(trai
     assert "16 test images of 4 groups" in again.stdout and "nothing was opened" in again.stderr
 
 
+def test_data_that_are_read_by_another_pattern_are_not_taken_for_changed_ones(trained):
+    run = Run.open(trained / "run")
+    with pytest.raises(
+        UserError, match=r"was read with group_by '', for the run .*run with '\(\[\^/\]\+\)_'; give that"
+    ):
+        evaluate(run, data=load_dataset(trained / "beetles", image_size=16))
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "told"),
+    [
+        ("group_by", 5, "its group_by is 5"),
+        ("columns", 5, "its columns are no names"),
+        ("columns_named", [], "its columns_named is"),
+    ],
+)
+def test_a_record_of_data_that_names_no_pattern_or_columns_is_damaged(fact, value, told, trained, tmp_path):
+    record = json.loads((trained / "run" / "data.json").read_text()) | {fact: value}
+    (tmp_path / "data.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"data.json is damaged: {told}"):
+        DataRecord.read(tmp_path / "data.json")
+
+
 def test_answers_that_were_kept_without_groups_get_them(trained):
     run = Run.open(trained / "run")
     command("evaluate", "run", "--split", "test", cwd=trained)
@@ -309,6 +364,12 @@ def test_new_pictures_of_animals_that_were_trained_on_are_told(trained):
     assert (found["images"], found["groups"], found["trained_on"], found["of_groups_trained_on"]) == (5, 3, 0, 2)
     assert "2 of these images are of groups that the run was trained on; on the other 3 the accuracy is" in done.stderr
     assert "5 labelled images of 3 groups of new" in command("evaluate", "run", "--on", "new", cwd=trained).stdout
+    (trained / "new" / genus / "B980_0.png").write_bytes(b"torn")
+    found = json.loads(command("evaluate", "run", "--on", "new", "--skip-broken", "--json", cwd=trained).stdout)
+    assert (found["images"], found["groups"], found["of_groups_trained_on"]) == (5, 3, 2)
+    paint(trained / "alone" / genus, "a.png", "b.png")
+    found = json.loads(command("evaluate", "run", "--on", "alone", "--json", cwd=trained).stdout)
+    assert (found["groups"], found["trained_on"], found["of_groups_trained_on"]) == (None, 0, None)
 
 
 def test_groups_of_new_labelled_images_come_from_their_table_or_arrays(tmp_path):
@@ -403,7 +464,17 @@ def test_answers_of_another_program_are_compared_by_the_groups_that_a_run_knows(
     (trained / "answers.csv").write_text("\n".join([text[0], *reversed(text[1:])]) + "\n")
     found = json.loads(command("compare", "answers.csv", "run", "--json", cwd=trained).stdout)
     assert found["pairs"][0]["images"]["groups"] == found["images"] // 4
-    assert found["answers"][0]["interval95"] == found["answers"][1]["interval95"]
+    kept = Run.open(trained / "run").predictions("validation")
+    [here] = {tuple(answers["interval95"]) for answers in found["answers"]}
+    assert here == pytest.approx(score_predictions(kept).interval95)
+    groups = torch.arange(len(kept.labels)) ** 2 // 40  # not as many images in each
+    names = [
+        kept.files[row] for row in torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
+    ]
+    same = np.array(["x"] * len(names))
+    shuffled = Answers("answers", same, same, images={"file": tuple(names)})
+    of_run = replace(shuffled, groups=groups.numpy(), images={"file": kept.files})
+    assert groups_of([shuffled, of_run]).tolist() == [groups[kept.files.index(name)].item() for name in names]
 
 
 # --- studies and the rest --------------------------------------------------------------------------------------------

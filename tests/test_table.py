@@ -170,6 +170,7 @@ def test_columns_that_are_named_are_read_whatever_they_are_called(birds):
         ("label=genera", r"birds\.csv: unknown column 'genera'; did you mean 'genus'\?"),
         ("class=genus", "columns: unknown purpose 'class'; known: image, label, split, group"),
         ("genus", "columns has 'genus'; give what a column is for and its title, as in label=species"),
+        ("label=genus,group=genus", "columns names 'genus' twice; each column is for one thing"),
         ("label=genus,label=place", "columns names two columns for label, 'genus' and 'place'; give one"),
         ("label=genus,split=place", "its split is '(north|south)'; give train, validation or test"),
     ],
@@ -177,6 +178,13 @@ def test_columns_that_are_named_are_read_whatever_they_are_called(birds):
 def test_what_names_no_column_is_refused(columns, told, birds):
     with pytest.raises(UserError, match=told):
         load_dataset(birds, columns=columns)
+
+
+def test_titles_may_have_commas_and_equal_signs(pets):
+    path = pets('image,"species, latin",a=b\na.png,x,1\nb.png,y,1\nc.png,x,2\n')
+    for columns in ({"label": "species, latin", "group": "a=b"}, '"label=species, latin", group=a=b'):
+        data = load_dataset(path, image_size=4, columns=columns, validation=0)
+        assert data.facts["columns"] == {"image": "image", "label": "species, latin", "group": "a=b"}
 
 
 def test_columns_are_for_tables_of_pictures(tmp_path):
@@ -201,6 +209,10 @@ def test_a_run_remembers_the_columns_that_were_named(birds):
     done = command("evaluate", "run", "--on", "new.csv", "--json", cwd=birds.parent)
     found = json.loads(done.stdout)
     assert (found["images"], found["groups"], found["of_groups_trained_on"] > 0) == (20, 10, True)
+    text = BIRDS.replace("nr,photo", "photo,file").replace("part", "remark")  # photo is a running number here
+    (birds.parent / "other.csv").write_text(text)
+    done = command("evaluate", "run", "--on", "other.csv", "--json", cwd=birds.parent)
+    assert json.loads(done.stdout)["images"] == 20, done.stderr
 
 
 # --- what silently went wrong once ------------------------------------------------------------------------------------

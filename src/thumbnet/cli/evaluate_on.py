@@ -51,7 +51,7 @@ def judge_on(
         )
     options: dict[str, Any] = {"views": views, "skip_broken": skip_broken}
     if opened:
-        options |= {key: opened.data[key] for key in ("group_by", "columns") if key in opened.data}
+        options |= {"group_by": opened.data.get("group_by", ""), "columns": opened.data.telling_columns}
     judged = judge_new_images(load(opened or run, machine=machine), path, **options)
     if judged.note:
         note(judged.note)
@@ -78,35 +78,36 @@ def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[st
 
     Told on stderr, too, where it is any.
     """
-    import numpy as np
     import torch
 
     from thumbnet.judging.intervals import interval_of, part_of
     from thumbnet.shipping.new_images import groups_trained_on, trained_on
 
     try:
-        equal = trained_on(run, judged.pixels, data_dir=data_dir)
-        known = groups_trained_on(run, judged.pixels.shape[1:], data_dir=data_dir) if judged.groups else set[str]()
+        equal = torch.from_numpy(trained_on(run, judged.pixels, data_dir=data_dir))
+        groups = groups_trained_on(run, judged.pixels.shape[1:], data_dir=data_dir) if judged.groups else set[str]()
     except UserError as error:
         note(f"whether the run was trained on some of these images cannot be told: {error}")
         return UNKNOWN
-    met = np.array([name in known for name in judged.groups] or [False] * len(equal))
-    rest = torch.from_numpy(~(equal | met))
-    hits, groups = judged.predictions.hits()[rest], part_of(judged.predictions.groups, rest)
+    met = torch.tensor([name in groups for name in judged.groups] or [False] * len(equal))
+    rest = ~(equal | met)
+    hits = judged.predictions.hits()[rest]
     others = hits.double().mean().item() if len(hits) else None
-    told = []
-    if equal.any():
-        told.append(counted(int(equal.sum()), "of these images equals one", "of these images equal ones"))
-    if met.any():
-        told.append(counted(int(met.sum()), "of these images is of a group", "of these images are of groups"))
-    if told:
+    if told := told_of_known(int(equal.sum()), int(met.sum())):
         measured = "there is no other"
         if others is not None:
-            interval = between(interval_of(hits, groups))
+            interval = between(interval_of(hits, part_of(judged.predictions.groups, rest)))
             measured = f"on the other {len(hits):,} the accuracy is {others:.2%} ({interval})"
-        note(f"{', '.join(told)} that the run was trained on; {measured}")
+        note(f"{told} that the run was trained on; {measured}")
     return {
         "trained_on": int(equal.sum()),
-        "of_groups_trained_on": int(met.sum()),
+        "of_groups_trained_on": int(met.sum()) if groups else None,
         "accuracy_on_others": others,
     }
+
+
+def told_of_known(equal: int, met: int) -> str:
+    """How many images equal one, or are of a group, that ..., "" of none."""
+    told = [counted(equal, "of these images equals one", "of these images equal ones")] if equal else []
+    told += [counted(met, "of these images is of a group", "of these images are of groups")] if met else []
+    return ", ".join(told)

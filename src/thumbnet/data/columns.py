@@ -1,5 +1,7 @@
 """What the columns of a table of images are for, by what they are called, and what its cells mean."""
 
+import csv
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -39,9 +41,13 @@ def is_table(path: str | Path) -> bool:
 
 
 def columns_named(text: str) -> dict[str, str]:
-    """Titles by what their columns are for, from `label=species,group=bird_id`. Raises `UserError` for anything else."""
+    """Titles by what their columns are for, from `label=species,group=bird_id`, where "a part" with a comma may be quoted.
+
+    Raises `UserError` for anything else.
+    """
     named: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    for part in filter(None, map(str.strip, parts)):
         purpose, sign, title = (word.strip() for word in part.partition("="))
         if not sign or not title:
             raise UserError(
@@ -51,8 +57,17 @@ def columns_named(text: str) -> dict[str, str]:
             raise UserError(f"columns: {unknown_name('purpose', shortened(purpose), PURPOSES)}")
         if purpose in named:
             raise UserError(f"columns names two columns for {purpose}, {named[purpose]!r} and {title!r}; give one")
+        if title in named.values():
+            raise UserError(f"columns names {title!r} twice; each column is for one thing")
         named[purpose] = title
     return named
+
+
+def columns_as_text(named: Mapping[str, str]) -> str:
+    """What `columns_named` reads."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([f"{purpose}={title}" for purpose, title in named.items()])
+    return text.getvalue()
 
 
 def columns_for(path: Path, titles: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dict[str, str]:

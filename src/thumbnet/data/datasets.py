@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.cached_packs import is_download, load_arrays, load_pictures, load_published
-from thumbnet.data.columns import is_table
+from thumbnet.data.columns import columns_as_text, is_table
 from thumbnet.data.names import DECODING, EMBEDDED, SPECS, check_dataset_name, comes_as_pictures, folder_of
 from thumbnet.data.pack import SPLITS, Pack, fingerprint
 from thumbnet.errors import UserError
@@ -37,13 +37,11 @@ class Dataset:
     own_validation: "Split | None"  # the validation split that the set brought along
     copies_together: bool = False  # whether images that belong together were kept on one side where the set was cut
     left_out: tuple[str, ...] = ()  # training images that a list named, by file or number, of which none is in `train`
-    groups: Mapping[str, "Tensor"] = field(
-        default_factory=dict
-    )  # by split int64, a number for each stored image: those of one belong together
+    # By split int64, a number for each stored image: those of one belong together.
+    groups: Mapping[str, "Tensor"] = field(default_factory=dict)
     group_names: tuple[str, ...] = ()  # of each number, "" where it is that of a single image of no group
-    files: Mapping[str, Sequence[str]] = field(
-        default_factory=dict
-    )  # folders: names of the stored images by split, in row order
+    # Folders: names of the stored images by split, in row order.
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
@@ -222,7 +220,7 @@ def load_dataset(
         )
     are_pictures = comes_as_pictures(name)
     if not isinstance(columns, str):
-        columns = ",".join(f"{purpose}={title}" for purpose, title in columns.items())
+        columns = columns_as_text(columns)
     asked = {"image_size": image_size, "skip_broken": skip_broken, "group_by": group_by, "columns": columns}
     unusual = [option for option, value in asked.items() if value != DECODING[option]]
     if unusual and not are_pictures:

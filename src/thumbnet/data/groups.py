@@ -5,13 +5,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thumbnet.data.columns import group_named
+from thumbnet.data.columns import folded
 from thumbnet.data.pack import SPLITS
 from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
-# A name in a series, as B017_3, 12-b or P4 (2): what it shares with others, what joins that to a running number or a letter.
-IN_SERIES = re.compile(r"(.*\d.*?)([ _-])\(?(?:\d{1,5}|[A-Za-z])\)?")
+# What joins the name of a series to a running number or a letter, as in B017_3, 12-b or P4 (2).
+SIGNS = "_- "
+RUNNING = re.compile(r"\(?(?:\d{1,5}|[A-Za-z])\)?")
 LARGEST_SERIES = 60  # pictures, on average; more are a class or a day's work, hardly one animal
 FEWEST_SERIES = 3  # of a class, on average
 
@@ -46,7 +47,8 @@ def group_of(match: "re.Match[str] | None") -> str:
     """The group that a pattern found, "" if none."""
     if match is None:
         return ""
-    return group_named("/".join(part or "" for part in match.groups()) if match.groups() else match[0])
+    parts = match.groups("") or (match[0],)
+    return folded("/".join(parts).strip()) if any(parts) else ""
 
 
 def training_groups_by(pattern: str, paths: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -75,25 +77,35 @@ def pattern_of_series(classes: Mapping[int, Sequence[str]]) -> str:
 
     "" where there is nothing of the kind: an average class needs `FEWEST_SERIES`, with two pictures or more on average.
     """
-    paths = [path for names in classes.values() for path in names]
-    by_folder = {(label, path.rpartition("/")[0]) for label, names in classes.items() for path in names if "/" in path}
-    if all("/" in path for path in paths) and are_series(len(by_folder), len(paths), len(classes)):
+    paths = [(label, path) for label, names in classes.items() for path in names]
+    by_folder = [(label, path.rpartition("/")[0]) for label, path in paths if "/" in path]
+    if len(by_folder) == len(paths) and are_series(by_folder, len(classes)):
         return "(.+)/"
-    for sign in "_- ":
-        found = [
-            (label, match[1])
-            for label, names in classes.items()
-            for path in names
-            if (match := IN_SERIES.fullmatch(path.rpartition("/")[2].rpartition(".")[0])) and match[2] == sign
-        ]
-        if 2 * len(found) > len(paths) and are_series(len(set(found)), len(found), len(classes)):
+    for sign in SIGNS:
+        found = [(label, series) for label, path in paths if (series := series_of(path, sign))]
+        if 2 * len(found) > len(paths) and are_series(found, len(classes)):
             return f"([^/]+){sign}"
     return ""
 
 
-def are_series(series: int, pictures: int, classes: int) -> bool:
-    """Whether so many series of so many pictures may well be one thing each, such as an animal."""
-    return series >= FEWEST_SERIES * classes and 2 * series <= pictures <= LARGEST_SERIES * series
+def series_of(path: str, sign: str) -> str:
+    """What the name of a file shares with others of its series, "" where it does not look like one."""
+    series, _, rest = path.rpartition("/")[2].rpartition(".")[0].rpartition(sign)
+    return series if RUNNING.fullmatch(rest) and any(map(str.isdigit, series)) else ""
+
+
+def are_series(series: Sequence[tuple[int, str]], classes: int) -> bool:
+    """Whether series, by class and name of each picture, may well be one thing each, such as an animal.
+
+    Names that come again in another class do not tell that from this one, and no pattern could.
+    """
+    different = set(series)
+    apart = len({name for _, name in different}) == len(different)
+    return (
+        apart
+        and len(different) >= FEWEST_SERIES * classes
+        and (2 * len(different) <= len(series) <= LARGEST_SERIES * len(different))
+    )
 
 
 def shared_groups(groups: Mapping[str, Sequence[str]]) -> dict[str, int]:

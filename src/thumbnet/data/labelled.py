@@ -80,7 +80,7 @@ def labelled_table(path: Path, classes: Sequence[str], group_by: str, columns: M
     chosen = [(file, row) for file, row in rows if row.split == split]
     places = places_of(path, {row.label for _, row in chosen}, classes)
     labels = np.array([places[row.label] for _, row in chosen], np.int64)
-    groups = some_of([row.group for _, row in chosen]) or found_by(group_by, [file for file, _ in chosen])
+    groups = some_of([row.group for _, row in chosen]) or found_by(group_by, [row.path for _, row in chosen])
     left_out = f"{counted(table.unlabelled, 'test image')} without a class left out" if table.unlabelled else ""
     taken = f"of {path} the {split} images are taken" if len(there) > 1 else ""
     note = "; ".join(filter(None, (taken, told, left_out)))

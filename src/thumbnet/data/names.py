@@ -105,6 +105,13 @@ def comes_as_pictures(name: str) -> bool:
     return name not in SPECS and not holds_arrays(Path(name))
 
 
+def decoding_for(dataset: str, decoding: Mapping[str, Any]) -> dict[str, Any]:
+    """What of this is for one of several sets: nothing for arrays, and columns for tables alone."""
+    if not comes_as_pictures(dataset):
+        return {}
+    return {key: value for key, value in decoding.items() if key != "columns" or is_table(dataset)}
+
+
 def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """How the named sets that come as pictures are to be decoded, without what is so anyway.
 

@@ -107,9 +107,8 @@ def pictures_signature(listing: Listing, image_size: int, *, skip_broken: bool =
         for name, _ in rows
     ]
     content = [READER, image_size, skip_broken, listing.classes, listing.ignored, sorted(stamps)]
-    if (
-        listing.facts
-    ):  # of a table, which says what a folder's names say, and in which order, or of what belongs together
+    # Those of a table, which says what a folder's names say, and in which order, or of what belongs together.
+    if listing.facts:
         content += [listing.facts, dict(listing.groups), listing.images]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

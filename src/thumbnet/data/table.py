@@ -44,6 +44,11 @@ class Row:
     split: str  # "" where the table does not say
     group: str  # "" where it belongs to none
 
+    @property
+    def path(self) -> str:
+        """The name of the image with slashes, in which patterns are looked for."""
+        return self.image.replace("\\", "/")
+
 
 @dataclass(frozen=True)
 class LabelTable:
@@ -69,12 +74,12 @@ def list_table(path: Path, group_by: str = "", columns: str = "") -> Listing:
     table without one of groups, images in whose paths the regular expression `group_by` finds the same belong together.
     Raises `UserError` for a table that does not tell.
     """
-    named = columns_named(columns)
+    wanted = columns_named(columns)
     titles, cells = read_cells(path)
-    for title in named.values():
+    for title in wanted.values():
         if title not in titles:
             raise UserError(f"{path}: {unknown_name('column', shortened(title), filter(None, titles))}")
-    table = labels_in(path, titles, cells, named)
+    table = labels_in(path, titles, cells, wanted)
     classes = classes_of(table)
     places = {name: place for place, name in enumerate(classes)}
     files, note = files_of(table, TO_TRAIN_ON)
@@ -84,11 +89,12 @@ def list_table(path: Path, group_by: str = "", columns: str = "") -> Listing:
         split: [(file, places[row.label]) for file, row in rows if (row.split or "train") == split] for split in splits
     }
     facts: dict[str, Any] = {"columns": table.columns, "unread_columns": table.unread}
-    facts |= {"columns_named": columns} if named else {}
+    facts |= {"columns_named": columns} if wanted else {}
     groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits}
     if group_by:
         refuse_two_ways(table, group_by)
-        groups = training_groups_by(group_by, {split: [file for file, _ in images[split]] for split in splits})
+        named = {split: [row.path for _, row in rows if (row.split or "train") == split] for split in splits}
+        groups = training_groups_by(group_by, named)
         facts |= facts_of_grouping(group_by, groups)
     elif "group" not in table.columns:
         groups = {}

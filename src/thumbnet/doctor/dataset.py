@@ -48,7 +48,7 @@ class Diagnosis:
     modes: dict[str, int]  # folders: files by kind of pixel
     broken: tuple[str, ...]
     ignored: tuple[str, ...]
-    shared_groups: dict[str, int]  # tables: groups of the training images that another split has too, by split
+    shared_groups: dict[str, int]  # groups of the training images that another split has too, by split
     files: Mapping[str, Sequence[str]]  # folders: the file of each image, by split
     labels: CheckedLabels | None = None  # None: not looked for
     grouping: tuple[str, ...] = ()  # what to say of images whose names may tell, or tell, what belongs together

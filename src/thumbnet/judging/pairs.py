@@ -150,6 +150,8 @@ def paired_images(first: Sequence[Run], second: Sequence[Run], split: str, metri
         return "image by image only accuracy and top-5 are compared"
     if [run.recipe.folds for run in first] != [run.recipe.folds for run in second]:
         return "their networks hold out different folds"
+    if split == "test" and len(first) > 1:  # n answers for each image are not n images
+        return "the networks of all folds were measured on the same test images"
     images: list[Answered] = []
     for a, b in zip(*(sorted(runs, key=lambda run: run.recipe.fold) for runs in (first, second)), strict=True):
         try:
@@ -170,8 +172,8 @@ def paired_by_images(*folds: Answered) -> PairedImages:
     only_second = sum(int((second & ~first).sum()) for first, second, _ in folds)
     images, groups = sum(len(first) for first, _, _ in folds), None
     p, interval = mcnemar(only_first, only_second), paired_bootstrap(only_first, only_second, images)
-    if all(of is not None for *_, of in folds):
-        each = [row for first, second, of in folds for row in difference_by_group(first, second, of)]
+    each = [row for first, second, of in folds if of is not None for row in difference_by_group(first, second, of)]
+    if sum(of for _, of in each) == images:
         p, interval, groups = exchanged(each), grouped_difference(each), len(each)
     return PairedImages(
         images=images,
@@ -186,10 +188,9 @@ def paired_by_images(*folds: Answered) -> PairedImages:
 
 
 def difference_by_group(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64] | None
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
     """Of each group that has images, on how many more the second was right, and how many there are."""
-    assert groups is not None
     apart = np.bincount(groups, weights=second.astype(np.int64) - first).astype(np.int64)
     return [(more, of) for more, of in zip(apart.tolist(), np.bincount(groups).tolist(), strict=True) if of]
 
@@ -215,8 +216,8 @@ def exchanged(groups: Sequence[tuple[int, int]]) -> float:
 def grouped_difference(groups: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """95 % interval of the difference in accuracy, from the differences of groups and their images, by Student's t.
 
-    As if half an image more had been seen in favour of each of the two, as in `paired_bootstrap`; where the two never differ, half a
-    group, for nothing tells then how alike the images of a group are. From one group nothing follows.
+    As if half an image more had been seen in favour of each of the two, as in `paired_bootstrap`; where the two never differ,
+    half a group, for nothing tells then how alike the images of a group are. From one group nothing follows.
     """
     count, images = len(groups), sum(of for _, of in groups)
     if count < 2:

@@ -46,7 +46,7 @@ def run_campaign(
     """Train the named recipe once per seed, each in a process of its own, and give what results/ records.
 
     With `one_process` all are trained in this one, after a short one that warms up and is thrown away: on a GPU it records
-    what the others replay. There is no cold wall then. `decoding` has `image_size` and `skip_broken` of a folder of pictures.
+    what the others replay. There is no cold wall then. `decoding` has what was given of `DECODING` for pictures.
 
     On `split` "test" each run trains on every training image and opens the test set once, which its run folder in `folder`
     counts; on "validation" it holds out what the recipe says (0.1 if it says nothing). With `resume`, runs of an interrupted

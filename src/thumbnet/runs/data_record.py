@@ -18,6 +18,7 @@ FIELDS: Fields = {
     "name": str, "location": str, "classes": list, "channels": int, "image_size": list, "fingerprint": str,
 }  # fmt: skip
 MOST_CHANNELS = 16  # more is a damaged file
+READ_BY = {"group_by": "group_by", "columns": "columns_named"}  # options of `load_dataset`, and what notes them
 
 
 class DataRecord(dict[str, Any]):
@@ -54,6 +55,12 @@ class DataRecord(dict[str, Any]):
             raise UserError(f"{path} is damaged: its image_size is {str(sides)[:40]}")
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise UserError(f"{path} is damaged: its left_out is no list of names")
+        titles = record.get("columns", {})
+        if not (isinstance(titles, dict) and all(isinstance(title, str) for title in titles.values())):
+            raise UserError(f"{path} is damaged: its columns are no names")
+        for fact in READ_BY.values():
+            if not isinstance(record.get(fact, ""), str):
+                raise UserError(f"{path} is damaged: its {fact} is {str(record[fact])[:40]}")
         if not 0 < record["channels"] <= MOST_CHANNELS:
             raise UserError(f"{path} is damaged: its channels are {record['channels']}")
         return record
@@ -71,6 +78,14 @@ class DataRecord(dict[str, Any]):
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self["classes"])
+
+    @property
+    def telling_columns(self) -> dict[str, str]:
+        """The titles of a table that said the class and the group; other tables may have the same.
+
+        Which images are meant, and in which splits, each table says in its own way.
+        """
+        return {purpose: title for purpose, title in self.get("columns", {}).items() if purpose in ("label", "group")}
 
     # ---------------------------------------------------------------- which data they are
 
@@ -127,8 +142,7 @@ class DataRecord(dict[str, Any]):
         as_before: dict[str, Any] = {}
         if self.on_pictures:
             as_before = {"image_size": self["image_size"][0], "skip_broken": bool(self.get("broken"))}
-            for option, fact in (("group_by", "group_by"), ("columns", "columns_named")):
-                as_before |= {option: self[fact]} if fact in self else {}
+            as_before |= {option: self[fact] for option, fact in READ_BY.items() if fact in self}
         try:
             return load_dataset(name, data_dir=data_dir, validation=0, **(as_before | options))
         except BrokenImage as error:
@@ -146,6 +160,11 @@ class DataRecord(dict[str, Any]):
         key = "fingerprint_of_training" if "fingerprint_of_training" in self else "fingerprint"  # of older runs
         if (now := getattr(data, key)) == self[key]:
             return
+        for option, fact in READ_BY.items():
+            if (before := self.get(fact, "")) != (given := data.facts.get(fact, "")):
+                raise UserError(
+                    f"{data.name} was read with {option} {given!r}, for the run {whose} with {before!r}; give that"
+                )
         if split != "test":
             raise UserError(
                 f"{data.name} has changed since the run {whose} (fingerprint {now}, then {self[key]}), so its held-out "

@@ -32,7 +32,7 @@ class Variant:
     recipe: Recipe
     note: str = ""
     stated: Mapping[str, str] = field(default_factory=dict)  # what another report says of it, by column
-    decoding: Mapping[str, Any] = field(default_factory=dict)  # of a folder of pictures: image_size, skip_broken
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # of pictures: those of `DECODING` that were given
 
 
 @dataclass(frozen=True)

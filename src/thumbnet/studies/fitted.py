@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thumbnet.data.datasets import load_dataset
-from thumbnet.data.names import SPECS, comes_as_pictures
+from thumbnet.data.names import SPECS, decoding_for
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.fitting import suited
@@ -27,7 +27,7 @@ def fitted_fields(
     if dataset in SPECS:
         return {}
     recipe = named_recipe(default_for(dataset))
-    data = load_dataset(dataset, validation=0, **(decoding if comes_as_pictures(dataset) else {}))
+    data = load_dataset(dataset, validation=0, **decoding_for(dataset, decoding))
     for note in data.notes:
         tell(note)
     cut = {"fraction": shared.get("validation", recipe.validation), "seed": recipe.seed, "folds": folds}

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
-from thumbnet.data.names import DECODING, SPECS, check_dataset_name, comes_as_pictures, decoding_of
+from thumbnet.data.names import DECODING, SPECS, check_dataset_name, decoding_for, decoding_of
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
@@ -189,5 +189,4 @@ def variant_of(
     except UserError as error:
         raise UserError(f"variant {name!r}: {error}") from error
     changed = ", ".join(f"{key} {as_typed(value)}" for key, value in fields_.items())
-    decoded = decoding if comes_as_pictures(dataset) else {}
-    return Variant(name or changed or recipe, dataset, made, note, decoding=decoded)
+    return Variant(name or changed or recipe, dataset, made, note, decoding=decoding_for(dataset, decoding))

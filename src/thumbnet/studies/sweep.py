@@ -75,7 +75,7 @@ class Sweep:
     trials: int
     seeds: int  # fresh ones, for the recipe as it is and for the best
     metric: Metric = "accuracy"
-    decoding: Mapping[str, Any] = field(default_factory=dict)  # of a folder of pictures: image_size, skip_broken
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # of pictures: those of `DECODING` that were given
 
     def variant(self, name: str, recipe: Recipe) -> Variant:
         """A recipe on the sweep's data."""
