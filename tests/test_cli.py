@@ -146,7 +146,7 @@ def test_data_notices_a_bit_that_changed_in_the_cache_since_the_conversion(here,
 
 
 def test_preview_draws_both_pages_and_estimates(here, capsys):
-    words = ["preview", "fashion-mini", "--rows", "2", "--columns", "3", "--threads", "1", "--json"]
+    words = ["preview", "fashion-mini", "--rows", "2", "--across", "3", "--threads", "1", "--json"]
     assert command_line(words) == 0
     seen = json.loads(capsys.readouterr().out)
     assert seen["parameters"] == 912_776 and seen["step_seconds"] > 0 and seen["steps"] == 54 * recipe("general").epochs

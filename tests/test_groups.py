@@ -25,7 +25,10 @@ from thumbnet.judging.calibration import reliability, threshold_for
 from thumbnet.judging.evaluation import evaluate, score_predictions
 from thumbnet.judging.image_by_image import groups_of
 from thumbnet.judging.pairs import difference_by_group, exchanged, grouped_difference, paired_by_images
+from thumbnet.judging.robustness import evaluate_robustness
 from thumbnet.judging.statistics import mcnemar, widest_half
+from thumbnet.recipes import recipe, vary
+from thumbnet.recipes.fitting import suited
 from thumbnet.report.sections import data_section, reproduce
 from thumbnet.runs.data_record import DataRecord
 from thumbnet.runs.run import Run
@@ -210,6 +213,7 @@ def test_the_folder_of_a_class_is_no_part_of_the_path_whatever_split_it_is_in(tm
     [
         ("[", r"group_by '\[' is no regular expression: unterminated character set at position 0; correct it"),
         ("B[0-9]+x", "puts no two training images together: it finds nothing in 'C000_0.png'; give a regular"),
+        ("_", "group_by '_' puts all training images together, for it finds '_' in each; give a regular expression"),
         (".+", "puts no two training images together: it finds 'c000_0.png' in 'C000_0.png', and nothing twice; give"),
     ],
 )
@@ -368,7 +372,9 @@ def test_new_pictures_of_animals_that_were_trained_on_are_told(trained):
     found = json.loads(command("evaluate", "run", "--on", "new", "--skip-broken", "--json", cwd=trained).stdout)
     assert (found["images"], found["groups"], found["of_groups_trained_on"]) == (5, 3, 2)
     paint(trained / "alone" / genus, "a.png", "b.png")
-    found = json.loads(command("evaluate", "run", "--on", "alone", "--json", cwd=trained).stdout)
+    done = command("evaluate", "run", "--on", "alone", "--json", cwd=trained)
+    assert "the run's group_by '([^/]+)_' finds nothing in the paths of 2 images; each counts as alone" in done.stderr
+    found = json.loads(done.stdout)
     assert (found["groups"], found["trained_on"], found["of_groups_trained_on"]) == (None, 0, None)
 
 
@@ -383,6 +389,11 @@ def test_robustness_and_thresholds_know_groups(trained):
     done = command("evaluate", "run", "--robustness", cwd=trained)
     validation = Run.open(trained / "run").data["validation"]
     half = 100 * widest_half(validation, validation // 4)
+    run = Run.open(trained / "run")
+    some = evaluate_robustness(run, images=9)
+    kept = run.predictions("validation")
+    rows = torch.linspace(0, validation - 1, 9).long()
+    assert some.groups == len(kept.groups[rows].unique()) and run.robustness["groups"] == some.groups
     told = f"within {half:.1f} points (95 % interval, {validation} images of {validation // 4} groups)"
     assert told in done.stdout and widest_half(16, 4) > widest_half(16)
     confidence, correct = torch.linspace(0.5, 1, 40), torch.ones(40, dtype=torch.bool)
@@ -467,6 +478,10 @@ def test_answers_of_another_program_are_compared_by_the_groups_that_a_run_knows(
     kept = Run.open(trained / "run").predictions("validation")
     [here] = {tuple(answers["interval95"]) for answers in found["answers"]}
     assert here == pytest.approx(score_predictions(kept).interval95)
+    for name in ("answers.csv", "answers.npz"):  # which say themselves which images belong together
+        command("evaluate", "run", "--predictions", name, cwd=trained)
+        alone = json.loads(command("evaluate", name, "--json", cwd=trained).stdout)
+        assert tuple(alone["interval95"]) == pytest.approx(here) and alone["groups"] == len(kept.groups.unique())
     groups = torch.arange(len(kept.labels)) ** 2 // 40  # not as many images in each
     names = [
         kept.files[row] for row in torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
@@ -478,6 +493,35 @@ def test_answers_of_another_program_are_compared_by_the_groups_that_a_run_knows(
 
 
 # --- studies and the rest --------------------------------------------------------------------------------------------
+
+
+def test_folds_of_groups_of_different_sizes_have_the_same_recipe(tmp_path):
+    folder = beetles(tmp_path / "beetles", count=9)
+    for beetle in range(3):
+        paint(folder / "Meloe", *(f"B{beetle:03}_{view}.png" for view in range(10, 30)))
+    data = load_dataset(folder, image_size=8, group_by="([^/]+)_")
+    start = recipe("general")
+    cuts = [data.with_validation(0, seed=0, folds=3, fold=fold) for fold in range(3)]
+    made = [suited(start, cut, {"folds": 3, "fold": fold, "validation": 0.0}) for fold, cut in enumerate(cuts)]
+    assert len({len(cut.train) for cut in cuts}) > 1 and len({vary(one, fold=0) for one in made}) == 1
+
+
+def test_doctor_and_preview_read_tables_and_patterns_too(tmp_path):
+    path = patients(tmp_path)
+    path.write_text(path.read_text().replace("image,label,patient_id", "photo,kind,who"))
+    words = ["labels.csv", "--columns", "label=kind,group=who", "--image-size", "8"]
+    assert command("doctor", *words, cwd=tmp_path).returncode == 0
+    assert command("preview", *words, "--threads", "1", "--widths", "8", "16", "16", cwd=tmp_path).returncode == 0
+    beetles(tmp_path / "beetles", test=1)
+    paint(tmp_path / "beetles" / "test" / "Meloe", "B001_9.png")
+    done = command("doctor", "beetles", "--group-by", "([^/]+)_", "--image-size", "8", cwd=tmp_path)
+    assert "fault  1 group has training and test images" in done.stdout
+
+
+@pytest.mark.parametrize("options", [{"group_by": 5}, {"columns": ["label"]}])
+def test_a_pattern_or_columns_of_another_type_are_refused(options, tmp_path):
+    with pytest.raises(UserError, match=r"(group_by|columns) is (5|\['label'\]); give a text"):
+        load_dataset(beetles(tmp_path / "beetles"), **options)
 
 
 def test_a_study_reads_its_pictures_by_a_pattern(trained, monkeypatch, capsys):

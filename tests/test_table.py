@@ -213,6 +213,8 @@ def test_a_run_remembers_the_columns_that_were_named(birds):
     (birds.parent / "other.csv").write_text(text)
     done = command("evaluate", "run", "--on", "other.csv", "--json", cwd=birds.parent)
     assert json.loads(done.stdout)["images"] == 20, done.stderr
+    done = command("evaluate", "run", "--data-dir", ".", cwd=birds.parent)
+    assert "were named by the table birds.csv, and" in done.stderr and "is none; give that file" in done.stderr
 
 
 # --- what silently went wrong once ------------------------------------------------------------------------------------
@@ -438,7 +440,7 @@ def test_a_list_may_have_the_title_and_the_backslashes_of_the_table(tmp_path):
         ("", "names no image; name the columns in the first line"),
         ("image,label\n", "names no image; name the columns in the first line"),
         ("a.png,cat\nb.png,dog\n", "does not name its columns, its first line has 'a.png', 'cat'; name the columns in"),
-        ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; call it label \(it has 'image'"),
+        ("image,colour,size\na.png,red,3\n", r"does not say which column has the classes; name it, as in --columns"),
         ("image,label,label\na.png,x,y\n", "has two columns 'label'; rename one"),
         ("image,label\n,cat\n", "has a row without an image: ', cat'; add it or delete the row"),
         ("image,label\na.png, \n", "labels.csv, 'a.png': it has no class; add it or delete the row"),

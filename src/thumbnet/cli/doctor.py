@@ -20,11 +20,12 @@ from thumbnet.cli.options import (
     print_json,
     show,
 )
+from thumbnet.data.names import DECODING
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.words import as_words, counted
 
 # Flags; the others are of trainings.
-OF_EVERY_EXAMINATION = ("output", "list", "data_dir", "image_size", "skip_broken", "offline")
+OF_EVERY_EXAMINATION = ("output", "list", "data_dir", *DECODING, "offline")
 
 
 @described

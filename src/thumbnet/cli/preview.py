@@ -30,7 +30,7 @@ def preview(
     *,
     recipe: str | None = None,
     rows: Whole = 5,
-    columns: Whole = 5,
+    across: Whole = 5,
     out: Path = Path("preview"),
     fields: Recipes = RecipeFlags(),  # noqa: B008
     machine: Measuring = MeasuringFlags(),  # noqa: B008
@@ -48,7 +48,7 @@ def preview(
         a name from `thumbnet list recipes`; the fields below change it
     rows
         images from top to bottom
-    columns
+    across
         images from left to right
     out
         folder for stored.png and augmented.png, written anew each time
@@ -56,7 +56,7 @@ def preview(
     check_dataset_name(dataset)
     start, typed = first_choice(dataset, recipe, given(fields))
     chosen = named_recipe(start, **typed)
-    check_positive(rows=rows, columns=columns)
+    check_positive(rows=rows, across=across)
 
     from thumbnet.machine import Machine
     from thumbnet.measuring.preview import preview as look
@@ -70,7 +70,7 @@ def preview(
         check_validation(loaded, typed)
         if recipe is None:
             chosen = recipe_for(named_recipe(start), loaded.with_validation(**chosen.cut), typed, reporter)
-        seen = look(chosen, loaded, out, rows=rows, columns=columns, machine=Machine(**given(machine)))
+        seen = look(chosen, loaded, out, rows=rows, columns=across, machine=Machine(**given(machine)))
     if json:
         fields_of = vars(seen) | {"stored": str(seen.stored), "augmented": str(seen.augmented)}
         print_json({"dataset": dataset, "recipe": chosen.name, **fields_of})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from thumbnet.data.columns import group_named, is_table
 from thumbnet.data.groups import numbered, shared_groups
 from thumbnet.data.idx import read_idx
-from thumbnet.data.pack import LARGEST_ARRAYS, LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
+from thumbnet.data.pack import IN_WORDS, LARGEST_ARRAYS, LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
 from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
 from thumbnet.errors import UserError
 from thumbnet.files import first_line, read_npz
@@ -44,7 +44,6 @@ IDX_NAME = re.compile(
     r"(.*[-_.])?(train|t10k|test|val|validation)[-_.](images|labels)[-_.]idx[13]([-_.]ubyte)?(\.gz)?", re.I
 )
 SPLIT_OF_IDX = SPLIT_OF_NAME | {"t10k": "test"}
-IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 Parts = dict[tuple[str, str], NDArray[Any]]  # by split and "images", "labels" or "groups"
 

@@ -39,11 +39,16 @@ class Split:
 
     def evenly_spaced(self, count: int) -> tuple[Tensor, Tensor]:
         """Images and labels of `count` positions at even distances, of all where there are fewer."""
-        return self.take(torch.linspace(0, len(self) - 1, min(count, len(self))).long().to(self.rows.device))
+        return self.take(spread_over(len(self), count).to(self.rows.device))
 
     def to(self, device: torch.device) -> "Split":
         """The split with its images on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), rows=self.rows.to(device))
+
+
+def spread_over(images: int, count: int) -> Tensor:
+    """int64: `count` positions at even distances among so many images, all where there are fewer."""
+    return torch.linspace(0, images - 1, min(count, images)).long()
 
 
 def whole(images: Tensor, labels: Tensor) -> Split:

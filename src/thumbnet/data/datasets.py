@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from thumbnet.data.cached_packs import is_download, load_arrays, load_pictures, load_published
 from thumbnet.data.columns import columns_as_text, is_table
-from thumbnet.data.names import DECODING, EMBEDDED, SPECS, check_dataset_name, comes_as_pictures, folder_of
+from thumbnet.data.names import (
+    DECODING,
+    EMBEDDED,
+    SPECS,
+    check_dataset_name,
+    check_decoding,
+    comes_as_pictures,
+    folder_of,
+)
 from thumbnet.data.pack import SPLITS, Pack, fingerprint
 from thumbnet.errors import UserError
 
@@ -219,9 +227,10 @@ def load_dataset(
             f"data_dir {data_dir} is for sets that come as files; {name} lies inside the package, leave it out"
         )
     are_pictures = comes_as_pictures(name)
-    if not isinstance(columns, str):
+    if isinstance(columns, Mapping):
         columns = columns_as_text(columns)
     asked = {"image_size": image_size, "skip_broken": skip_broken, "group_by": group_by, "columns": columns}
+    check_decoding(**asked)
     unusual = [option for option, value in asked.items() if value != DECODING[option]]
     if unusual and not are_pictures:
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thumbnet.data.columns import folded
-from thumbnet.data.pack import SPLITS
+from thumbnet.data.pack import IN_WORDS, SPLITS
 from thumbnet.errors import UserError
 from thumbnet.words import counted, shortened
 
@@ -55,6 +55,11 @@ def training_groups_by(pattern: str, paths: Mapping[str, Sequence[str]]) -> dict
     """The same, of a set that is trained on: raises `UserError` unless some training images belong together then."""
     groups = groups_by(pattern, paths)
     names = [name for name in groups["train"] if name]
+    if len(set(groups["train"])) == 1 and names:
+        raise UserError(
+            f"group_by {shortened(pattern)!r} puts all training images together, for it finds {shortened(repr(names[0]))} in "
+            "each; give a regular expression for what the paths of those that belong together share"
+        )
     if len(set(names)) == len(names):
         first, found = (shortened(repr(name)) for name in (paths["train"][0], groups["train"][0]))
         finds = f"finds {found} in {first}, and nothing twice" if groups["train"][0] else f"finds nothing in {first}"
@@ -68,7 +73,8 @@ def training_groups_by(pattern: str, paths: Mapping[str, Sequence[str]]) -> dict
 def facts_of_grouping(pattern: str, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What a set whose groups a pattern tells says of them, JSON."""
     found: dict[str, Any] = {"group_by": pattern, "shared_groups": shared_groups(groups)}
-    found["ungrouped"] = sum(not name for name in groups["train"])
+    counts = {split: sum(not name for name in names) for split, names in groups.items()}
+    found["ungrouped"] = {split: count for split, count in counts.items() if count}
     return {name: value for name, value in found.items() if value}
 
 
@@ -117,9 +123,10 @@ def shared_groups(groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 def told_of_grouping(described: Mapping[str, Any]) -> list[str]:
     """What to say of a set whose groups the paths tell, or may tell: by what, and how many images are of none."""
-    told = []
-    if count := described.get("ungrouped"):
-        told.append(f"group_by finds nothing in the paths of {counted(count, 'training image')}; each counts as alone")
+    told = [
+        f"group_by finds nothing in the paths of {counted(count, IN_WORDS[split] + ' image')}; each counts as alone"
+        for split, count in described.get("ungrouped", {}).items()
+    ]
     if pattern := described.get("series"):
         told.append(
             f"the pictures seem to come in series; if those of one show the same animal, patient or the like, keep them together "

@@ -62,8 +62,9 @@ def labelled_images(
     if not rows:
         raise UserError(f"no image in the class folders of {path}; add some")
     files, labels = zip(*rows, strict=True)
-    groups = found_by(group_by, [relative(path, str(file)).partition("/")[2] for file in files])
-    return LabelledImages(files, np.array(labels, np.int64), groups, tuple(Path(entry.path) for entry in passed_over))
+    groups, note = found_by(group_by, [relative(path, str(file)).partition("/")[2] for file in files])
+    ignored = tuple(Path(entry.path) for entry in passed_over)
+    return LabelledImages(files, np.array(labels, np.int64), groups, ignored, note)
 
 
 def labelled_table(path: Path, classes: Sequence[str], group_by: str, columns: Mapping[str, str]) -> LabelledImages:
@@ -80,16 +81,24 @@ def labelled_table(path: Path, classes: Sequence[str], group_by: str, columns: M
     chosen = [(file, row) for file, row in rows if row.split == split]
     places = places_of(path, {row.label for _, row in chosen}, classes)
     labels = np.array([places[row.label] for _, row in chosen], np.int64)
-    groups = some_of([row.group for _, row in chosen]) or found_by(group_by, [row.path for _, row in chosen])
+    groups, lacking = some_of([row.group for _, row in chosen]), ""
+    if not groups:
+        groups, lacking = found_by(group_by, [row.path for _, row in chosen])
     left_out = f"{counted(table.unlabelled, 'test image')} without a class left out" if table.unlabelled else ""
     taken = f"of {path} the {split} images are taken" if len(there) > 1 else ""
-    note = "; ".join(filter(None, (taken, told, left_out)))
+    note = "; ".join(filter(None, (taken, told, left_out, lacking)))
     return LabelledImages([path.parent / file for file, _ in chosen], labels, groups, note=note)
 
 
-def found_by(group_by: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """The groups that a pattern finds in paths, () where there is none, or it finds nothing."""
-    return some_of(groups_by(group_by, {"test": paths})["test"]) if group_by else ()
+def found_by(group_by: str, paths: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The groups that a pattern finds in paths, () where there is none or it finds nothing, and a note where it misses some."""
+    if not group_by:
+        return (), ""
+    groups = groups_by(group_by, {"test": paths})["test"]
+    missing = groups.count("")
+    told = counted(missing, "image")
+    note = f"the run's group_by {shortened(group_by)!r} finds nothing in the paths of {told}; each counts as alone"
+    return some_of(groups), note if missing else ""
 
 
 def some_of(groups: Sequence[str]) -> tuple[str, ...]:

@@ -118,18 +118,25 @@ def decoding_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
     Raises `UserError` for values that cannot be, and where none of the sets comes so.
     """
     chosen = {key: given.get(key, own) for key, own in DECODING.items()}
-    size, skip_broken = chosen["image_size"], chosen["skip_broken"]
-    if type(size) is not int or not 1 <= size <= LARGEST_SIDE:
-        raise UserError(f"image_size is {size!r}; give a whole number of pixels from 1 to {LARGEST_SIDE}")
-    if not isinstance(skip_broken, bool):
-        raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
-    for key, wanted in (("group_by", "a regular expression"), ("columns", "such as label=species,group=bird_id")):
-        if not isinstance(chosen[key], str):
-            raise UserError(f"{key} is {chosen[key]!r}; give a text, {wanted}")
+    check_decoding(**chosen)
     found = {key: value for key, value in chosen.items() if value != DECODING[key]}
     if found and not any(map(comes_as_pictures, names)):
         raise UserError(f"{next(iter(found))} is for images in files, and none are trained on here; leave it out")
     return found
+
+
+def check_decoding(*, image_size: Any, skip_broken: Any, group_by: Any, columns: Any) -> None:
+    """Raise `UserError` for values of `DECODING` that cannot be."""
+    if type(image_size) is not int or not 1 <= image_size <= LARGEST_SIDE:
+        raise UserError(f"image_size is {image_size!r}; give a whole number of pixels from 1 to {LARGEST_SIDE}")
+    if not isinstance(skip_broken, bool):
+        raise UserError(f"skip_broken is {skip_broken!r}; give true or false")
+    for key, value, wanted in (
+        ("group_by", group_by, "a regular expression"),
+        ("columns", columns, "such as label=species,group=bird_id"),
+    ):
+        if not isinstance(value, str):
+            raise UserError(f"{key} is {value!r}; give a text, {wanted}")
 
 
 def short_name(name: str | Path) -> str:

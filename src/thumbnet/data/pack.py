@@ -33,6 +33,8 @@ SPLIT_OF_NAME = {
 
 SPLITS = tuple(dict.fromkeys(SPLIT_OF_NAME.values()))  # train first, as its classes are the measure for the others
 
+IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+
 
 @dataclass(frozen=True)
 class Pack:

@@ -260,7 +260,8 @@ def one_column_per_class(
     marked = [title for title in others if all(row[title].strip().casefold() in YES_OR_NO for row in cells)]
     if len(marked) < 2:
         raise UserError(
-            f"{path} does not say which column has the classes; call it label (it has {shown_titles(titles)})"
+            f"{path} does not say which column has the classes; name it, as in --columns label=species, or call it label "
+            f"(it has {shown_titles(titles)})"
         )
     return marked
 

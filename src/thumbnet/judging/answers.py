@@ -43,7 +43,7 @@ class Answers:
         default_factory=dict
     )  # by names of `ARRAY_OF`, N texts: which image it is
     logits: NDArray[np.float64] | None = None  # N K
-    groups: NDArray[np.int64] | None = None  # N, of a run whose images are of groups
+    groups: NDArray[np.int64] | None = None  # N, numbers from 0 on, where the images are of groups
     split: str | None = None  # where it is told
     views: int | None = None  # where it is told
     test_openings: int | None = None  # of a run; None for a file, of which nobody knows
@@ -94,7 +94,7 @@ def answers_of_run(run: Run, split: str) -> Answers:
 
 
 def read_csv(path: Path) -> Answers:
-    """Columns `class` and `predicted`, and perhaps `file` or `image`, as `evaluate --predictions` writes them."""
+    """Columns `class` and `predicted`, perhaps `file` or `image` and `group`, as `evaluate --predictions` writes them."""
     there, rows = read_table(path)
     for name in ("class", "predicted"):
         if there.count(name) != 1:
@@ -103,7 +103,7 @@ def read_csv(path: Path) -> Answers:
                 f"{path} has {'no' if name not in there else 'more than one'} column {name}; its first line must name "
                 f"the columns class and predicted, perhaps image or file, with commas between them (it has {found})"
             )
-    wanted = ["class", "predicted", *(name for name in ARRAY_OF if name in there)]
+    wanted = ["class", "predicted", *(name for name in (*ARRAY_OF, "group") if name in there)]
     for number, row in enumerate(rows, 1):
         empty = next((name for name in wanted if not row[name]), None)
         if empty or None in row:
@@ -111,7 +111,13 @@ def read_csv(path: Path) -> Answers:
             raise UserError(f"{path}: row {number:,} of the answers has {wrong}; correct it")
     columns = {name: tuple(row[name] for row in rows) for name in wanted}
     labels, predicted = (as_text(columns.pop(name)) for name in ("class", "predicted"))
-    return Answers(str(path), labels, predicted, images=columns)
+    groups = as_groups(np.array(columns.pop("group"))) if "group" in columns else None
+    return Answers(str(path), labels, predicted, images=columns, groups=groups)
+
+
+def as_groups(names: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers from 0 on for the names or numbers of groups."""
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 # ---------------------------------------------------------------- arrays
@@ -148,6 +154,7 @@ def read_arrays(path: Path) -> Answers:
         classes=classes,
         images=images,
         logits=logits,
+        groups=as_groups(column(path, arrays, "groups", len(labels))) if "groups" in arrays else None,
         split=str(arrays["split"]) if ours else None,
         views=int(arrays["views"]) if ours else None,
     )
@@ -316,6 +323,7 @@ def as_predictions(answers: Answers) -> Predictions:
         labels=torch.from_numpy(labels),
         logits=torch.from_numpy(logits),
         files=answers.images.get("file", ()),
+        groups=None if answers.groups is None else torch.from_numpy(answers.groups),
     )
 
 

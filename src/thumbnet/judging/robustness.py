@@ -8,7 +8,7 @@ import torch
 
 from thumbnet.augment import to_float
 from thumbnet.backend import Backend
-from thumbnet.data.batches import Split, whole
+from thumbnet.data.batches import Split, spread_over, whole
 from thumbnet.judging.corruptions import FAMILIES, LEVELS, corrupt
 from thumbnet.judging.evaluation import load_for_evaluation, predict_logits
 from thumbnet.judging.intervals import count_of, interval_of
@@ -83,7 +83,8 @@ def evaluate_robustness(
     run.require_finished()
     data = run.check_data(data or run.load_data(data_dir=data_dir), split=split)
     model, chosen, backend = load_for_evaluation(run, data, split, machine, images)
-    groups = data.groups_at(split, chosen.rows)
+    rows = data.validation.rows if split == "validation" and data.validation else torch.arange(len(data.test or ()))
+    groups = data.groups_at(split, rows[spread_over(len(rows), images)] if images else rows)
     found = measure_robustness(model, chosen, backend, split=split, recipe=run.recipe, groups=groups, progress=progress)
     run.save_robustness(found.to_dict())
     return found

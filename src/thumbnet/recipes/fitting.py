@@ -16,8 +16,10 @@ def suited(
     recipe: Recipe, data: "Dataset", typed: Mapping[str, Any], *, tell: Callable[[str], None] = lambda line: None
 ) -> Recipe:
     """`recipe` for data, cut as it says, with the fields that were `typed`, which stay so; `tell` hears what else was changed."""
-    images, classes, side = len(data.train), len(data.classes), min(data.image_size)
-    asked = vary(recipe, **typed)
+    asked, images = vary(recipe, **typed), len(data.train)
+    classes, side = len(data.classes), min(data.image_size)
+    if asked.folds:  # the same recipe for all, though groups make folds of different sizes
+        images = len(data.development) * (asked.folds - 1) // asked.folds
     fewer = vary(fitted_to(recipe, images, batch_size=typed.get("batch_size")), **typed)
     many = fewer if "head_rate" in typed else for_classes(fewer, classes)
     small = many if "resolution" in typed else for_side(many, side)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.data.columns import is_table
 from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import SPECS, location_of
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
@@ -137,6 +138,10 @@ class DataRecord(dict[str, Any]):
                     f"the images of {whose} were {before}, which is gone; say where they are now with --data-dir"
                 )
             name, data_dir = str(location_of(data_dir or before)), None
+            if "columns_named" in self and not is_table(name):
+                raise UserError(
+                    f"the images of {whose} were named by the table {before.name}, and {name} is none; give that file"
+                )
         elif data_dir is None and before.exists():
             data_dir = before if before.is_dir() else before.parent
         as_before: dict[str, Any] = {}

@@ -77,7 +77,10 @@ class Predictions:
             )
 
     def save_csv(self, path: Path, temperature: float = 1.0) -> None:
-        """One row per image: its place among the stored images, class, predicted class, probability, right or not, its file."""
+        """One row per image: its place among the stored images, class, predicted class, probability, right or not, file, group.
+
+        The last two where they are known.
+        """
         write_text(path, self.as_csv(temperature))
 
     def as_csv(self, temperature: float = 1.0) -> str:
@@ -85,8 +88,10 @@ class Predictions:
         confidence, predicted = self.probabilities(temperature).max(1)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "class", "predicted", "probability", "correct", *(["file"] if self.files else [])])
-        names = [[name] for name in self.files] or [[]] * len(self.rows)
+        extra = {"file": self.files or None, "group": None if self.groups is None else self.groups.tolist()}
+        told = {name: column for name, column in extra.items() if column is not None}
+        writer.writerow(["image", "class", "predicted", "probability", "correct", *told])
+        names = list(zip(*told.values(), strict=True)) or [()] * len(self.rows)
         columns = (self.rows.tolist(), self.labels.tolist(), predicted.tolist(), confidence.tolist(), names)
         for row, label, guess, sure, name in zip(*columns, strict=True):
             writer.writerow([row, self.classes[label], self.classes[guess], f"{sure:.6f}", int(label == guess), *name])
