@@ -469,6 +469,13 @@ def test_two_runs_are_compared_by_groups(trained):
     )
 
 
+def test_runs_by_different_patterns_are_not_compared_and_it_is_told_why(trained):
+    done = command("train", "beetles", *SMALL, "--out", "ungrouped", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    refused = command("compare", "run", "ungrouped", cwd=trained)
+    assert refused.returncode == 2 and "(group_by '([^/]+)_'), ungrouped on beetles" in refused.stderr
+
+
 def test_answers_of_another_program_are_compared_by_the_groups_that_a_run_knows(trained):
     assert command("evaluate", "run", "--predictions", "answers.csv", cwd=trained).returncode == 0
     text = (trained / "answers.csv").read_text().splitlines()

@@ -137,8 +137,8 @@ def check_same_data(runs: Sequence[Run]) -> None:
             raise UserError(f"{first.path} and {run.path} have different classes; only runs on the same data compare")
         if not run.data.same_training_images(first.data):
             raise UserError(
-                f"{first.path} was trained on {first.data['name']} {first.data['fingerprint']}, {run.path} on "
-                f"{run.data['name']} {run.data['fingerprint']}; only runs on the same data compare"
+                f"{first.path} was trained on {first.data.told_apart}, {run.path} on {run.data.told_apart}; "
+                "only runs on the same data compare"
             )
 
 

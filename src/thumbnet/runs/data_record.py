@@ -111,6 +111,12 @@ class DataRecord(dict[str, Any]):
         name = Path(self["name"]).name
         return printable(Path(self["location"]).name if name in ("", "..") else name)
 
+    @property
+    def told_apart(self) -> str:
+        """Their name, fingerprint and how they were read, which tell them from others."""
+        read = [f"({option} {self[fact]!r})" for option, fact in READ_BY.items() if fact in self]
+        return " ".join([self["name"], self["fingerprint"], *read])
+
     def is_of(self, dataset: str) -> bool:
         """Whether this is the data set that a person names, by its published name or a path, however that is written."""
         if dataset in SPECS or self.on_published_set:
