@@ -85,19 +85,17 @@ def list_table(path: Path, group_by: str = "", columns: str = "") -> Listing:
     files, note = files_of(table, TO_TRAIN_ON)
     rows, repeated = once_each(table, files)
     splits = [split for split in SPLITS if split in table.splits]
-    images = {
-        split: [(file, places[row.label]) for file, row in rows if (row.split or "train") == split] for split in splits
-    }
+    parts = {split: [(file, row) for file, row in rows if (row.split or "train") == split] for split in splits}
+    images = {split: [(file, places[row.label]) for file, row in part] for split, part in parts.items()}
     facts: dict[str, Any] = {"columns": table.columns, "unread_columns": table.unread}
     facts |= {"columns_named": columns} if wanted else {}
-    groups = {split: [row.group for _, row in rows if (row.split or "train") == split] for split in splits}
+    groups: dict[str, list[str]] = {}
     if group_by:
         refuse_two_ways(table, group_by)
-        named = {split: [row.path for _, row in rows if (row.split or "train") == split] for split in splits}
-        groups = training_groups_by(group_by, named)
+        groups = training_groups_by(group_by, {split: [row.path for _, row in part] for split, part in parts.items()})
         facts |= facts_of_grouping(group_by, groups)
-    elif "group" not in table.columns:
-        groups = {}
+    elif "group" in table.columns:
+        groups = {split: [row.group for _, row in part] for split, part in parts.items()}
     told = {
         "repeated": repeated,
         "unlabelled": table.unlabelled,

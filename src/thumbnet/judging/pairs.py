@@ -170,11 +170,13 @@ def paired_by_images(*folds: Answered) -> PairedImages:
     """What follows for two networks, or those of several folds, from which images each was right on."""
     only_first = sum(int((first & ~second).sum()) for first, second, _ in folds)
     only_second = sum(int((second & ~first).sum()) for first, second, _ in folds)
-    images, groups = sum(len(first) for first, _, _ in folds), None
-    p, interval = mcnemar(only_first, only_second), paired_bootstrap(only_first, only_second, images)
+    images = sum(len(first) for first, _, _ in folds)
     each = [row for first, second, of in folds if of is not None for row in difference_by_group(first, second, of)]
     if sum(of for _, of in each) == images:
-        p, interval, groups = exchanged(each), grouped_difference(each), len(each)
+        p, interval = exchanged(each), grouped_difference(each)
+    else:  # some images are of no known group
+        each, p = [], mcnemar(only_first, only_second)
+        interval = paired_bootstrap(only_first, only_second, images)
     return PairedImages(
         images=images,
         folds=len(folds),
@@ -183,7 +185,7 @@ def paired_by_images(*folds: Answered) -> PairedImages:
         p=p,
         difference=(only_second - only_first) / images,
         interval95=interval,
-        groups=groups,
+        groups=len(each) or None,
     )
 
 
