@@ -217,7 +217,7 @@ def classic(call: Call, dataset: str) -> dict[str, Any] | None:
     """The report's experiments on one data set, all their epochs, and what each network then has of the test images, once."""
     folder = call.runs / f"classic-{dataset}"
     where = f"--device {call.machine.device}" + (
-        f" --gpu-memory {REPORTS_GPU}" if call.machine.device == "cuda" else ""
+        f" --gpu-memory-limit {REPORTS_GPU}" if call.machine.device == "cuda" else ""
     )
     words = f"classic --only {dataset} --jobs 3 {where}" + (f" --scale {SHORTEST}" if call.quick else "")
     data = ["--data-dir", str(call.data)] if call.data else []

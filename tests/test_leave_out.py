@@ -96,7 +96,7 @@ def test_it_was_not_trained_on_them(tmp_path):
     (tmp_path / "list.txt").write_text("".join(f"{row}\n" for row in range(10)))
     made = vary(SMALL, leave_out=str(tmp_path / "list.txt"), batch_size=8, validation=0, resolution=(1.0,))
     run = train(made, tmp_path / "some.npz", tmp_path / "run", machine=CPU, plots=False)
-    seen = trained_on(run, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    seen, _ = trained_on(run, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     assert seen.tolist() == [False] * 10 + [True] * 50
 
 

@@ -14,6 +14,7 @@ from thumbnet.data.datasets import load_dataset
 from thumbnet.data.labelled import labelled_images
 from thumbnet.errors import UserError
 from thumbnet.judging.evaluation import evaluate, score_predictions
+from thumbnet.judging.statistics import wilson_interval
 from thumbnet.recipes import recipe
 from thumbnet.shipping.bundle.folder import export
 from thumbnet.shipping.loading import load
@@ -54,7 +55,7 @@ def test_the_validation_images_as_a_folder_get_the_scores_of_evaluate(run, tmp_p
     assert (found.accuracy, found.confusion) == (expected.accuracy, expected.confusion)
     assert found.loss == pytest.approx(expected.loss, abs=1e-5)
     assert found.calibration.error_after == pytest.approx(expected.calibration.error_after, abs=1e-4)
-    assert not trained_on(run, judge_new_images(load(run, machine=CPU), tmp_path).pixels).any()
+    assert not trained_on(run, judge_new_images(load(run, machine=CPU), tmp_path).pixels)[0].any()
 
 
 def test_images_of_another_size_and_some_classes_only(run, tmp_path):
@@ -209,7 +210,7 @@ def test_what_an_earlier_run_was_trained_on_counts_as_known(run, tmp_path):
     later = train(made, load_dataset(tmp_path / "more"), tmp_path / "later", machine=CPU, plots=False)
     data = run.load_data()
     (seen, _), (held, _) = data.train.evenly_spaced(5), data.validation.evenly_spaced(5)
-    assert trained_on(later, seen.numpy()).all() and not trained_on(later, held.numpy()).any()
+    assert trained_on(later, seen.numpy())[0].all() and not trained_on(later, held.numpy())[0].any()
     with pytest.raises(UserError, match="took images of another size"):
         trained_on(later, seen.numpy()[:, :, :16])
     (run.path.parent / "mine").rename(run.path.parent / "gone")
@@ -264,6 +265,7 @@ def test_the_command_counts_what_was_trained_on_and_leaves_out_what_is_broken(ru
     assert len(found["skipped"]) == 1 and found["ignored"] == ["new/notes.txt"]
     others = [int(row["correct"]) for row in rows if not row["file"].endswith("again.png")]
     assert found["accuracy_on_others"] == pytest.approx(sum(others) / 9)
+    assert found["accuracy_on_others_interval95"] == pytest.approx(wilson_interval(sum(others), 9))
     assert sorted(str(path) for path in run.path.rglob("*")) == before  # nothing is written into the run folder
 
 

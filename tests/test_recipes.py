@@ -130,7 +130,7 @@ def test_warmup_rises_from_zero_to_the_peak_and_falls_to_zero(schedule):
         ({"label_smoothing": 1}, "label_smoothing is 1; it must be 0 or more and below 1"),
         ({"dropout": (0.1, 1.0)}, "dropout is 1; it must be 0 or more and below 1"),
         ({"dropout": 0.1}, "dropout is 0.1; give a list of numbers"),
-        ({"optimizer": "adamm"}, "optimizer is 'adamm'; choose one of adam, adamw, sgd, muon"),
+        ({"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean 'adam'?"),
         ({"model": "resnet17"}, "unknown model 'resnet17'; did you mean 'resnet18'?"),
         ({"learning_rat": 1}, "unknown recipe field 'learning_rat'; did you mean 'learning_rate'?"),
         ({"flip": 1}, "flip is 1; give a value of type bool"),

@@ -145,7 +145,7 @@ def test_a_run_begun_before_there_was_a_choice_is_read_and_goes_on(tiny, quick, 
     assert len(file.read_text().splitlines()) == len(words) - 2
     resumed = train(Run.open(tmp_path / "run").recipe, tiny, tmp_path / "run", machine=CPU, plots=False)
     assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    newer = ("hardest", "hardest_after", "members", "start_from", "balance", "leave_out")
+    newer = ("hardest", "hardest_after", "members", "start_from", "balance", "leave_out", "loss", "augment", "own")
     older = {name: value for name, value in recipe_table(quick).items() if name not in newer}
     told = [{**older, "epochs": None}, whole.data["fingerprint"], whole.data["classes"]]
     assert whole.identity == hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

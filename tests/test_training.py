@@ -301,7 +301,7 @@ def test_a_cap_on_gpu_memory_is_handed_to_cuda_as_a_part_of_its_memory(monkeypat
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *words: asked.append(words))
     backend.limit_gpu_memory(3072, torch.device("cuda"))
     assert asked == [(3072 / 8192, 0)]
-    with pytest.raises(UserError, match="--gpu-memory 9000 MiB; the GPU has 8192 MiB"):
+    with pytest.raises(UserError, match="--gpu-memory-limit 9000MB; the GPU has 8192 MB"):
         backend.limit_gpu_memory(9000, torch.device("cuda"))
 
 
@@ -336,15 +336,18 @@ def test_class_weights_are_powers_of_the_inverse_counts_with_a_mean_of_one():
 
 def test_an_image_counts_in_the_loss_as_its_class_does_and_a_mixed_one_as_its_parts():
     logits, labels, weights = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0]), torch.tensor([0.5, 1.0, 4.0])
+    smoothed, plainly = (recipe("general", label_smoothing=smoothing) for smoothing in (0.2, 0))
     each = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, reduction="none")
-    assert loop.loss_of(logits, labels, 0.2, weights).item() == pytest.approx((weights[labels] * each).mean().item())
+    assert loop.loss_of(logits, labels, smoothed, weights).item() == pytest.approx(
+        (weights[labels] * each).mean().item()
+    )
     mixed = torch.nn.functional.one_hot(labels, 3) * 0.75 + torch.nn.functional.one_hot(labels.flip(0), 3) * 0.25
     each = torch.nn.functional.cross_entropy(logits, mixed, reduction="none")
     parts = 0.75 * weights[labels] + 0.25 * weights[labels.flip(0)]
-    assert loop.loss_of(logits, mixed, 0.0, weights).item() == pytest.approx((parts * each).mean().item())
+    assert loop.loss_of(logits, mixed, plainly, weights).item() == pytest.approx((parts * each).mean().item())
     members = torch.stack((logits, logits.flip(1)), dim=1)
-    both = [loop.loss_of(members[:, m], labels, 0.2, weights).item() for m in range(2)]
-    assert loop.loss_of(members, labels, 0.2, weights).item() == pytest.approx(sum(both) / 2)
+    both = [loop.loss_of(members[:, m], labels, smoothed, weights).item() for m in range(2)]
+    assert loop.loss_of(members, labels, smoothed, weights).item() == pytest.approx(sum(both) / 2)
 
 
 def test_a_balanced_run_learns_small_classes_that_are_passed_over_without(tiny, quick, tmp_path):

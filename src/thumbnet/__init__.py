@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from thumbnet.machine import Machine as Machine
     from thumbnet.models.registry import create_model as create_model
     from thumbnet.models.registry import list_models as list_models
+    from thumbnet.own_code import trust as trust
     from thumbnet.recipes import Recipe as Recipe
     from thumbnet.recipes import list_recipes as list_recipes
     from thumbnet.recipes import recipe as recipe
@@ -73,6 +74,7 @@ HOME_OF = {
     "recipe": "thumbnet.recipes",
     "serve": "thumbnet.shipping.serving",
     "train": "thumbnet.training.loop",
+    "trust": "thumbnet.own_code",
 }
 
 __all__ = list(HOME_OF)

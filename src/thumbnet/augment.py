@@ -14,8 +14,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from thumbnet.errors import UserError
 from thumbnet.kernels import augment as on_cpu
 from thumbnet.kernels.pool_norm_activate import gpu_module
+from thumbnet.own_code import call_own, has, shown
 from thumbnet.randomness import generator
 from thumbnet.recipes.recipe import Recipe
 
@@ -182,6 +184,43 @@ def mix(
     if draw < recipe.cutmix + recipe.mixup:
         return mixup(images, targets, others, random)
     return images, targets
+
+
+def changed_by_own(
+    images: Tensor, targets: Tensor, classes: int, recipe: Recipe, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Images B C H W in [0, 1] and targets B or B K, after what a file of the user's does to a batch.
+
+    Its `augment(images, random)` gives images, its `mix(images, targets, random)`, which sees targets B K, both. `random` is a
+    generator on the images' device, drawn for this very step, so that a resumed run goes on with the same draws.
+    """
+    shape, random = images.shape, generator(images.device, recipe.seed, "own", epoch, step)
+    if has(recipe.augment, "augment"):
+        images = call_own(recipe.augment, "augment", images, random, own=recipe.own)
+        check_shape(images, shape, recipe.augment, "augment(images, random)")
+    if has(recipe.augment, "mix"):
+        targets = F.one_hot(targets, classes).to(images.dtype) if targets.ndim == 1 else targets
+        mixed = call_own(recipe.augment, "mix", images, targets, random, own=recipe.own)
+        images, targets = pair_of(mixed, recipe.augment)
+        check_shape(images, shape, recipe.augment, "mix(images, targets, random)")
+        check_shape(targets, torch.Size((len(images), classes)), recipe.augment, "mix(images, targets, random)")
+    return images, targets
+
+
+def pair_of(given: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Images and targets. Raises `UserError` where a file of the user's gave no two values."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise UserError(
+            f"{shown(name)}: mix(images, targets, random) gave {type(given).__name__}; wanted are images and targets"
+        )
+    return given[0], given[1]
+
+
+def check_shape(given: Any, wanted: torch.Size, name: str, called: str) -> None:
+    """Raise `UserError` for what a file of the user's gave, where it is not of this shape."""
+    if not isinstance(given, Tensor) or given.shape != wanted:
+        told = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise UserError(f"{shown(name)}: {called} gave {told}; wanted is {tuple(wanted)}, as it came")
 
 
 def cutmix(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -> tuple[Tensor, Tensor]:

@@ -65,8 +65,8 @@ def prepare(machine: Machine) -> Backend:
     THREADS.use(machine.threads)
     if device.type == "cpu":
         keep_freed_memory()
-    if machine.gpu_memory is not None:
-        limit_gpu_memory(machine.gpu_memory, device)
+    if machine.gpu_memory_limit is not None:
+        limit_gpu_memory(machine.gpu_memory_limit, device)
     return Backend(device, precision, torch.get_num_threads())
 
 
@@ -134,10 +134,12 @@ def has_fast_bf16(device: torch.device) -> bool:
 def limit_gpu_memory(mebibytes: int, device: torch.device) -> None:
     """Let this process take at most so much of the GPU's memory; more raises torch's out-of-memory error."""
     if device.type != "cuda":
-        raise UserError(f"--gpu-memory {mebibytes} needs a CUDA device, and the run is on {device}; leave it out")
+        raise UserError(
+            f"--gpu-memory-limit {mebibytes}MB needs a CUDA device, and the run is on {device}; leave it out"
+        )
     total = torch.cuda.get_device_properties(device).total_memory
     if not 0 < mebibytes * 2**20 <= total:
-        raise UserError(f"--gpu-memory {mebibytes} MiB; the GPU has {total // 2**20} MiB, give 1 to that")
+        raise UserError(f"--gpu-memory-limit {mebibytes}MB; the GPU has {total // 2**20} MB, give 1 to that")
     torch.cuda.set_per_process_memory_fraction(mebibytes * 2**20 / total, device.index or 0)
 
 

@@ -1,6 +1,7 @@
 """What a user asks of the machine: where and how to compute. What is computed is the recipe's business."""
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,14 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+
+def mebibytes(text: str) -> int:
+    """`3072`, `3072MB` or `3GB`, units of 1024 as TensorFlow's `memory_limit` has them. Raises `ValueError` on others."""
+    amount = re.fullmatch(r"(\d+) ?(|M|MB|MiB|G|GB|GiB)", text, re.IGNORECASE)
+    if amount is None:
+        raise ValueError(f"{text!r} is no amount of memory; give it as 3072MB or 3GB")
+    return int(amount[1]) * (1024 if amount[2][:1] in ("G", "g") else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +28,9 @@ class Machine:
     precision: Precision = field(
         default="auto", metadata={"help": "bf16 multiplies in bfloat16 and keeps weights and sums in fp32"}
     )
-    gpu_memory: int | None = field(default=None, metadata={"help": "MiB of CUDA memory to stay within"})
+    gpu_memory_limit: int | None = field(
+        default=None, metadata={"help": "CUDA memory to stay within, as 3072MB or 3GB", "read": mebibytes}
+    )
     checkpoint_seconds: float = field(
         default=60.0, metadata={"help": "time between checkpoints: about the most work that a kill can cost"}
     )

@@ -91,7 +91,7 @@ def taken_by_a_list(tokens: list[str]) -> tuple[str, str] | None:
     for token in tokens:
         if token.startswith("--"):
             flag = token if token in LISTS else None
-        elif flag and not is_number(token):
+        elif flag and not is_number(token) and "=" not in token:
             return flag, token
     return None
 

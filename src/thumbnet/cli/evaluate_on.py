@@ -70,7 +70,9 @@ def judge_on(
     return judged.scores, judged.predictions, {"on": str(path), **known, **left_out}, lines
 
 
-UNKNOWN: dict[str, Any] = {"trained_on": None, "of_groups_trained_on": None, "accuracy_on_others": None}
+UNKNOWN: dict[str, Any] = {
+    "trained_on": None, "of_groups_trained_on": None, "accuracy_on_others": None, "accuracy_on_others_interval95": None,
+}  # fmt: skip
 
 
 def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[str, Any]:
@@ -78,31 +80,32 @@ def known_images(run: "Run", judged: "Judged", data_dir: Path | None) -> dict[st
 
     Told on stderr, too, where it is any.
     """
+    import numpy as np
     import torch
 
     from thumbnet.judging.intervals import interval_of, part_of
-    from thumbnet.shipping.new_images import groups_trained_on, trained_on
+    from thumbnet.shipping.new_images import trained_on
 
     try:
-        equal = torch.from_numpy(trained_on(run, judged.pixels, data_dir=data_dir))
-        groups = groups_trained_on(run, judged.pixels.shape[1:], data_dir=data_dir) if judged.groups else set[str]()
+        equal, of_groups = trained_on(run, judged.pixels, judged.groups, data_dir=data_dir)
     except UserError as error:
         note(f"whether the run was trained on some of these images cannot be told: {error}")
         return UNKNOWN
-    met = torch.tensor([name in groups for name in judged.groups] or [False] * len(equal))
-    rest = ~(equal | met)
+    met = np.zeros(len(equal), bool) if of_groups is None else of_groups
+    rest = torch.from_numpy(~(equal | met))
     hits = judged.predictions.hits()[rest]
     others = hits.double().mean().item() if len(hits) else None
+    interval = interval_of(hits, part_of(judged.predictions.groups, rest)) if len(hits) else None
     if told := told_of_known(int(equal.sum()), int(met.sum())):
         measured = "there is no other"
-        if others is not None:
-            interval = between(interval_of(hits, part_of(judged.predictions.groups, rest)))
-            measured = f"on the other {len(hits):,} the accuracy is {others:.2%} ({interval})"
+        if others is not None and interval is not None:
+            measured = f"on the other {len(hits):,} the accuracy is {others:.2%} ({between(interval)})"
         note(f"{told} that the run was trained on; {measured}")
     return {
         "trained_on": int(equal.sum()),
-        "of_groups_trained_on": int(met.sum()) if groups else None,
+        "of_groups_trained_on": None if of_groups is None else int(of_groups.sum()),
         "accuracy_on_others": others,
+        "accuracy_on_others_interval95": interval,
     }
 
 

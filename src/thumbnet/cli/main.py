@@ -8,6 +8,7 @@ import io  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from contextlib import suppress  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -17,6 +18,7 @@ from typing import Annotated, Any  # noqa: E402
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
+from thumbnet.own_code import trust as trust_code  # noqa: E402
 from thumbnet.words import visible_lines  # noqa: E402
 
 # 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
@@ -174,7 +176,13 @@ def make_app() -> App:
         config_file: Annotated[
             Path | None, Parameter(name="--config", help="TOML file of options, below flags and above defaults")
         ] = None,
+        trust: Annotated[
+            list[Path] | None,
+            Parameter(name="--trust", negative="", help="let this Python file run, wherever a recipe names it"),
+        ] = None,
     ) -> Any:
+        for path in [*(trust or ()), *code_typed(tokens)]:
+            trust_code(path)
         if config_file:
             from thumbnet.files import read_toml
 
@@ -187,6 +195,18 @@ def make_app() -> App:
         return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
     return app
+
+
+CODE = re.compile(r"--(?:model|optimizer|loss|augment)(?:=(.*))?")  # flags that may name a Python file
+
+
+def code_typed(tokens: Sequence[str]) -> list[str]:
+    """The Python files that somebody typed as values of flags: whoever does so wants them run."""
+    found = []
+    for flag, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if match := CODE.fullmatch(flag):
+            found.append(match[1] or following)
+    return [value for value in found if value.endswith(".py")]
 
 
 def usage_of(name: str, arguments: str) -> str:
@@ -237,11 +257,15 @@ def run(arguments: list[str]) -> int:
             f"{error.filename or 'the output'}: {error.strerror}; free some space and run again", USER_ERROR
         )
     except Exception as error:
+        from thumbnet.own_code import blame
+
         no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
         if no_memory or isinstance(error, MemoryError):
             smaller = SMALLER.get(next((word for word in arguments if word in COMMANDS), ""))
             advice = f"try a smaller {smaller}" if smaller else "end what else needs much of it, and run again"
             return complain(f"out of memory; {advice}", RUN_FAILED)
+        if told := blame(error):
+            return complain(told, RUN_FAILED)
         import traceback
 
         traceback.print_exc()

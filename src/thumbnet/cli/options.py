@@ -7,6 +7,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, TextIO, get_origin
@@ -27,14 +28,20 @@ def whole_number(kind: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+def by_word(read: Callable[[str], Any], kind: Any, tokens: Sequence[Token]) -> Any:
+    """What `read` makes of the word."""
+    return read(tokens[0].value)
+
+
 def as_flag(field: "dataclasses.Field[Any]", group: Group) -> tuple[str, Any, None]:
     """One optional flag for a dataclass field, with the help that stands in the field; None means not given."""
     whole = field.type is int or field.type == int | None
     many = get_origin(field.type) is tuple
+    read = field.metadata.get("read")
     parameter = Parameter(
         help=field.metadata.get("help", ""),
         group=group,
-        converter=whole_number if whole else None,
+        converter=partial(by_word, read) if read else whole_number if whole else None,
         consume_multiple=many or None,
         negative_iterable=() if many else None,
         show_default=False,

@@ -154,16 +154,19 @@ def activation_maps(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embeddings(model: nn.Module, split: Split) -> Tensor:
-    """float32 N D on the CPU, of length 1: what the network's last dense layer is given, or those of all members, alike long."""
-    dense = [
-        [module for module in member.modules() if isinstance(module, nn.Linear)][-1] for member in members_of(model)
-    ]
-    given: list[list[Tensor]] = [[] for _ in dense]
+    """float32 N D on the CPU, of length 1: what the network's last dense layer is given, or those of all members, alike long.
 
-    def keep(parts: list[Tensor], module: nn.Module, inputs: Any) -> None:
-        parts.append(inputs[0].float().cpu())
+    Of one without dense layers, which a user's own may be, its logits.
+    """
+    members = members_of(model)
+    given: list[list[Tensor]] = [[] for _ in members]
 
-    hooks = [layer.register_forward_pre_hook(partial(keep, parts)) for layer, parts in zip(dense, given, strict=True)]
+    def keep(parts: list[Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
+        parts.append((inputs[0] if isinstance(module, nn.Linear) else output).float().cpu())
+
+    dense = [[module for module in member.modules() if isinstance(module, nn.Linear)] for member in members]
+    layers = [found[-1] if found else member for found, member in zip(dense, members, strict=True)]
+    hooks = [layer.register_forward_hook(partial(keep, parts)) for layer, parts in zip(layers, given, strict=True)]
     try:
         for images, _ in split.in_order(BATCH_SIZE):
             model(to_float(images).contiguous(memory_format=torch.channels_last))

@@ -17,7 +17,7 @@ from thumbnet.measuring.measured_run import InThisProcess, in_fresh_process, mea
 from thumbnet.measuring.record import joined, record_to_add_to, record_to_replace, summary_of_campaign
 from thumbnet.measuring.results import seconds_in_words
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import Recipe, differences, vary
+from thumbnet.recipes.recipe import OWN, Recipe, differences, vary
 from thumbnet.runs.paths import is_free
 from thumbnet.runs.run import Run
 from thumbnet.words import as_words, counted
@@ -222,7 +222,11 @@ def record_before(
 
 def effective_changes(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Those that are not as the named recipe has them anyway, and what follows from them, as another model's own widths."""
-    differing = differences(named_recipe(name, **changes), named_recipe(name))
+    made = named_recipe(name, **changes)
+    changes = changes | {
+        field: getattr(made, field) for field in OWN if field in changes
+    }  # a file by its text, not its place
+    differing = differences(made, named_recipe(name))
     typed = {field: changes[field] for field in changes if field in differing}
     return typed | {field: now for field, (now, _) in differing.items() if field not in typed}
 

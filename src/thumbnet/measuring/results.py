@@ -34,7 +34,7 @@ def as_of_the_present_recipe(record: dict[str, Any]) -> dict[str, Any]:
     if record["kind"] != "campaign" or record["recipe"] not in RECIPES:
         return record
     own = json.loads(json.dumps(vars(RECIPES[record["recipe"]]())))
-    then = NEWER_FIELDS | record.get("fields", {"epochs": record["epochs"]}) | record["changes"]
+    then = json.loads(json.dumps(NEWER_FIELDS)) | record.get("fields", {"epochs": record["epochs"]}) | record["changes"]
     return record | {"changes": {name: value for name, value in then.items() if own.get(name) != value}}
 
 

@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError, unknown_name
+from thumbnet.own_code import by_content, call_own, is_own, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +47,12 @@ def dropout_places(name: str) -> int:
 
 
 def check_model(name: str, dropout: Sequence[float] = (), widths: Sequence[int] = (), depth: int = 0) -> None:
-    """Raise `UserError` where `name` is no model, naming the nearest, or does not take such rates, widths or depth."""
+    """Raise `UserError` where `name` is no model, naming the nearest, or does not take such rates, widths or depth.
+
+    One of the user's own is asked when it is built.
+    """
+    if is_own(name):
+        return
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     if (widths or depth) and name not in OPEN_MODELS:
@@ -64,21 +70,40 @@ def create_model(
     widths: Sequence[int] = (),
     depth: int = 0,
     dropout: Sequence[float] = (),
+    own: Sequence[str] = (),
     seed: int = 0,
 ) -> "nn.Module":
     """A plain network: float B C H W in, logits B K out. The same seed gives the same initial weights.
+
+    `name` is one of `list_models()`, or what a recipe calls a Python file of the user's, whose function `network` is called, with
+    those of the `own` values, `NAME=VALUE`, that it has parameters for.
 
     `dropout` is passed on to the architecture; the classic networks take three rates, the others one. `widths` and `depth`
     (of the groups) are for the models that leave them open. Raises `UserError` on an unknown name and on options that the
     model does not take.
     """
     check_model(name, dropout, widths, depth)
+    name = by_content(name, ["network"]) if is_own(name) else name
     from thumbnet.randomness import global_draws
 
-    build = getattr(importlib.import_module(MODELS[name]), name)
-    options = {"dropout": tuple(dropout), "widths": tuple(widths), "depth": depth}
+    given = {"dropout": tuple(dropout), "widths": tuple(widths), "depth": depth}
+    options = {"classes": classes, "channels": channels} | {key: value for key, value in given.items() if value}
     with global_draws("cpu", seed, "weights"):
-        return build(classes=classes, channels=channels, **{name: value for name, value in options.items() if value})
+        if is_own(name):
+            return own_network(name, options, own)
+        return getattr(importlib.import_module(MODELS[name]), name)(**options)  # type: ignore[no-any-return]
+
+
+def own_network(name: str, options: dict[str, Any], own: Sequence[str]) -> "nn.Module":
+    """What the function `network` in a file of the user's makes of the options."""
+    from torch import nn
+
+    network = call_own(name, "network", own=own, **options)
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"{shown(name)}: network({', '.join(options)}) gave {type(network).__name__}, not a torch.nn.Module"
+        )
+    return network
 
 
 def describe_model(name: str) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 from thumbnet.errors import unknown_name
 from thumbnet.models.registry import OPEN_MODELS
+from thumbnet.own_code import is_own
+from thumbnet.own_code import shown as shown_code
 from thumbnet.recipes import cifar10, cifar100, general
-from thumbnet.recipes.recipe import NEWER_FIELDS, PATHS, check_effects, differences
+from thumbnet.recipes.recipe import NEWER_FIELDS, OWN, PATHS, check_effects, differences
 from thumbnet.recipes.recipe import Recipe as Recipe
 from thumbnet.recipes.recipe import vary as vary
 
@@ -96,7 +98,9 @@ def title_of(recipe: Recipe) -> str:
     changed = changes_of(recipe)
     if len(changed) <= MOST_CHANGES:
         return name_of_group(recipe)
-    told = [change for change in changed if change.split()[0] in PATHS]  # of all they say the most
+    told = [
+        change for change in changed if change.split()[0] in PATHS or is_own(getattr(recipe, change.split()[0]))
+    ]  # of all they say the most
     others = f"{len(changed) - len(told)} {'other ' if told else ''}fields changed"
     return " with ".join([", ".join([recipe.name, *told]), others])
 
@@ -112,6 +116,9 @@ def changes_of(recipe: Recipe, *, exact: bool = False) -> list[str]:
     for name, parts in ({} if exact else PATHS).items():  # not where on this machine they lie
         if name in shown:
             shown[name] = "/".join(Path(shown[name]).parts[-parts:])
+    for name in OWN:
+        if is_own(changed.get(name)):
+            shown[name] = shown_code(changed[name], exact=exact)
     return [f"{name} {value}" for name, value in shown.items()]
 
 

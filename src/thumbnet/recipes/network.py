@@ -34,5 +34,6 @@ def build_member(recipe: Recipe, member: int, *, channels: int, classes: int) ->
         widths=recipe.widths,
         depth=recipe.depth,
         dropout=recipe.dropout,
+        own=recipe.own,
         seed=seed_of(recipe.seed, "member", member) if member else recipe.seed,
     )

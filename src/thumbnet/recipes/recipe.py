@@ -13,9 +13,11 @@ from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
+from thumbnet.own_code import by_content, check_own_form, is_own, shown
 from thumbnet.words import printable
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
+OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 
 
 def setting(
@@ -25,9 +27,14 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    choices: tuple[str, ...] = (),
+    own: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its meaning and range: low <= value <= high, and value < below."""
-    metadata = {"help": help, "low": low, "high": high, "below": below}
+    """A dataclass field with its meaning and range: low <= value <= high, and value < below; or the names there are.
+
+    `own`: functions, of which a Python file of the user's, named instead, has one.
+    """
+    metadata = {"help": help, "low": low, "high": high, "below": below, "choices": choices, "own": own}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -36,7 +43,11 @@ class Recipe:
     """How to train: network, augmentation, optimiser, schedule, and the seed that all randomness derives from."""
 
     name: str = dataclasses.field(metadata={"help": "the named recipe this one is or started from"})
-    model: str = setting("small_resnet", "architecture; `thumbnet list models` shows them")
+    model: str = setting(
+        "small_resnet",
+        "architecture; `thumbnet list models` shows them; or a Python file of yours with a function `network`",
+        own=("network",),
+    )
     widths: tuple[int, ...] = setting(
         (), "channels of each group, where the model leaves them open", low=1, high=16_384
     )
@@ -70,7 +81,12 @@ class Recipe:
     hardest_after: float = setting(
         0.3, "hardest: fraction of the run after which it is the hardest; before, as many at random", low=0, high=1
     )
-    optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting("sgd", "update rule")
+    optimizer: str = setting(
+        "sgd",
+        "update rule: adam, adamw, sgd or muon; or a Python file of yours with a function `optimizer`",
+        choices=OPTIMIZERS,
+        own=("optimizer",),
+    )
     learning_rate: float = setting(0.1, "peak learning rate; the schedule multiplies it by a number in [0, 1]", low=0)
     schedule: Literal["constant", "steps", "cosine", "linear"] = setting("cosine", "schedule of the learning rate")
     warmup: float = setting(
@@ -94,6 +110,12 @@ class Recipe:
     weight_decay: float = setting(0.0, "adamw: decoupled decay, per step weights shrink by rate * this", low=0)
     penalize: Literal["kernels", "stages"] = setting(
         "kernels", "what l2 and weight_decay apply to: every kernel, or only those of the stages"
+    )
+    loss: str = setting(
+        "cross_entropy",
+        "what is minimised; or a Python file of yours with a function `loss`",
+        choices=("cross_entropy",),
+        own=("loss",),
     )
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0, below=1)
     balance: float = setting(
@@ -128,6 +150,12 @@ class Recipe:
         0.0, "fraction of the batches whose images are blended with another, labels too", low=0, high=1
     )
     mix_until: float = setting(1.0, "fraction of the run after which cutmix and mixup end", low=0, high=1)
+    augment: str = setting(
+        "",
+        "a Python file of yours with a function `augment` or `mix`, which change the images further",
+        own=("augment", "mix"),
+    )
+    own: tuple[str, ...] = setting((), "values for other parameters of functions of yours, as gamma=2.5")
     views: Literal[1, 2, 6] = setting(
         1, "views of each image that `thumbnet bench` averages over (test-time augmentation)"
     )
@@ -157,8 +185,11 @@ class Recipe:
                     raise UserError(f"{name} {path!r} has bytes that are no UTF-8; rename it first")
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
+        check_own_form(self.own)
+        if self.augment and not is_own(self.augment):
+            raise UserError(f"augment is {self.augment!r}; give the path of a Python file")
         check_model(self.model)
-        if self.optimizer == "muon" and self.model not in OPEN_MODELS:
+        if self.optimizer == "muon" and not (self.model in OPEN_MODELS or is_own(self.model)):
             raise UserError(
                 f"the rates of muon here are for {' and '.join(OPEN_MODELS)}; for model {self.model!r} take --recipe plain, "
                 "or give --optimizer and --learning-rate"
@@ -180,18 +211,24 @@ class Recipe:
             )
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise UserError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
-        if self.weight_decay and self.optimizer != "adamw":
+        if self.weight_decay and not (self.optimizer == "adamw" or is_own(self.optimizer)):
             same = f"set l2 {self.weight_decay / 2:g}, which torch.optim calls weight_decay {self.weight_decay:g}"
             hint = "muon keeps every norm fixed" if self.optimizer == "muon" else f"with {self.optimizer} {same}"
             raise UserError(f"weight_decay {self.weight_decay} is for adamw; {hint}")
-        if self.l2 and self.optimizer in ("adamw", "muon"):
-            hint = "with adamw set weight_decay instead" if self.optimizer == "adamw" else "muon keeps every norm fixed"
+        if self.l2 and self.optimizer not in ("adam", "sgd"):
+            hint = "muon keeps every norm fixed" if self.optimizer == "muon" else "set weight_decay instead"
             raise UserError(f"l2 {self.l2} is for adam and sgd; {hint}")
 
     @property
     def network(self) -> str:
         """What is trained, in words: `speednet`, or `2 x speednet`."""
-        return self.model if self.members == 1 else f"{self.members} x {self.model}"
+        name = shown(self.model) if is_own(self.model) else self.model
+        return name if self.members == 1 else f"{self.members} x {name}"
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The files of the user's own that it names (own_code.py)."""
+        return tuple(value for name in OWN if is_own(value := getattr(self, name)))
 
     @property
     def test_views(self) -> int:
@@ -208,11 +245,19 @@ class Recipe:
 # Fields that older run folders and records lack, with what they were before there was a choice.
 NEWER_FIELDS: dict[str, Any] = {
     "members": 1, "hardest": 1.0, "hardest_after": 0.3, "start_from": "", "balance": 0.0, "leave_out": "",
+    "loss": "cross_entropy", "augment": "", "own": (),
 }  # fmt: skip
 
 NETWORK = ("model", "widths", "depth", "members")  # fields that say which weights there are
 # Fields that say where something lies, and how many last parts of the path tell what it is.
 PATHS = {"start_from": 2, "leave_out": 1}
+OWN = ("model", "optimizer", "loss", "augment")  # fields that may name a Python file of the user's (own_code.py)
+
+
+def reads(recipe: Recipe, *optimizers: str) -> bool:
+    """Whether the optimiser is one of these, or may read any field, as the user's own may."""
+    return recipe.optimizer in optimizers or is_own(recipe.optimizer)
+
 
 # What a field needs to have any effect: fields that decide it, in words, and whether a recipe has it.
 NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
@@ -222,20 +267,23 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
         lambda r: r.hardest == 1 or r.cutmix + r.mixup < 1 or r.mix_until < 1,
     ),
     "hardest_after": (("hardest",), "hardest below 1", lambda r: r.hardest < 1),
-    "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: r.optimizer in ("sgd", "muon")),
+    "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: reads(r, "sgd", "muon")),
     "bias_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
     "head_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
-    "beta1": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
-    "beta2": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
-    "epsilon": (("optimizer",), "optimizer adam or adamw", lambda r: r.optimizer in ("adam", "adamw")),
+    "beta1": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
+    "beta2": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
+    "epsilon": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
     "warmup": (("schedule",), "schedule cosine or linear", lambda r: r.schedule in ("cosine", "linear")),
     "drop_after": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
     "drop_factors": (("schedule",), "schedule steps", lambda r: r.schedule == "steps"),
+    "label_smoothing": (("loss",), "loss cross_entropy", lambda r: not is_own(r.loss)),
+    "balance": (("loss",), "loss cross_entropy", lambda r: not is_own(r.loss)),
     "penalize": (("l2", "weight_decay"), "l2 or weight_decay", lambda r: bool(r.l2 or r.weight_decay)),
     "normalize": (("start_from",), "start_from left out", lambda r: not r.start_from),
     "alternate_flip": (("flip",), "flip", lambda r: r.flip or not r.alternate_flip),
     "stem_until": (("model",), " or ".join(f"model {name}" for name in OPEN_MODELS), lambda r: r.model in OPEN_MODELS),
     "mix_until": (("cutmix", "mixup"), "cutmix or mixup", lambda r: bool(r.cutmix or r.mixup)),
+    "own": (OWN, "a Python file of yours", lambda r: bool(r.own_code)),
     "views": (("flip",), "flip", lambda r: r.flip or r.views == 1),
     "uncertain": (("views", "flip"), "flip and views 2 or 6", lambda r: r.test_views > 1),
     "validation": (("folds",), "folds 0", lambda r: not r.folds),
@@ -245,21 +293,32 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
     """A copy with some fields changed; with another model, what it cannot take of the network before is left out.
 
+    With an optimiser of the user's own, which is asked for no l2, so is that.
+
     Raises `UserError` on an unknown field, naming the nearest, and on a bad value.
     """
     known = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
     for name in changes:
         if name not in known:
             raise unknown_name("recipe field", name, known)
-    return dataclasses.replace(recipe, **(not_for(recipe, changes.get("model")) | changes))
+    left_out = not_for(recipe, changes.get("model")) | ({"l2": 0.0} if is_own(changes.get("optimizer")) else {})
+    return dataclasses.replace(recipe, **(left_out | changes))
 
 
 def not_for(recipe: Recipe, model: Any) -> dict[str, Any]:
     """The fields of a recipe's network that another model does not take, with values that leave them to the model."""
-    if model == recipe.model or model not in list(MODELS):  # of which it is told when the recipe is made
+    if model == recipe.model or not (
+        model in list(MODELS) or is_own(model)
+    ):  # of which it is told when the recipe is made
         return {}
     left = {"penalize": "kernels"} if model in OPEN_MODELS else {"widths": (), "depth": 0}
-    return left if len(recipe.dropout) == dropout_places(model) else {**left, "dropout": ()}
+    return (
+        {**left, "dropout": ()}
+        if is_own(model)
+        else left
+        if len(recipe.dropout) == dropout_places(model)
+        else {**left, "dropout": ()}
+    )
 
 
 def has_effect(recipe: Recipe, name: str) -> bool:
@@ -293,6 +352,10 @@ def differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     """The value in the field's type, or a `UserError` that says what was received and what is wanted."""
+    if (functions := field.metadata.get("own")) and is_own(value):
+        return by_content(value, functions)
+    if (choices := field.metadata.get("choices")) and value not in choices:
+        raise unknown_name(field.name, str(value), choices)
     if get_origin(field.type) is Literal:
         if value not in get_args(field.type):
             raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(map(str, get_args(field.type)))}")
@@ -300,6 +363,8 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     if get_origin(field.type) is tuple:
         if not isinstance(value, tuple | list):
             raise UserError(f"{field.name} is {value!r}; give a list of numbers")
+        if get_args(field.type)[0] is str:
+            return tuple(map(str, value))
         return tuple(in_range(field, number_of_type(get_args(field.type)[0], field, item)) for item in value)
     if field.type in (int, float):
         return in_range(field, number_of_type(field.type, field, value))

@@ -2,6 +2,7 @@
 
 recipe.toml        the complete recipe; `--config recipe.toml` repeats it
 changes.toml       what differs from the named recipe
+code/              the Python files of the user's own that the recipe names, to be read; nothing is run from here
 data.json          which data, where it lies, its classes and fingerprint
 environment.json   versions, hardware, settings, the command; which earlier run's weights it began with
 metrics.jsonl      one object per epoch
@@ -23,7 +24,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ from thumbnet.files import (
 )
 from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
+from thumbnet.own_code import is_own, keep_copies
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe
 from thumbnet.recipes.recipe_file import read_recipe, recipe_table, write_recipe
@@ -107,6 +109,7 @@ class Run:
             write_json(folder / "data.json", DataRecord.of(data))
             write_json(folder / "environment.json", environment)
             write_recipe(recipe, folder)
+            keep_copies(recipe.own_code, folder / "code")
             os.rename(folder, path)  # also onto an empty folder; fails where another run was quicker
             sync_folder(path.parent)
         except OSError as error:
@@ -276,7 +279,9 @@ class Run:
         written = path.read_bytes()  # once: what is checked is what is used, whatever happens to the file
         if self.summary.get("model_sha256", digest := hashlib.sha256(written).hexdigest()) != digest:
             raise UserError(f"{path} is not what training wrote (SHA-256 {digest}); train again")
-        with without_weights("meta"):
+        with (
+            nullcontext() if is_own(self.recipe.model) else without_weights("meta")
+        ):  # of what may keep more than weights
             model = build_model(self.recipe, channels=self.data["channels"], classes=len(self.classes))
         try:
             model.load_state_dict(load(written), assign=True)

@@ -67,24 +67,24 @@ def prepared(
     return read_files(classifier, found.images, skip_broken=skip_broken)
 
 
-def trained_on(run: Run, pixels: NDArray[np.uint8], *, data_dir: Path | None = None) -> NDArray[np.bool_]:
+def trained_on(
+    run: Run, pixels: NDArray[np.uint8], groups: Sequence[str] = (), *, data_dir: Path | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
     """bool N: whether an image of `pixels` N C H W equals one that the run was trained on, bit by bit, or a run it began with.
 
+    And the same of its group, by the names of `groups` N, "" of none; None where the images trained on have no groups either.
     Nothing is downloaded for it. Raises `UserError` where the training images of one of them are gone or have changed.
     """
-    seen = {digest for data in training_sets(run, pixels.shape[1:], data_dir) for digest in digests_of(data.train)}
+    seen: set[bytes] = set()
+    names: set[str] = set()
+    for data in training_sets(run, pixels.shape[1:], data_dir):
+        seen |= set(digests_of(data.train))
+        if "train" in data.groups:
+            names |= {data.group_names[number] for number in data.groups["train"][data.train.rows].unique().tolist()}
     images = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
-    return np.array([digest in seen for digest in digests_of(images)])
-
-
-def groups_trained_on(run: Run, size: tuple[int, ...], *, data_dir: Path | None = None) -> set[str]:
-    """The names of the groups that a run was trained on, or one it began with, whose images are of `size` C H W."""
-    return {
-        data.group_names[number]
-        for data in training_sets(run, size, data_dir)
-        if "train" in data.groups
-        for number in data.groups["train"][data.train.rows].unique().tolist()
-    } - {""}
+    equal = np.array([digest in seen for digest in digests_of(images)])
+    met = np.array([name in names - {""} for name in groups]) if groups and names else None
+    return equal, met
 
 
 def training_sets(run: Run, size: tuple[int, ...], data_dir: Path | None) -> Iterator[Dataset]:

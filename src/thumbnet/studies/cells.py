@@ -14,6 +14,7 @@ from thumbnet.data.names import SPECS, comes_as_files
 from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.machine import Machine
+from thumbnet.own_code import check_trusted
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.words import as_words
@@ -85,7 +86,7 @@ def start(
         "threads": threads,
         "data_dir": data_dir if comes_as_files(cell.variant.dataset) else None,
     }
-    flags |= {"gpu_memory": machine.gpu_memory, "checkpoint_seconds": machine.checkpoint_seconds}
+    flags |= {"gpu_memory_limit": machine.gpu_memory_limit, "checkpoint_seconds": machine.checkpoint_seconds}
     flags |= cell.variant.decoding
     words = [word for name, value in flags.items() if value is not None for word in as_words(name, value)]
     begun = ["--resume"] if (out / "recipe.toml").is_file() else []
@@ -157,6 +158,7 @@ def check_start(cells: "Iterable[Cell]", data_dir: Path | None = None) -> None:
     """Raise `UserError` where what a run refers to does not fit, before the first is trained."""
     loaded: dict[str, Dataset] = {}
     for cell in cells:
+        check_trusted(cell.recipe.own_code)
         if cell.recipe.start_from or cell.recipe.leave_out:
             from thumbnet.training.start import check_beginning
 

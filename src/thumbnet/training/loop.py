@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thumbnet.augment import augment, mix
+from thumbnet.augment import augment, changed_by_own, mix
 from thumbnet.backend import Backend, environment, has_fast_bf16, place, prepare
 from thumbnet.data import leave_out
 from thumbnet.data.datasets import Dataset, load_dataset
@@ -22,6 +22,7 @@ from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits,
 from thumbnet.machine import Machine
 from thumbnet.models.ensemble import averaged
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
+from thumbnet.own_code import call_own, is_own, shown
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import recipe as named_recipe
@@ -254,7 +255,7 @@ def updating(
         optimizer.step()
         return loss, logits
 
-    if backend.device.type != "cuda":
+    if backend.device.type != "cuda" or recipe.own_code:  # which may wait for the GPU, or decide by what it sees
         return update
     return RecordedUpdate(update, lambda: (model.resize.part, stem_is_trained(model.network)), recordings)
 
@@ -277,6 +278,8 @@ def augmented(
     x = augment(images, recipe, random, mirrored)  # B C H W in [0, 1]
     random = generator("cpu", recipe.seed, "mix", epoch, step)
     x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
+    if recipe.augment:
+        x, targets = changed_by_own(x, targets, len(data.classes), recipe, epoch, step)
     return x.contiguous(memory_format=torch.channels_last), targets
 
 
@@ -285,12 +288,13 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
     size = recipe.micro_batch or len(x)
-    copies = Copies(model, backend.dtype) if backend.device.type == "cuda" and backend.precision == "bf16" else None
+    in_bf16 = backend.device.type == "cuda" and backend.precision == "bf16" and not is_own(recipe.model)
+    copies = Copies(model, backend.dtype) if in_bf16 else None
     losses, outputs = [], []
     for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
         with backend.autocast():
             logits = (copies.compute(part) if copies else model(part)).float()  # B K, or B M K of an ensemble
-        loss = loss_of(logits, part_targets, recipe.label_smoothing, weights) * (len(part) / len(x))
+        loss = loss_of(logits, part_targets, recipe, weights) * (len(part) / len(x))
         (loss * recipe.members).backward()  # each member's own loss, not its part of the mean
         if copies:
             copies.hand_over_gradients()
@@ -299,17 +303,31 @@ def gradients(
     return torch.stack(losses).sum(), torch.cat(outputs)
 
 
-def loss_of(logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets.
+def loss_of(logits: Tensor, targets: Tensor, recipe: Recipe, weights: Tensor | None = None) -> Tensor:
+    """The recipe's mean loss of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets.
 
     Where classes have `weights` K, an image's loss counts as its class does, and a mixed image's as its parts do.
     """
     if logits.ndim == 3:
         targets = targets.repeat_interleave(logits.shape[1], dim=0)
+    logits, smoothing = logits.flatten(0, -2), recipe.label_smoothing
+    if is_own(recipe.loss):
+        return own_loss(recipe, logits, targets)
     if weights is None:
-        return F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing)
-    losses = F.cross_entropy(logits.flatten(0, -2), targets, label_smoothing=smoothing, reduction="none")
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
     return (losses * (weights[targets] if targets.ndim == 1 else targets @ weights)).mean()
+
+
+def own_loss(recipe: Recipe, logits: Tensor, targets: Tensor) -> Tensor:
+    """What the function `loss` in a file of the user's makes of logits B K and targets B or B K: one number."""
+    loss = call_own(recipe.loss, "loss", logits, targets, own=recipe.own)
+    if not isinstance(loss, Tensor) or loss.ndim:
+        given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise UserError(
+            f"{shown(recipe.loss)}: loss(logits, targets) gave {given}; wanted is one number, as of .mean()"
+        )
+    return loss
 
 
 def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:

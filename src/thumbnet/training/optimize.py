@@ -9,18 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thumbnet.errors import UserError
 from thumbnet.kernels.muon import all_have_passes, look_ahead, take_step
 from thumbnet.kernels.symmetric_product import has_products, newton_schulz, symmetric_product
+from thumbnet.own_code import call_own, is_own, shown
 from thumbnet.recipes.recipe import Recipe
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = torch.float32) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that are trained; `compute` is the type of Muon's matrix products.
 
-    Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest). Every
-    group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the schedule.
+    Adam, AdamW and SGD have two groups: parameters with a penalty, and those without (biases, normalisation, the rest); one of
+    the user's own has those it wants. Every group holds its peak rate as `peak`; `set_learning_rate` moves all of them along the
+    schedule.
     """
     on_gpu = next(model.parameters()).device.type == "cuda"
+    if is_own(recipe.optimizer):
+        return with_peaks(own_optimizer(model, recipe), recordable=False)
     if recipe.optimizer == "muon":
         leave_compiler_out()
         return with_peaks(build_muon(model, recipe, compute), recordable=on_gpu)
@@ -44,6 +49,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe, compute: torch.dtype = tor
     return with_peaks(sgd, recordable=on_gpu)
 
 
+def own_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """What the function `optimizer` in a file of the user's makes of the network and the recipe."""
+    optimizer = call_own(recipe.optimizer, "optimizer", model, recipe, own=recipe.own)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise UserError(f"{shown(recipe.optimizer)}: optimizer(model, recipe) gave {kind}, not a torch.optim.Optimizer")
+    return optimizer
+
+
 def leave_compiler_out() -> None:
     """Keep Muon from importing torch's compiler, which takes most of a second and is not used here.
 
@@ -62,7 +76,7 @@ def leave_compiler_out() -> None:
 def with_peaks(optimizer: torch.optim.Optimizer, *, recordable: bool) -> torch.optim.Optimizer:
     """Note each group's rate as its `peak`; where `recordable`, the rate itself lies on the device, for graphs.py."""
     for group in optimizer.param_groups:
-        group["peak"] = group["lr"]
+        group["peak"] = float(group["lr"])
         if recordable:
             group["lr"] = torch.tensor(group["peak"], device=group["params"][0].device)
     return optimizer

@@ -1,6 +1,8 @@
 """What is settled before the first step: whether recipe and data fit, and what the network is told of the images."""
 # Shapes: B batch, C channels, H and W height and width, K classes.
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from thumbnet.data.batches import Split
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.models.initial_weights import without_weights
+from thumbnet.own_code import check_own_values, is_own, told_of
+from thumbnet.own_code import shown as shown_code
 from thumbnet.recipes.fitting import fitted_to, for_side, shown
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
@@ -32,21 +36,49 @@ def check_fits(recipe: Recipe, data: Dataset) -> None:
     height, width = data.image_size
     if recipe.crop >= min(height, width):
         raise UserError(f"crop {recipe.crop} is not smaller than the images of {height} x {width} pixels")
-    with without_weights():
-        model = build_model(recipe, channels=data.channels, classes=len(data.classes)).eval()
+    check_own_values(recipe.own, recipe.own_code)
+    check_network_takes(recipe, data)
+
+
+def check_network_takes(recipe: Recipe, data: Dataset) -> None:
+    """Raise `UserError` where the network cannot be given the images, or gives something else than a logit for each class."""
+    (height, width), classes = data.image_size, len(data.classes)
+    with nullcontext() if is_own(recipe.model) else without_weights():
+        model = build_model(recipe, channels=data.channels, classes=classes).eval()
     if recipe.start_from:
         begin_with(model, earlier_run(recipe, data), data.classes)
     model.resize.part = min(recipe.resolution)
+    images = torch.zeros(1, data.channels, height, width)
     try:
         with torch.no_grad():
-            model(torch.zeros(1, data.channels, height, width))
-    except (RuntimeError, IndexError) as error:  # nothing left of a map: the one of convolutions, the other of maxima
+            logits = model(images)
+    except Exception as error:
+        if is_own(recipe.model):
+            raise UserError(fault_of_own(recipe, model.preprocess(images), error)) from error
+        if not isinstance(
+            error, RuntimeError | IndexError
+        ):  # where nothing is left of a map, of convolutions and of maxima
+            raise
         least = f" at resolution {model.resize.part:g}" if model.resize.part < 1 else ""
         fitting = for_side(recipe, min(height, width)).resolution
         hint = f", or --resolution {shown(fitting)}" if fitting != recipe.resolution else ""
         raise UserError(
-            f"{recipe.model} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
+            f"{recipe.network} cannot take images of {height} x {width} pixels{least}; use larger ones{hint}"
         ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        given = " x ".join(map(str, logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"{recipe.network} gives {given} for one image; wanted are logits 1 x {classes}")
+
+
+def fault_of_own(recipe: Recipe, given: Tensor, error: Exception) -> str:
+    """What went wrong in a network of the user's own, with the image that it was `given` 1 C H W."""
+    channels, height, width = given.shape[1:]
+    shrunk = (
+        f", at resolution {min(recipe.resolution):g}; --resolution 1 leaves them whole"
+        if recipe.resolution != (1,)
+        else ""
+    )
+    return f"{told_of(error, shown_code(recipe.model))} (of an image {channels} x {height} x {width}{shrunk})"
 
 
 def normalization(recipe: Recipe, split: Split) -> dict[str, list[float]]:

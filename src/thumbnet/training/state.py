@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thumbnet.errors import TrainingFailed
+from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.judging.evaluation import Scores
+from thumbnet.own_code import is_own, shown
 from thumbnet.recipes.recipe import Recipe, has_effect
 from thumbnet.recipes.schedule import learning_rate, total_steps
 from thumbnet.runs.checkpoints import Arrays, check_arrays
@@ -110,6 +111,8 @@ class Position:
 def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
     """Write the whole state of training as a checkpoint. Raises `TrainingFailed` where a number in it is not finite."""
     tensors = whole_state(model, optimizer) | position.tensors()
+    if is_own(run.recipe.optimizer):
+        tensors |= numbers_of(model, optimizer, shown(run.recipe.optimizer))
     refuse_non_finite(tensors, run, position)
     place = {"epoch": position.epoch, "step": position.step, "epochs": run.recipe.epochs}
     times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
@@ -125,6 +128,34 @@ def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{key}.{name}"] = value
     return tensors
+
+
+def numbers_of(model: nn.Module, optimizer: torch.optim.Optimizer, whose: str) -> dict[str, Tensor]:
+    """What an optimiser of the user's keeps beside tensors: `number.KEY.NAME` of a parameter, `group.INDEX.KEY` of a group.
+
+    Raises `UserError` for what is neither a tensor nor a number.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, int | float):
+                found[f"number.{key}.{name}"] = as_tensor(value)
+            elif not isinstance(value, Tensor | None):
+                raise UserError(
+                    f"{whose}: the optimizer keeps {key!r} as {type(value).__name__}, which a checkpoint cannot hold; keep it as "
+                    "a tensor or a number"
+                )
+    for index, group in enumerate(optimizer.param_groups):
+        numbers = {
+            key: value for key, value in group.items() if isinstance(value, int | float) and math.isfinite(value)
+        }
+        found |= {f"group.{index}.{key}": as_tensor(value) for key, value in numbers.items()}
+    return found
+
+
+def as_tensor(number: int | float) -> Tensor:
+    """A number with all its digits, of a type that tells its own."""
+    return torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], run: Run, position: Position) -> None:
@@ -160,7 +191,8 @@ def restore(
     totals = torch.zeros(4, dtype=precise, device=device)
     losses = torch.full((run.data["train"] if run.recipe.hardest < 1 else 0,), UNKNOWN, device=device)
     position = Position(totals, losses, saved=began, began=began)
-    checkpoint = run.load_checkpoint(partial(check_state, model=model, position=position))
+    own = is_own(run.recipe.optimizer)
+    checkpoint = run.load_checkpoint(partial(check_state, model=model, position=position, own=own))
     if checkpoint is None:
         return position
     for reason in checkpoint.passed_over:
@@ -177,9 +209,16 @@ def restore(
         key, parameter = name.split(".", 1)
         state = optimizer.state[parameters[parameter]]
         if key not in state:
-            like = parameters[parameter] if tensor.ndim else tensor  # the step counter is a scalar
+            whole = parameters[parameter]
+            like = whole if form_of(whole) == form_of(tensor) else tensor  # not the step counter, which is a scalar
             state[key] = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
         state[key].copy_(tensor)  # in place: a recording of an earlier run's steps is of this very memory
+    for name, tensor in part_of(tensors, "number").items():
+        key, parameter = name.split(".", 1)
+        optimizer.state[parameters[parameter]][key] = tensor.item()
+    for name, tensor in part_of(tensors, "group").items():
+        index, key = name.split(".", 1)
+        optimizer.param_groups[int(index)][key] = tensor.item()
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),
@@ -192,14 +231,19 @@ def restore(
     )
 
 
-def check_state(arrays: Arrays, *, model: nn.Module, position: Position) -> None:
-    """Raise `Unfit` unless the arrays are a state of this model: its tensors, and the optimiser's for its parameters."""
+def check_state(arrays: Arrays, *, model: nn.Module, position: Position, own: bool = False) -> None:
+    """Raise `Unfit` unless the arrays are a state of this model: its tensors, and the optimiser's for its parameters.
+
+    What an optimiser of the user's `own` keeps is nobody else's to know.
+    """
     expected = {f"model.{name}": form_of(tensor) for name, tensor in model.state_dict().items()}
     parameters = {name: form_of(parameter) for name, parameter in model.named_parameters()}
     for name in arrays:
         kind, _, rest = name.partition(".")
         key, _, parameter = rest.partition(".")
-        if kind == "optimizer" and parameter in parameters:
+        if own and kind in ("optimizer", "number", "group"):
+            expected[name] = (arrays[name].shape, str(arrays[name].dtype))
+        elif kind == "optimizer" and parameter in parameters:
             expected[name] = ((), "float32") if key == "step" else parameters[parameter]
     check_arrays(arrays, expected | {name: form_of(tensor) for name, tensor in position.tensors().items()})
 

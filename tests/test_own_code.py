@@ -1,0 +1,401 @@
+"""Networks, optimisers, losses and augmentations from a Python file of the user's: trained like ours, run only if trusted."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import thumbnet
+from conftest import CPU, assert_identical
+from test_resuming import OFTEN, stop_at
+from thumbnet import own_code
+from thumbnet.cli.main import run as command
+from thumbnet.errors import Interrupted, UserError
+from thumbnet.recipes import names_of_groups, recipe, vary
+from thumbnet.recipes.recipe_file import read_recipe, write_recipe
+from thumbnet.runs.run import Run
+from thumbnet.training.loop import train
+
+PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
+EXAMPLE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+NETWORK = """
+from torch import nn
+
+def network(classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2), nn.BatchNorm2d(8), nn.GELU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+"""
+COUNTING = """
+import torch
+
+class optimizer(torch.optim.Optimizer):
+    '''Signs of a decaying mean, smaller from step to step by a number that is no tensor; a factor of another shape.'''
+
+    def __init__(self, model, recipe):
+        super().__init__(model.parameters(), {"lr": recipe.learning_rate, "decay": 1.0})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            group["decay"] *= 0.9
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state.update(steps=0, mean=torch.zeros_like(parameter), sizes=torch.zeros(3, dtype=torch.float64))
+                state["steps"] += 1
+                state["mean"].lerp_(parameter.grad, 0.3)
+                state["sizes"][state["steps"] % 3] = parameter.grad.norm()
+                slower = group["decay"] / (state["steps"] + state["sizes"].sum().item())
+                parameter.sub_(state["mean"].sign() * group["lr"] * slower)
+"""
+DRAWING = """
+import torch
+
+def augment(images, random):
+    return (images + 0.1 * torch.rand(images.shape, generator=random)).clamp(0, 1)
+
+def mix(images, targets, random):
+    share = torch.rand((), generator=random)
+    return torch.lerp(images, images.flip(0), share), torch.lerp(targets, targets.flip(0), share)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    """Nothing that another test trusted."""
+    monkeypatch.setattr(own_code, "store", lambda: tmp_path / "store")
+
+
+def written(folder, text, name="mine.py", *, trusted=True):
+    """The path of a file with this text."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    if trusted:
+        thumbnet.trust(path)
+    return str(path)
+
+
+def plain(**changes):
+    return recipe("plain", **({"epochs": 2, "batch_size": 32} | changes))
+
+
+def test_a_network_from_a_file_is_trained_judged_and_exported_like_any_other(tiny, tmp_path, monkeypatch):
+    mine = written(tmp_path, NETWORK)
+    run = train(plain(model=mine), tiny, tmp_path / "run", machine=CPU)
+    monkeypatch.setattr(Run, "load_data", lambda self, **options: tiny.with_validation(**self.cut))
+    assert re.fullmatch(r"mine\.py@[0-9a-f]{32}", run.recipe.model)
+    assert (tmp_path / "run" / "code" / "mine.py").read_text() == NETWORK
+    assert thumbnet.evaluate(run, data=tiny).images == run.data["validation"]
+    assert thumbnet.export(run, tmp_path / "model.onnx").largest_difference < 1e-5
+    images = tiny.development.images[:5, 0].numpy()
+    of_file = thumbnet.load(tmp_path / "model.onnx").predict_proba(images)
+    assert np.allclose(of_file, thumbnet.load(run).predict_proba(images), atol=1e-5)
+
+
+def test_the_file_is_what_is_trained(tiny, tmp_path):
+    weights = [
+        train(plain(model=written(tmp_path, NETWORK.replace("8", width))), tiny, tmp_path / width, machine=CPU)
+        .model()
+        .state_dict()["network.0.weight"]
+        for width in ("8", "5")
+    ]
+    assert [len(weight) for weight in weights] == [8, 5]
+
+
+@pytest.mark.parametrize("stops", [[4], [7], [8, 3]], ids=str)
+def test_a_run_with_code_of_ones_own_stopped_and_resumed_ends_with_the_same_bits(tiny, tmp_path, monkeypatch, stops):
+    mine = written(tmp_path, NETWORK + COUNTING + DRAWING)
+    chosen = plain(model=mine, optimizer=mine, augment=mine, learning_rate=0.1)
+    whole = train(chosen, tiny, tmp_path / "whole", machine=CPU)
+    for call in stops:
+        with monkeypatch.context() as patched:
+            stop_at(patched, call)
+            with pytest.raises(Interrupted):
+                train(chosen, tiny, tmp_path / "run", machine=OFTEN)
+    assert_identical(train(chosen, tiny, tmp_path / "run", machine=CPU), whole)
+
+
+@pytest.mark.parametrize("left_out", [("augment",), ("mix",), ("augment", "mix")], ids=" and ".join)
+def test_what_a_file_does_to_a_batch_is_done(tiny, tmp_path, left_out):
+    """Without one function, or both, the network ends elsewhere."""
+    parts = dict(zip(("augment", "mix"), DRAWING.split("def ")[1:], strict=True))
+    kept = "import torch\n\n" + "".join(f"def {parts[name]}" for name in parts if name not in left_out)
+    mine, less = written(tmp_path, DRAWING), written(tmp_path, kept, "less.py")
+    recipes = [plain(augment=mine), plain(augment=less) if len(left_out) < 2 else plain()]
+    one, other = (
+        train(vary(each, epochs=1), tiny, tmp_path / str(i), machine=CPU).metrics[0] for i, each in enumerate(recipes)
+    )
+    assert one["train_loss"] != other["train_loss"]
+
+
+def test_a_loss_from_a_file_is_what_is_minimised(tiny, tmp_path):
+    """Twice the cross-entropy doubles the loss of the first step's batch; a loss of nothing leaves the weights as they were."""
+    twice = written(
+        tmp_path, "from torch.nn.functional import cross_entropy\ndef loss(a, b): return 2 * cross_entropy(a, b)\n"
+    )
+    nothing = written(tmp_path, "def loss(logits, targets): return 0 * logits.sum()\n", "nothing.py")
+    one_step = plain(epochs=0.16, l2=0)
+    plainly, doubled = (
+        train(vary(one_step, loss=x), tiny, tmp_path / f"{i}", machine=CPU)
+        for i, x in enumerate(("cross_entropy", twice))
+    )
+    assert doubled.metrics[0]["train_loss"] == pytest.approx(2 * plainly.metrics[0]["train_loss"], rel=1e-6)
+    rates = [
+        train(vary(one_step, loss=nothing, epochs=epochs), tiny, tmp_path / f"e{epochs}", machine=CPU)
+        for epochs in (0.16, 1)
+    ]
+    first, later = (run.model().state_dict()["network.head.weight"] for run in rates)
+    assert torch.equal(first, later)
+
+
+def test_parameters_of_functions_get_the_values_of_the_recipe(tiny, tmp_path):
+    text = NETWORK.replace("channels):", "channels, width=8):").replace("8", "width").replace("width=width", "width=8")
+    mine = written(
+        tmp_path, f"{text}\ndef loss(logits, targets, scale, name='a'): return 0 * logits.sum() + scale * len(name)\n"
+    )
+    run = train(
+        plain(model=mine, loss=mine, own=("width=5", "scale=1.5", "name=four")), tiny, tmp_path / "run", machine=CPU
+    )
+    assert len(run.model().state_dict()["network.0.weight"]) == 5
+    assert run.metrics[0]["train_loss"] == 6
+    assert "own width=5 scale=1.5 name=four" in names_of_groups([run.recipe])[0]
+
+
+OWN_VALUES = {
+    ("gamma",): r"own is 'gamma'; give NAME=VALUE, as in gamma=2.5",
+    ("2=3",): r"own is '2=3'; give NAME=VALUE",
+    ("a=1", "a=2"): r"own gives a twice; leave one out",
+    ("classes=3",): r"own classes=3: thumbnet gives classes itself; call the parameter something else",
+    ("beta=1",): r"own beta is no parameter of a function of mine\.py; these take gamma",
+}
+
+
+@pytest.mark.parametrize("own", OWN_VALUES)
+def test_a_value_that_nothing_takes_is_refused(tiny, tmp_path, own):
+    mine = written(tmp_path, "def loss(logits, targets, gamma=1): return logits.sum()\n")
+    with pytest.raises(UserError, match=OWN_VALUES[own]):
+        train(plain(loss=mine, own=own), tiny, tmp_path / "run", machine=CPU)
+    with pytest.raises(UserError, match="own has no effect without a Python file of yours"):
+        plain(own=("gamma=1",))
+
+
+class TestTrust:
+    """Code runs where somebody has said so, for that very text."""
+
+    def test_a_run_folder_from_elsewhere_runs_nothing(self, tiny, tmp_path, monkeypatch):
+        mine = written(tmp_path, f"{NETWORK}\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n")
+        run = train(plain(model=mine), tiny, tmp_path / "run", machine=CPU)
+        (tmp_path / "ran").unlink()
+        monkeypatch.setattr(own_code, "store", lambda: tmp_path / "of somebody else")
+        own_code.module_of.cache_clear()
+        stranger = Run.open(run.path)
+        assert stranger.summary["parameters"] > 0  # what needs no network is shown
+        with pytest.raises(
+            UserError, match=r"mine.py \([0-9a-f]{8}\) is a program that was not run here before; read it"
+        ):
+            stranger.model()
+        assert not (tmp_path / "ran").exists()
+        thumbnet.trust(run.path / "code" / "mine.py")
+        stranger.model()
+        assert (tmp_path / "ran").exists()
+
+    def test_a_copy_that_was_changed_in_the_cache_is_not_run(self, tmp_path):
+        mine = plain(model=written(tmp_path, NETWORK + "#")).model
+        own_code.place_of(*own_code.parts_of(mine)).write_text("raise SystemExit")
+        with pytest.raises(UserError, match=r"mine.py was changed; delete it, and name your file again"):
+            thumbnet.create_model(mine, classes=3)
+
+    @pytest.mark.parametrize("name", ["../mine.py", "/tmp/mine.py", "a/../../mine.py", "..\\mine.py", "mine.py\n"])
+    def test_no_name_leads_out_of_the_cache(self, name):
+        with pytest.raises(UserError, match="unknown model"):
+            plain(model=f"{name}@{'0' * 32}")
+
+    def test_a_recipe_is_read_and_written_without_the_file(self, tmp_path):
+        chosen = plain(model=written(tmp_path, NETWORK, trusted=False))
+        Path(tmp_path / "mine.py").unlink()
+        write_recipe(chosen, tmp_path)
+        assert read_recipe(tmp_path) == chosen
+
+    def test_typing_its_name_trusts_a_file_and_a_file_of_options_does_not(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        written(tmp_path, NETWORK, trusted=False)
+        (tmp_path / "options.toml").write_text('model = "mine.py"\nepochs = 0.1\nreport = false\n')
+        assert command(["train", "fashion-mini", "--config", "options.toml", "--device", "cpu"]) == 2
+        assert "mine.py (" in (told := capsys.readouterr().err) and "add --trust and its path" in told
+        assert command(["train", "fashion-mini", "--model", "mine.py", "--epochs", "0.1", "--no-report", "--json"]) == 0
+        summary = json.loads(capsys.readouterr().out)
+        assert summary["model"].startswith("mine.py@")
+        own_code.module_of.cache_clear()
+        assert command(["train", "fashion-mini", "--config", "options.toml", "--out", "again"]) == 0
+
+    def test_trust_can_be_given_with_any_command(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        written(tmp_path, NETWORK + "# trusted by a flag\n", trusted=False)
+        (tmp_path / "options.toml").write_text('model = "mine.py"\nepochs = 0.1\nreport = false\n')
+        options = ["--config", "options.toml", "--out", "run"]
+        assert command(["train", "fashion-mini", *options]) == 2
+        assert command(["train", "fashion-mini", *options, "--trust", "mine.py"]) == 0
+        assert command(["evaluate", "run", "--trust", "absent.py"]) == 2
+        assert "cannot read the Python file absent.py" in capsys.readouterr().err
+
+
+class TestVersions:
+    """A recipe names the text."""
+
+    def test_an_edited_file_is_another_recipe(self, tiny, tmp_path):
+        mine = written(tmp_path, NETWORK)
+        first = plain(model=mine)
+        written(tmp_path, NETWORK.replace("GELU", "ReLU"))
+        second = plain(model=mine)
+        assert first != second
+        one, other = names_of_groups([first, second])
+        assert one != other
+        assert re.fullmatch(r"plain, .*model mine\.py@[0-9a-f]{8}.*", one)
+        assert names_of_groups([first, vary(first, seed=1)])[0].count("@") == 0
+        train(first, tiny, tmp_path / "run", machine=CPU)
+        with pytest.raises(UserError, match=r"the recipe differs from that of .*: model 'mine\.py@"):
+            train(second, tiny, tmp_path / "run", machine=CPU)
+
+    def test_the_same_text_in_another_place_is_the_same_recipe(self, tmp_path):
+        (tmp_path / "other").mkdir()
+        assert plain(model=written(tmp_path, NETWORK)) == plain(model=written(tmp_path / "other", NETWORK))
+
+    def test_a_named_model_takes_its_widths_again(self, tmp_path):
+        of_speednet = recipe("general", widths=(8, 16, 16))
+        mine = vary(of_speednet, model=written(tmp_path, NETWORK))
+        assert (mine.widths, mine.depth) == ((), 0)
+
+
+TOLD = {
+    "def network(classes, channels)\n    pass": r"mine\.py, line 1: expected ':'",
+    "def net(classes): pass": r"mine\.py has no function named network; it has net",
+    "import absent_module\ndef network(classes, channels): pass": r"mine\.py, line 1: ModuleNotFoundError: No module named",
+    "def network(classes): pass": r"mine\.py, network: TypeError: network\(\) got an unexpected keyword argument 'channels'",
+    "def network(classes, channels): return 3": r"mine\.py: network\(classes, channels\) gave int, not a torch\.nn\.Module",
+    "def network(classes, channels):\n    return 1 / 0": r"mine\.py, line 2, in network: ZeroDivisionError: division by zero",
+    NETWORK.replace("nn.Linear(8, classes)", "nn.Linear(8, 2 * classes)"):
+        r"mine\.py gives 1 x 20 for one image; wanted are logits 1 x 10",
+    NETWORK.replace("nn.Linear(8, classes)", "nn.Linear(9, classes)"):
+        r"mine\.py: RuntimeError: mat1 and mat2 shapes cannot be multiplied \(1x8 and 9x10\) \(of an image 1 x 28 x 28\)",
+    "from torch import nn\nclass network(nn.Module):\n    def __init__(self, **options):\n        super().__init__()\n"
+    "    def forward(self, x):\n        return x.view(3, -1)": r"mine\.py, line 6, in forward: RuntimeError: shape",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TOLD, ids=lambda text: TOLD[text][:40])
+def test_a_fault_in_a_network_is_told_in_a_line_before_anything_is_written(tiny, tmp_path, text):
+    with pytest.raises(UserError, match=TOLD[text]) as told:
+        train(plain(model=written(tmp_path, text)), tiny, tmp_path / "run", machine=CPU)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_wants_whole_images_is_told_of_a_recipe_that_shrinks_them(tiny, tmp_path):
+    mine = written(
+        tmp_path,
+        NETWORK.replace("nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8", "nn.Flatten(), nn.Linear(8 * 13**2"),
+    )
+    with pytest.raises(
+        UserError, match=r"\(of an image 1 x 14 x 14, at resolution 0\.5; --resolution 1 leaves them whole\)"
+    ):
+        train(plain(model=mine, resolution=(0.5, 1)), tiny, tmp_path / "run", machine=CPU)
+    train(plain(model=mine, resolution=(1,), epochs=0.2), tiny, tmp_path / "run", machine=CPU)
+
+
+FAULTS = [
+    ("loss", "def loss(logits, targets): return (logits, targets)", r"gave tuple; wanted is one number"),
+    ("loss", "def loss(logits, targets): return logits.sum(1)", r"gave a tensor of shape \(32,\); wanted is one number, as of"),
+    ("loss", "def loss(logits): return logits", r"mine\.py, loss: TypeError: loss\(\) takes 1 positional argument"),
+    ("augment", "def augment(images, random): return images[:3]",
+        r"gave a tensor of shape \(3, 1, 28, 28\); wanted is \(32, 1, 28, 28\)"),
+    ("augment", "def mix(images, targets, random): return images", r"gave Tensor; wanted are images and targets"),
+    ("augment", "def mix(images, targets, random): return images, targets.argmax(1)", r"wanted is \(32, 10\), as it came"),
+    ("optimizer", "def optimizer(model, recipe): return None", r"gave NoneType, not a torch\.optim\.Optimizer"),
+    ("optimizer", COUNTING.replace("steps=0,", "steps=0, kept=[1],"), r"keeps 'kept' as list, which a checkpoint cannot hold"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "text", "told"), FAULTS, ids=[row[2][:30] for row in FAULTS])
+def test_a_fault_in_what_a_file_gives_is_told(tiny, tmp_path, field, text, told):
+    with pytest.raises(UserError, match=told):
+        train(
+            plain(**{field: written(tmp_path, text)}),
+            tiny,
+            tmp_path / "run",
+            machine=replace(CPU, checkpoint_seconds=0),
+        )
+
+
+def test_a_fault_in_the_middle_of_training_is_told_with_its_line_and_no_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = (
+        NETWORK
+        + "class Odd(nn.Module):\n    def forward(self, x):\n        return x if not self.training else x[:, :5]\n"
+    )
+    written(tmp_path, lines.replace("nn.Linear(8, classes))", "nn.Linear(8, classes), Odd())"))
+    options = ["--epochs", "1", "--no-report", "--device", "cpu", "--batch-size", "64"]
+    failing = lines.replace("nn.Linear(8, classes))", "nn.Linear(8, classes), Odd())").replace("x[:, :5]", "x @ x")
+    written(tmp_path, failing)
+    assert command(["train", "fashion-mini", "--model", "mine.py", *options]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(r"mine\.py, line \d+, in forward: RuntimeError: mat1 and mat2", told)
+
+
+WORDS = {
+    "augment": (r"augment is 'noise'; give the path of a Python file", "noise"),
+    "model": (r"cannot read the Python file absent\.py: No such file", "absent.py"),
+    "loss": (r"unknown loss 'cross-entropy'; did you mean 'cross_entropy'\?", "cross-entropy"),
+    "optimizer": (r"unknown optimizer 'adamm'; did you mean 'adam'\?", "adamm"),
+}
+
+
+@pytest.mark.parametrize("field", WORDS)
+def test_what_is_no_file_and_no_name_is_refused(field):
+    with pytest.raises(UserError, match=WORDS[field][0]):
+        plain(**{field: WORDS[field][1]})
+
+
+def test_what_is_no_text_or_no_program_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"mine\.py is not a text in UTF-8; save it so"):
+        plain(model=str(tmp_path / "mine.py"))
+    (tmp_path / "mine.py").write_bytes(b"#" * (own_code.LARGEST + 1))
+    with pytest.raises(UserError, match=r"has more than 1,048,576 bytes; name a Python file that a person wrote"):
+        thumbnet.trust(tmp_path / "mine.py")
+
+
+def test_fields_that_code_of_ones_own_does_not_read_are_refused(tmp_path):
+    mine = written(tmp_path, "def loss(a, b): return a.sum()\ndef optimizer(model, recipe): pass\n")
+    with pytest.raises(UserError, match="label_smoothing has no effect without loss cross_entropy"):
+        plain(loss=mine, label_smoothing=0.1)
+    with pytest.raises(UserError, match=r"l2 0\.1 is for adam and sgd; set weight_decay instead"):
+        plain(optimizer=mine, l2=0.1)
+    assert plain(optimizer=mine, weight_decay=0.1, momentum=0.5, beta2=0.9).weight_decay == 0.1
+
+
+def test_a_study_compares_code_of_ones_own(tmp_path, monkeypatch, capfd):
+    monkeypatch.undo()  # the children look into the real store, which is a folder of this session's
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, f"{NETWORK}# {tmp_path}\n", trusted=False)
+    (tmp_path / "small.toml").write_text(
+        'dataset = "fashion-mini"\nrecipe = "plain"\nseeds = 1\n[fields]\nepochs = 0.1\n'
+        '[[variant]]\nname = "as it is"\nmodel = "resnet20"\n[[variant]]\nname = "mine"\nmodel = "mine.py"\n'
+    )
+    assert command(["study", "small.toml", "--threads", "1"]) == 2
+    assert "is a program that was not run here before" in capfd.readouterr().err
+    assert command(["study", "small.toml", "--threads", "1", "--trust", "mine.py"]) == 0
+    assert Run.open(next(tmp_path.glob("**/cells/mine-s0"))).recipe.network == "mine.py"
+
+
+def test_the_example_of_the_page_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(EXAMPLE)
+    exec(USE, {})
+    mine = {name: "mine.py" for name in ("model", "optimizer", "loss", "augment")}
+    run = train(recipe("plain", epochs=1, learning_rate=2e-3, **mine), "fashion-mini", tmp_path / "all", machine=CPU)
+    assert run.summary["validation_accuracy"] > 0.3
