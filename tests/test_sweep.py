@@ -343,7 +343,7 @@ def test_values_keep_their_range_and_the_recipe_as_it_is_its_digits(by_rule, tmp
         ({"search": {"crop": [1]}}, "search: crop is .1.; give a list of two values or more, or low and high"),
         ({"search": {"crop": 1}}, "search: crop is 1; give a list of two values or more"),
         ({"search": {"crop": [1, 1]}}, "search: crop has a value twice"),
-        ({"search": {"optimizer": ["muon", "mun"]}}, "optimizer is 'mun'; choose one of"),
+        ({"search": {"optimizer": ["muon", "mun"]}}, "unknown optimizer 'mun'; did you mean 'muon'"),
         ({"trials": 0}, "trials is 0; give a whole number from 1 to 10,000"),
         ({"seeds": True}, "seeds is True; give a whole number from 1 to 10,000"),
         ({"metric": "f1"}, "metric is 'f1'; choose accuracy, balanced_accuracy, top5 or loss"),

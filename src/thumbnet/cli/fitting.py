@@ -4,6 +4,7 @@ from typing import Any
 
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
+from thumbnet.models.registry import OPEN_MODELS
 from thumbnet.progress import Reporter
 from thumbnet.recipes import default_for, is_whole, without_mirrors
 from thumbnet.recipes.fitting import suited
@@ -23,7 +24,8 @@ def first_choice(
 
         earlier = Run.open(typed["start_from"]).recipe
         typed = {field: getattr(earlier, field) for field in NETWORK} | typed
-    start = name or ("general" if budget else default_for(dataset, typed.get("model")))
+    of_ladder = budget and typed.get("model", OPEN_MODELS[0]) in OPEN_MODELS  # whose widths and rates a budget chooses
+    start = name or ("general" if of_ladder else default_for(dataset, typed.get("model")))
     return start, typed if name else without_mirrors(dataset, typed)
 
 

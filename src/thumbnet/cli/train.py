@@ -109,9 +109,9 @@ def train(
         for note in [*loaded.notes, *([] if resume else unbalanced(loaded, chosen))]:
             reporter.say(f"note: {note}")
         say_who_computes_too(began, asked, reporter)
-        deadline = None
+        deadline, named = None, recipe or (None if start == "general" else start)
         if seconds:
-            chosen, deadline = recipe_in_time(seconds, loaded, recipe, typed, asked, reporter)
+            chosen, deadline = recipe_in_time(seconds, loaded, named, typed, asked, reporter)
         elif not begun and not recipe:
             chosen = recipe_for(named_recipe(start), loaded.with_validation(**chosen.cut), typed, reporter)
         options: dict[str, Any] = {"machine": asked, "resume": resume, "reporter": reporter}

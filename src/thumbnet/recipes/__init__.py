@@ -132,6 +132,8 @@ def as_typed(value: Any, digits: int = DIGITS) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return str(float(f"{value:.{digits}g}"))
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={as_typed(item, digits)}" for name, item in value.items())
     return " ".join(as_typed(item, digits) for item in value) if isinstance(value, tuple | list) else f"{value}"
 
 

@@ -6,14 +6,14 @@ checks are read from it. This module imports nothing heavy, so that a misspelt f
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
-from thumbnet.own_code import by_content, check_own_form, is_own, shown
+from thumbnet.own_code import by_content, check_own_form, is_own, shown, values_of
 from thumbnet.words import printable
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
@@ -254,6 +254,9 @@ PATHS = {"start_from": 2, "leave_out": 1}
 OWN = ("model", "optimizer", "loss", "augment")  # fields that may name a Python file of the user's (own_code.py)
 
 
+OF_OWN = "own."  # begins the name of one value among `own`
+
+
 def reads(recipe: Recipe, *optimizers: str) -> bool:
     """Whether the optimiser is one of these, or may read any field, as the user's own may."""
     return recipe.optimizer in optimizers or is_own(recipe.optimizer)
@@ -303,6 +306,20 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
             raise unknown_name("recipe field", name, known)
     left_out = not_for(recipe, changes.get("model")) | ({"l2": 0.0} if is_own(changes.get("optimizer")) else {})
     return dataclasses.replace(recipe, **(left_out | changes))
+
+
+def value_in(recipe: Recipe, name: str) -> Any:
+    """What a recipe has as a field, or, where fields are searched, as `own.gamma`; None for a value that it does not give."""
+    if name.startswith(OF_OWN):
+        return values_of(recipe.own).get(name.removeprefix(OF_OWN))
+    return getattr(recipe, name)
+
+
+def with_values(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`vary`, where changes may be of such values, too; the others of them stay."""
+    own = {name.removeprefix(OF_OWN): given for name, given in changes.items() if name.startswith(OF_OWN)}
+    fields = {name: given for name, given in changes.items() if not name.startswith(OF_OWN)}
+    return vary(recipe, **fields, **({"own": values_of(recipe.own) | own} if own else {}))
 
 
 def not_for(recipe: Recipe, model: Any) -> dict[str, Any]:
@@ -360,6 +377,8 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
         if value not in get_args(field.type):
             raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(map(str, get_args(field.type)))}")
         return value
+    if field.name == "own" and isinstance(value, Mapping):
+        return tuple(f"{name}={given}" for name, given in value.items())
     if get_origin(field.type) is tuple:
         if not isinstance(value, tuple | list):
             raise UserError(f"{field.name} is {value!r}; give a list of numbers")

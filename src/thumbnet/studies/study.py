@@ -167,7 +167,7 @@ def write_plan(study: Study, folder: Path) -> None:
     if path.is_file():
         before = read_json(path, {"study": str, "metrics": dict, "cells": dict, "order": list})
         looks = before.pop("looks", [])
-        before["cells"] = {name: NEWER_FIELDS | cell for name, cell in before["cells"].items()}
+        before["cells"] = {name: json.loads(json.dumps(NEWER_FIELDS)) | cell for name, cell in before["cells"].items()}
         if before != plan and not has_more_seeds(before, plan):
             raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
         if before != plan and (folder / "study.json").is_file():  # it was judged with the seeds of then

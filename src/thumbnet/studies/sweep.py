@@ -24,8 +24,8 @@ from thumbnet.files import append_line, make_folder, read_json, read_json_lines,
 from thumbnet.judging.groups import Metric, value_of
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
-from thumbnet.recipes import as_typed, vary
-from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe, differences, without_idle
+from thumbnet.recipes import as_typed
+from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe, differences, value_in, with_values, without_idle
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs.run import Run
 from thumbnet.signals import StopSignals
@@ -159,7 +159,7 @@ class Trials:
         for name, tried in self.sweep.space.items():
             if isinstance(tried, tuple):
                 found[name] = kinds.CategoricalDistribution(tuple(range(len(tried))))
-            elif FIELDS[name].type is int:
+            elif (FIELDS[name].type if name in FIELDS else type(tried.low)) is int:
                 found[name] = kinds.IntDistribution(int(tried.low), int(tried.high), log=tried.log)
             else:
                 found[name] = kinds.FloatDistribution(tried.low, tried.high, log=tried.log)
@@ -169,8 +169,8 @@ class Trials:
         """The recipe's own values as Optuna calls them, if all of them are among those searched."""
         found = {}
         for name, tried in self.sweep.space.items():
-            own = getattr(self.sweep.recipe, name)
-            if not (tried.low <= own <= tried.high if isinstance(tried, Range) else own in tried):
+            own = value_in(self.sweep.recipe, name)
+            if own is None or not (tried.low <= own <= tried.high if isinstance(tried, Range) else own in tried):
                 return None
             found[name] = own if isinstance(tried, Range) else tried.index(own)
         return found
@@ -214,7 +214,7 @@ class Trials:
 
     def recipe_with(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial; what has no effect beside the other values stays as it is."""
-        return without_idle(vary(self.sweep.recipe, **changes), self.sweep.recipe)
+        return without_idle(with_values(self.sweep.recipe, changes), self.sweep.recipe)
 
     def record(self, number: int, value: float | None) -> None:
         """What came of a trial; None where its run failed."""
@@ -333,7 +333,7 @@ def settle(cell: Cell, folder: Path, running: Running, trials: Trials, tell: Cal
         )
     value = None if code else value_of(Run.open(cell.run_folder(folder)), "validation", trials.sweep.metric)
     trials.record(number, value)
-    changed = in_words({name: getattr(cell.recipe, name) for name in trials.sweep.space})
+    changed = in_words({name: value_in(cell.recipe, name) for name in trials.sweep.space})
     reached = f"failed; see {log}" if value is None else shown(value, trials.sweep.metric)
     tell(f"{len(trials.ended())}/{trials.sweep.trials}  {cell.variant.name}  {reached}  {changed}")
 

@@ -9,7 +9,7 @@ from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
-from thumbnet.recipes.recipe import NEEDS, check_effects, checked
+from thumbnet.recipes.recipe import NEEDS, OF_OWN, check_effects, checked
 from thumbnet.studies.fitted import fitted_fields
 from thumbnet.studies.study_file import check_folder_name, metric_of
 from thumbnet.studies.sweep import FIELDS, SEED, Range, Space, Sweep
@@ -78,24 +78,35 @@ def space_of(table: Any) -> Space:
     if not isinstance(table, dict) or not table:
         raise UserError("nothing to search: give a table [search] with at least one field")
     space: dict[str, Range | tuple[Any, ...]] = {}
-    for name, given in table.items():
+    for name, given in with_own_apart(table).items():
         if name in OWN:
             raise UserError(
                 f"search: {name} cannot be searched; it says what is measured, or trials have no use for it"
             )
-        if name not in FIELDS:
+        if name not in FIELDS and not name.startswith(OF_OWN):
             raise unknown_name("recipe field", name, [known for known in FIELDS if known not in OWN])
         space[name] = range_of(name, given) if isinstance(given, dict) else values_of(name, given)
     return space
 
 
+def with_own_apart(table: dict[str, Any]) -> dict[str, Any]:
+    """`own.gamma` for each value for the user's own functions, which TOML puts into a table `own`."""
+    own = table.get("own")
+    if not isinstance(own, dict):
+        return table
+    return {name: given for name, given in table.items() if name != "own"} | {
+        f"{OF_OWN}{name}": own[name] for name in own
+    }
+
+
 def range_of(name: str, given: dict[str, Any]) -> Range:
-    """`{ low = 0.05, high = 0.5, log = true }`, of a field that is one number."""
-    if FIELDS[name].type not in (int, float):
+    """`{ low = 0.05, high = 0.5, log = true }`, of a field that is one number, or a value for the user's own functions."""
+    if name in FIELDS and FIELDS[name].type not in (int, float):
         raise UserError(f"search: {name} is no single number; give a list of values to try")
     if not {"low", "high"} <= set(given) <= {"low", "high", "log"} or not isinstance(given.get("log", False), bool):
         raise UserError(f"search: {name} is {given}; give low and high, and log = true for steps by factors")
-    found = Range(checked(FIELDS[name], given["low"]), checked(FIELDS[name], given["high"]), given.get("log", False))
+    low, high = (value_of(name, given[end]) for end in ("low", "high"))
+    found = Range(low, high, given.get("log", False))
     if not found.low < found.high < LARGEST_NUMBER or (found.log and found.low <= 0):
         above = " above 0" if found.log else ""
         raise UserError(
@@ -104,11 +115,20 @@ def range_of(name: str, given: dict[str, Any]) -> Range:
     return found
 
 
+def value_of(name: str, given: Any) -> Any:
+    """A value as the field has it; of the user's own any number or text."""
+    if name in FIELDS:
+        return checked(FIELDS[name], given)
+    if isinstance(given, bool) or not isinstance(given, int | float | str) or (given != given):
+        raise UserError(f"search: {name} is {given!r}; give a number or a text")
+    return given
+
+
 def values_of(name: str, given: Any) -> tuple[Any, ...]:
     """A list of values, each as the field has it."""
     if not isinstance(given, list) or len(given) < 2:
         raise UserError(f"search: {name} is {given!r}; give a list of two values or more, or low and high")
-    values = tuple(checked(FIELDS[name], value) for value in given)
+    values = tuple(value_of(name, value) for value in given)
     if len(set(values)) < len(values):
         raise UserError(f"search: {name} has a value twice")
     return values

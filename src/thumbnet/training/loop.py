@@ -22,7 +22,7 @@ from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits,
 from thumbnet.machine import Machine
 from thumbnet.models.ensemble import averaged
 from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
-from thumbnet.own_code import call_own, is_own, shown
+from thumbnet.own_code import call_own, in_one_line, is_own, shown
 from thumbnet.progress import Reporter
 from thumbnet.randomness import generator, global_draws
 from thumbnet.recipes import recipe as named_recipe
@@ -35,7 +35,7 @@ from thumbnet.runs.run import Run
 from thumbnet.signals import StopRequested, StopSignals
 from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
 from thumbnet.training.master_weights import Copies
-from thumbnet.training.optimize import l2_penalty, set_learning_rate
+from thumbnet.training.optimize import build_optimizer, l2_penalty, set_learning_rate
 from thumbnet.training.preparation import check_fits, class_weights, normalization, sample
 from thumbnet.training.selection import Rounds, hardest
 from thumbnet.training.start import begin_with, check_same_origin, earlier_run, origin, told_of
@@ -95,6 +95,8 @@ def train(
     about, begun = environment(backend) | origin(recipe, data), run is not None
     if run is not None:
         check_same_origin(run, about)
+    if run is None and recipe.own_code:
+        try_once(recipe, data, backend)
     with StopSignals() as stop:
         if run is None:
             run = Run.create(path, recipe, data, about)
@@ -218,6 +220,22 @@ def fit(
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
+
+
+def try_once(recipe: Recipe, data: Dataset, backend: Backend) -> None:
+    """A step that nobody keeps, so that a fault in code of the user's own is told before anything is written."""
+    model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
+    model = place(model, backend.device).train()
+    optimizer = build_optimizer(model, recipe, backend.dtype)
+    weights = class_weights(recipe, data.train, len(data.classes))
+    images, labels = (part.to(backend.device) for part in data.train.take(torch.arange(recipe.batch_size)))
+    x, targets = augmented(images, labels, labels % 2 == 0, data, recipe, 0, 0, 0.0)
+    update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings(), weights)
+    with (
+        in_one_line(" and ".join(sorted(set(map(shown, recipe.own_code))))),
+        global_draws(backend.device, recipe.seed, "try"),
+    ):
+        update(x, targets)
 
 
 def say_what_begins(run: Run, data: Dataset, backend: Backend, reporter: Reporter, *, begun: bool) -> None:
