@@ -11,13 +11,17 @@ import torch
 
 import thumbnet
 from conftest import CPU, assert_identical
+from conftest import thumbnet as in_process
 from test_resuming import OFTEN, stop_at
 from thumbnet import own_code
 from thumbnet.cli.main import run as command
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.recipes import names_of_groups, recipe, vary
+from thumbnet.recipes.recipe import value_in, with_values
 from thumbnet.recipes.recipe_file import read_recipe, write_recipe
 from thumbnet.runs.run import Run
+from thumbnet.shipping.bundle.folder import export
+from thumbnet.studies.sweep_file import read_sweep
 from thumbnet.training.loop import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
@@ -84,14 +88,13 @@ def plain(**changes):
     return recipe("plain", **({"epochs": 2, "batch_size": 32} | changes))
 
 
-def test_a_network_from_a_file_is_trained_judged_and_exported_like_any_other(tiny, tmp_path, monkeypatch):
+def test_a_network_from_a_file_is_trained_judged_and_exported_like_any_other(tiny, tmp_path):
     mine = written(tmp_path, NETWORK)
     run = train(plain(model=mine), tiny, tmp_path / "run", machine=CPU)
-    monkeypatch.setattr(Run, "load_data", lambda self, **options: tiny.with_validation(**self.cut))
     assert re.fullmatch(r"mine\.py@[0-9a-f]{32}", run.recipe.model)
     assert (tmp_path / "run" / "code" / "mine.py").read_text() == NETWORK
     assert thumbnet.evaluate(run, data=tiny).images == run.data["validation"]
-    assert thumbnet.export(run, tmp_path / "model.onnx").largest_difference < 1e-5
+    assert export(run, tmp_path / "model.onnx", data=tiny).largest_difference < 1e-5
     images = tiny.development.images[:5, 0].numpy()
     of_file = thumbnet.load(tmp_path / "model.onnx").predict_proba(images)
     assert np.allclose(of_file, thumbnet.load(run).predict_proba(images), atol=1e-5)
@@ -164,6 +167,76 @@ def test_parameters_of_functions_get_the_values_of_the_recipe(tiny, tmp_path):
     assert len(run.model().state_dict()["network.0.weight"]) == 5
     assert run.metrics[0]["train_loss"] == 6
     assert "own width=5 scale=1.5 name=four" in names_of_groups([run.recipe])[0]
+
+
+def test_images_come_in_the_order_that_torch_has_them_in_by_default(tiny, tmp_path):
+    """Channels last, as our own networks have them, a view of several axes as one is no view."""
+    text = NETWORK + (
+        "class Flat(nn.Module):\n    def forward(self, x):\n        return x.view(len(x), -1)\n"
+        "def network(classes, channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 4, 5), nn.MaxPool2d(2), Flat(), nn.Linear(4 * 12 * 12, classes))\n"
+    )
+    run = train(plain(model=written(tmp_path, text), epochs=0.5), tiny, tmp_path / "run", machine=CPU)
+    with pytest.raises(
+        UserError, match=r"cannot be written as a graph: it fixes the number of images, as len\(x\) does"
+    ):
+        export(run, tmp_path / "model.onnx", data=tiny)
+    run = train(
+        plain(model=written(tmp_path, text.replace("len(x)", "x.size(0)"))), tiny, tmp_path / "other", machine=CPU
+    )
+    assert export(run, tmp_path / "model.onnx", data=tiny).largest_difference < 1e-5
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_values_may_be_given_as_a_mapping():
+    mine = f"mine.py@{'0' * 32}"
+    named = plain(loss=mine, own={"gamma": 2.5, "name": "a"})
+    assert named == plain(loss=mine, own=("gamma=2.5", "name=a"))
+    assert own_code.values_of(named.own) == {"gamma": 2.5, "name": "a"}
+    assert value_in(named, "own.gamma") == 2.5 and value_in(named, "own.delta") is None
+    assert with_values(named, {"own.gamma": 3, "epochs": 1}).own == ("gamma=3", "name=a")
+
+
+def test_a_sweep_searches_values_of_functions(tmp_path, monkeypatch, capfd):
+    monkeypatch.undo()  # the children look into the real store, which is a folder of this session's
+    monkeypatch.chdir(tmp_path)
+    loss = f"from torch.nn.functional import cross_entropy\n# {tmp_path}\n"
+    written(tmp_path, loss + "def loss(a, b, scale=1.0): return scale * cross_entropy(a, b)\n", trusted=False)
+    (tmp_path / "s.toml").write_text(
+        'dataset = "fashion-mini"\nrecipe = "plain"\ntrials = 2\nseeds = 1\n[fields]\nepochs = 0.1\nloss = "mine.py"\n'
+        "own.scale = 2.0\n[search]\nown.scale = { low = 0.5, high = 8.0, log = true }\n"
+    )
+    asked = ["sweep", "s.toml", "--threads", "1", "--json"]
+    assert command(asked) == 2
+    assert not (tmp_path / "sweeps").exists() or not list(tmp_path.glob("sweeps/s/cells/*"))
+    assert "is a program that was not run here before" in capfd.readouterr().err
+    assert command([*asked, "--trust", "mine.py"]) == 0
+    capfd.readouterr()
+    rows = json.loads((tmp_path / "sweeps" / "s" / "sweep.json").read_text())
+    first, second = rows["trials"]
+    assert first["changes"] == {"own.scale": 2.0}  # as it is
+    assert 0.5 <= second["changes"]["own.scale"] <= 8 and second["changes"] != first["changes"]
+    kept = Run.open(tmp_path / "sweeps" / "s" / "cells" / "trial-1-s0").recipe
+    assert kept.own == (f"scale={second['changes']['own.scale']}",)
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ("[1, true]", "own.scale is True; give a number or a text"),
+    ("{ low = 2, high = 1 }", "own.scale goes from 2 to 1; give a low that is below high"),
+    ("3", "own.scale is 3; give a list of two values or more, or low and high"),
+])  # fmt: skip
+def test_what_a_sweep_cannot_search_among_values_is_told(tmp_path, given, told):
+    (tmp_path / "s.toml").write_text(f'dataset = "fashion-mini"\nrecipe = "plain"\n[search]\nown.scale = {given}\n')
+    with pytest.raises(UserError, match=re.escape(told)):
+        read_sweep(tmp_path / "s.toml")
+
+
+def test_a_time_budget_chooses_the_epochs_of_another_network(tmp_path):
+    written(tmp_path, NETWORK, trusted=False)
+    asked = ["--model", "mine.py", "--time-budget", "10s", "--device", "cpu", "--threads", 1, "--no-report", "--json"]
+    summary = json.loads(in_process("train", "fashion-mini", *asked, cwd=tmp_path).stdout)
+    assert (summary["recipe"], summary["model"][:8]) == ("plain", "mine.py@")
+    assert summary["epochs"] != recipe("plain").epochs
 
 
 OWN_VALUES = {

@@ -19,6 +19,7 @@ from thumbnet.errors import UserError
 from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import gpu_module
 from thumbnet.machine import Device, Machine, Precision
+from thumbnet.own_code import is_in_usual_order
 from thumbnet.words import counted
 
 # Numbers below 1e-38 count as zero, as they do in TensorFlow. Weights that only the L2 penalty reaches fade to such
@@ -89,13 +90,13 @@ THREADS = Threads(torch.get_num_threads(), torch.get_num_threads())
 
 
 def place(model: Model, device: torch.device) -> Model:
-    """Move a network to the device, on a GPU with its kernels channels last, as its convolutions want them.
+    """Move a network to the device, on a GPU with its kernels channels last, as convolutions want them, but a user's own.
 
     On a CPU the images alone are channels last: oneDNN reorders kernels in any case, and torch's fused optimisers copy
     every tensor that is not contiguous, which cost the classic network a third of a step.
     """
-    if device.type == "cpu":
-        return model
+    if device.type == "cpu" or is_in_usual_order(model):
+        return model.to(device)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -215,6 +215,20 @@ def shown(value: str, *, exact: bool = False) -> str:
     return f"{name}@{digest[:8]}" if exact else name
 
 
+def in_usual_order(network: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A hook of a network of the user's: images B C H W in torch's usual order, W next to each other in memory."""
+    images = inputs[0].contiguous()
+    return (
+        images.flatten().view(images.shape),
+        *inputs[1:],
+    )  # of one channel, or one image, the order is told by strides alone
+
+
+def is_in_usual_order(model: Any) -> bool:
+    """Whether a network with that hook is in it, or is it."""
+    return any(in_usual_order in module._forward_pre_hooks.values() for module in model.modules())
+
+
 def keep_copies(values: Iterable[str], folder: Path) -> None:
     """Write the files that a recipe names into a folder, for people to read; nothing is ever run from there."""
     from thumbnet.files import make_folder, write_text

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.own_code import by_content, call_own, is_own, shown
+from thumbnet.own_code import by_content, call_own, in_usual_order, is_own, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +95,11 @@ def create_model(
 
 
 def own_network(name: str, options: dict[str, Any], own: Sequence[str]) -> "nn.Module":
-    """What the function `network` in a file of the user's makes of the options."""
+    """What the function `network` in a file of the user's makes of the options.
+
+    It is given images in torch's usual order, not channels last as ours are, so that `x.view(len(x), -1)` works as elsewhere; a
+    ResNet-18 took 2 to 5 % longer for it (Zen 4, bf16).
+    """
     from torch import nn
 
     network = call_own(name, "network", own=own, **options)
@@ -103,6 +107,7 @@ def own_network(name: str, options: dict[str, Any], own: Sequence[str]) -> "nn.M
         raise UserError(
             f"{shown(name)}: network({', '.join(options)}) gave {type(network).__name__}, not a torch.nn.Module"
         )
+    network.register_forward_pre_hook(in_usual_order)
     return network
 
 

@@ -32,6 +32,7 @@ from thumbnet.judging.evaluation import average_over_views, check_views
 from thumbnet.judging.statistics import CLAIM_BELOW, mcnemar
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
+from thumbnet.own_code import is_in_usual_order, of_one_line
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import (
     FORMAT,
@@ -297,14 +298,12 @@ def write_onnx(deployed: Deployed, facts: Facts, path: Path) -> None:
     """One ONNX file, its weights inside."""
     with quiet_exporters():
         program = torch.onnx.export(
-            deployed,
-            (example(facts),),
+            program_of(deployed, facts),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
             input_names=[IMAGES],
             output_names=[PROBABILITIES],
-            dynamic_shapes={IMAGES: {0: batch()}},
         )
     assert program is not None
     save_with(facts, program.model_proto, path)
@@ -349,8 +348,7 @@ def read_onnx(path: Path) -> Compute:
 def write_pt2(deployed: Deployed, facts: Facts, path: Path) -> None:
     """torch's own exported program, with the facts beside it in the archive as `thumbnet.json`."""
     with quiet_exporters(), open(path, "wb") as file:
-        program = torch.export.export(deployed, (example(facts),), dynamic_shapes={IMAGES: {0: batch()}})
-        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(asdict(facts))})
+        torch.export.save(program_of(deployed, facts), file, extra_files={f"{KEY}.json": json.dumps(asdict(facts))})
 
 
 def read_pt2(path: Path) -> Compute:
@@ -371,6 +369,18 @@ WAYS = {".onnx": (write_onnx, read_onnx), ".pt2": (write_pt2, read_pt2)}
 def example(facts: Facts) -> Tensor:
     """Two images, from which the shapes are read."""
     return torch.zeros(2, *facts.image_size, facts.channels, dtype=torch.uint8)
+
+
+def program_of(deployed: Deployed, facts: Facts) -> torch.export.ExportedProgram:
+    """What the network does, as a graph for any number of images. Raises `UserError` where one of the user's own has none."""
+    try:
+        return torch.export.export(deployed, (example(facts),), dynamic_shapes={IMAGES: {0: batch()}})
+    except Exception as error:
+        if not is_in_usual_order(deployed):
+            raise
+        fixed = "it fixes the number of images, as len(x) does; take x.size(0), or -1 in a view"
+        why = fixed if "specialized it to be a constant" in str(error) else of_one_line(error)
+        raise UserError(f"this network cannot be written as a graph: {why}") from error
 
 
 def batch() -> Any:

@@ -24,6 +24,7 @@ from thumbnet.files import append_line, make_folder, read_json, read_json_lines,
 from thumbnet.judging.groups import Metric, value_of
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
+from thumbnet.own_code import check_trusted, is_own
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe, differences, value_in, with_values, without_idle
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
@@ -36,6 +37,7 @@ from thumbnet.studies.cells import (
     check_data_dir,
     check_is_judged,
     check_lists,
+    check_start,
     ended,
     leaving_no_process,
     share_of_cores,
@@ -278,7 +280,12 @@ def run_sweep(
     goes on, also inside a trial.
     """
     check_data_dir([sweep.dataset], data_dir)
-    check_is_judged(sweep.variant("baseline", sweep.recipe), data_dir)
+    baseline = sweep.variant("baseline", sweep.recipe)
+    check_is_judged(baseline, data_dir)
+    check_start([Cell(baseline, baseline.recipe)], data_dir)
+    check_trusted(
+        value for tried in sweep.space.values() if isinstance(tried, tuple) for value in tried if is_own(value)
+    )
     check_lists(folder)
     machine, running = machine or Machine(), Running()
     with StopSignals() as stop, leaving_no_process(running):
