@@ -18,8 +18,9 @@ from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe_file import recipe_table
 from thumbnet.runs.run import Run
 from thumbnet.shipping.bundle.folder import export
-from thumbnet.training.loop import gradients, loss_of, train
+from thumbnet.training.loop import train
 from thumbnet.training.optimize import l2_penalty
+from thumbnet.training.step import gradients, loss_of
 
 SMALL = {"widths": (8, 16, 16), "epochs": 2, "batch_size": 32}
 

@@ -16,7 +16,8 @@ from thumbnet.machine import Machine
 from thumbnet.models.preprocessed import Resize
 from thumbnet.models.registry import create_model
 from thumbnet.recipes import recipe, vary
-from thumbnet.training.loop import gradients, train
+from thumbnet.training.loop import train
+from thumbnet.training.step import gradients
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 with_triton = pytest.mark.skipif(kernels.gpu_module() is None, reason="Triton does not work here")
@@ -118,7 +119,7 @@ def test_copies_of_the_weights_in_bf16_change_no_bit_of_what_autocast_computes(m
     found = []
     for copied in (True, False):
         if not copied:
-            monkeypatch.setattr("thumbnet.training.loop.Copies", lambda model, dtype: None)
+            monkeypatch.setattr("thumbnet.training.step.Copies", lambda model, dtype: None)
         torch.manual_seed(0)
         model = place(create_model("preact_resnet50_classic", classes=5, channels=3), torch.device("cuda"))
         x = normal(8, 3, 32, 32, seed=1).contiguous(memory_format=torch.channels_last)

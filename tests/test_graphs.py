@@ -8,7 +8,7 @@ import torch
 
 from conftest import CPU
 from thumbnet.recipes import vary
-from thumbnet.training import graphs, loop
+from thumbnet.training import graphs, loop, step
 from thumbnet.training.graphs import WARM_UP, RecordedUpdate, Recordings
 from thumbnet.training.loop import train
 from thumbnet.training.optimize import set_learning_rate, with_peaks
@@ -156,7 +156,7 @@ def test_on_a_gpu_replayed_updates_train_as_plain_ones_do(tiny, quick, tmp_path,
     on_gpu = Machine(device="cuda", precision="fp32")
     chosen = vary(quick, optimizer=optimizer, learning_rate=0.01, epochs=6, micro_batch=0)
     replayed = train(chosen, tiny, tmp_path / "replayed", machine=on_gpu, plots=False)
-    monkeypatch.setattr(loop, "RecordedUpdate", lambda update, kind, recordings: update)
+    monkeypatch.setattr(step, "RecordedUpdate", lambda update, kind, recordings: update)
     plain = train(chosen, tiny, tmp_path / "plain", machine=on_gpu, plots=False)
     losses = [[row["train_loss"] for row in run.metrics] for run in (replayed, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -109,7 +109,7 @@ def finished(tiny, tmp_path_factory):
     ("predict RUN broken.png", r"cannot read image broken.png: .*, or skip such files \(--skip-broken\)"),
     ("train fashion-mini --widths 8 16 99999", "widths is 99999; it must be 1 or more and at most 16384"),
     ("train fashion-mini --config deep.toml", "deep.toml is (nested too deeply|not TOML)"),
-    ("train fashion-mini --config long.toml", "long.toml is not TOML: it has more than 1048576 bytes"),
+    ("train fashion-mini --config long.toml", "long.toml is not TOML: it has more than 1,048,576 bytes"),
     ("doctor fashion-mini --resuming --runs taken", "taken is taken; give another --runs"),
 ])  # fmt: skip
 def test_a_command_says_what_is_wrong_and_what_to_do(finished, said, tmp_path, monkeypatch, words_, told):

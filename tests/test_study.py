@@ -243,7 +243,7 @@ def test_a_data_dir_is_passed_on_to_published_sets_only_and_refused_where_there_
     (tmp_path / "cells").mkdir()
     for cell in study.cells():
         start(cell, tmp_path, Running(), CPU, 1, tmp_path)
-    assert ["--data-dir" in words for words in passed] == [True, False, False]
+    assert [any(word.startswith("--data-dir=") for word in words) for words in passed] == [True, False, False]
     local = study_of({"seeds": 1, "variant": rows[1:]}, default_name="local")
     for call in (
         lambda: run_study(local, tmp_path / "out", data_dir=tmp_path),

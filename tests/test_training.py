@@ -24,6 +24,7 @@ from thumbnet.training import loop
 from thumbnet.training.loop import train
 from thumbnet.training.optimize import build_optimizer, l2_penalty, penalized_parameters
 from thumbnet.training.preparation import class_weights, normalization
+from thumbnet.training.step import loss_of
 
 PLAIN = recipe("cifar10-resnet18", model="small_resnet", crop=1)  # SGD with L2 on a network of ordinary layers
 
@@ -338,16 +339,14 @@ def test_an_image_counts_in_the_loss_as_its_class_does_and_a_mixed_one_as_its_pa
     logits, labels, weights = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0]), torch.tensor([0.5, 1.0, 4.0])
     smoothed, plainly = (recipe("general", label_smoothing=smoothing) for smoothing in (0.2, 0))
     each = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, reduction="none")
-    assert loop.loss_of(logits, labels, smoothed, weights).item() == pytest.approx(
-        (weights[labels] * each).mean().item()
-    )
+    assert loss_of(logits, labels, smoothed, weights).item() == pytest.approx((weights[labels] * each).mean().item())
     mixed = torch.nn.functional.one_hot(labels, 3) * 0.75 + torch.nn.functional.one_hot(labels.flip(0), 3) * 0.25
     each = torch.nn.functional.cross_entropy(logits, mixed, reduction="none")
     parts = 0.75 * weights[labels] + 0.25 * weights[labels.flip(0)]
-    assert loop.loss_of(logits, mixed, plainly, weights).item() == pytest.approx((parts * each).mean().item())
+    assert loss_of(logits, mixed, plainly, weights).item() == pytest.approx((parts * each).mean().item())
     members = torch.stack((logits, logits.flip(1)), dim=1)
-    both = [loop.loss_of(members[:, m], labels, smoothed, weights).item() for m in range(2)]
-    assert loop.loss_of(members, labels, smoothed, weights).item() == pytest.approx(sum(both) / 2)
+    both = [loss_of(members[:, m], labels, smoothed, weights).item() for m in range(2)]
+    assert loss_of(members, labels, smoothed, weights).item() == pytest.approx(sum(both) / 2)
 
 
 def test_a_balanced_run_learns_small_classes_that_are_passed_over_without(tiny, quick, tmp_path):
@@ -364,7 +363,7 @@ def test_a_balanced_run_learns_small_classes_that_are_passed_over_without(tiny, 
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch_where_nothing_is_normalised_among_them(tiny):
     from thumbnet.backend import prepare
-    from thumbnet.training.loop import gradients
+    from thumbnet.training.step import gradients
 
     backend = prepare(Machine(device="cpu", precision="fp32"))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))

@@ -186,25 +186,31 @@ def mix(
     return images, targets
 
 
-def changed_by_own(
+def changed_by_own(images: Tensor, recipe: Recipe, epoch: int, step: int) -> Tensor:
+    """Images B C H W in [0, 1], after the function `augment(images, random)` of a file of the user's, where it has one.
+
+    `random` is a generator on the images' device, drawn for this very step, so that a resumed run goes on with the same draws.
+    """
+    if not has(recipe.augment, "augment"):
+        return images
+    random = generator(images.device, recipe.seed, "own augment", epoch, step)
+    changed = call_own(recipe.augment, "augment", images, random, own=recipe.own)
+    check_given(changed, images, recipe.augment, "augment(images, random)")
+    return changed  # type: ignore[no-any-return]
+
+
+def mixed_by_own(
     images: Tensor, targets: Tensor, classes: int, recipe: Recipe, epoch: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Images B C H W in [0, 1] and targets B or B K, after what a file of the user's does to a batch.
-
-    Its `augment(images, random)` gives images, its `mix(images, targets, random)`, which sees targets B K, both. `random` is a
-    generator on the images' device, drawn for this very step, so that a resumed run goes on with the same draws.
-    """
-    shape, random = images.shape, generator(images.device, recipe.seed, "own", epoch, step)
-    if has(recipe.augment, "augment"):
-        images = call_own(recipe.augment, "augment", images, random, own=recipe.own)
-        check_shape(images, shape, recipe.augment, "augment(images, random)")
-    if has(recipe.augment, "mix"):
-        targets = F.one_hot(targets, classes).to(images.dtype) if targets.ndim == 1 else targets
-        mixed = call_own(recipe.augment, "mix", images, targets, random, own=recipe.own)
-        images, targets = pair_of(mixed, recipe.augment)
-        check_shape(images, shape, recipe.augment, "mix(images, targets, random)")
-        check_shape(targets, torch.Size((len(images), classes)), recipe.augment, "mix(images, targets, random)")
-    return images, targets
+    """Images and targets B or B K, after the function `mix(images, targets, random)` of the file, which is given targets B K."""
+    if not has(recipe.augment, "mix"):
+        return images, targets
+    random = generator(images.device, recipe.seed, "own mix", epoch, step)
+    shares = F.one_hot(targets, classes).to(images.dtype) if targets.ndim == 1 else targets
+    mixed, its_shares = pair_of(call_own(recipe.augment, "mix", images, shares, random, own=recipe.own), recipe.augment)
+    check_given(mixed, images, recipe.augment, "mix(images, targets, random)")
+    check_given(its_shares, shares, recipe.augment, "mix(images, targets, random)")
+    return mixed, its_shares
 
 
 def pair_of(given: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -216,11 +222,21 @@ def pair_of(given: Any, name: str) -> tuple[Tensor, Tensor]:
     return given[0], given[1]
 
 
-def check_shape(given: Any, wanted: torch.Size, name: str, called: str) -> None:
-    """Raise `UserError` for what a file of the user's gave, where it is not of this shape."""
-    if not isinstance(given, Tensor) or given.shape != wanted:
-        told = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
-        raise UserError(f"{shown(name)}: {called} gave {told}; wanted is {tuple(wanted)}, as it came")
+def check_given(given: Any, like: Tensor, name: str, called: str) -> None:
+    """Raise `UserError` for what a file of the user's gave, where it is not of this shape and type, on this device."""
+    if not isinstance(given, Tensor) or (given.shape, given.dtype, given.device) != (
+        like.shape,
+        like.dtype,
+        like.device,
+    ):
+        raise UserError(f"{shown(name)}: {called} gave {form(given)}; wanted is {form(like)}, as it came")
+
+
+def form(value: Any) -> str:
+    """`float32 (64, 3, 32, 32) on cpu`."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} on {value.device}"
 
 
 def cutmix(images: Tensor, targets: Tensor, others: Tensor, random: Generator) -> tuple[Tensor, Tensor]:

@@ -207,6 +207,13 @@ def cache_folder() -> Path:
     return Path(base) / "thumbnet"
 
 
+def check_private(path: Path) -> None:
+    """Raise `OSError` where another user could have written what is about to run."""
+    status = path.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(status.st_mode):
+        raise OSError(f"{path} is not this user's alone")
+
+
 def umask() -> int:
     """The permissions that new files of this process lack; there is no way to ask without setting it."""
     mask = os.umask(0)
@@ -340,13 +347,18 @@ def read_written(path: Path, most: int) -> str:
 
 def read_text(path: Path, most: int, errors: str = "strict") -> str:
     """The text of a regular file of at most so many bytes; others raise `ValueError` before they are read."""
+    return read_bytes(path, most).decode("utf-8", errors)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """What is in it."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe would wait, a device never end
             raise ValueError("it is no regular file")
         content = file.read(most + 1)
     if len(content) > most:
-        raise ValueError(f"it has more than {most} bytes")
-    return content.decode("utf-8", errors)
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
 
 
 def parse_json(text: str, fields: Fields | None = None) -> Any:

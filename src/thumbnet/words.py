@@ -79,3 +79,8 @@ def as_words(name: str, value: Any) -> list[str]:
     """A flag as it is typed."""
     flag = f"--{name.replace('_', '-')}"
     return ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+
+
+def as_word(name: str, value: Any) -> str:
+    """The same in one word, in which no value can be taken for a flag of its own."""
+    return "=".join(as_words(name, value))

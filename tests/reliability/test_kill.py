@@ -132,8 +132,8 @@ def stop_in(module, name, number, call=1):
 
 PLACES = {  # where in a run, and the exit code: nothing is left to resume once the last step is done
     "warm-up": ("thumbnet.training.loop", "fit_whitening", 1),
-    "the first batch": ("thumbnet.training.loop", "augment", 1),
-    "a later batch": ("thumbnet.training.loop", "augment", 9),
+    "the first batch": ("thumbnet.training.step", "augment", 1),
+    "a later batch": ("thumbnet.training.step", "augment", 9),
     "an update": ("thumbnet.training.optimize", "Muon.step", 5),
     "evaluation": ("thumbnet.training.loop", "predict_logits", 1),
     "saving": ("thumbnet.runs.run", "save_checkpoint", 3),
@@ -291,7 +291,7 @@ def test_every_named_recipe_resumes_to_the_same_bits(tmp_path, name):
         return exit_code(begin([*words, "--out", folder, *resume], tmp_path / "log", prepare), 120)
 
     assert go(tmp_path / "whole") == 0, log(tmp_path)
-    place = partial(stop_in, "thumbnet.training.loop", "augment", signal.SIGKILL, 3)
+    place = partial(stop_in, "thumbnet.training.step", "augment", signal.SIGKILL, 3)
     assert go(tmp_path / "cut", place) == -signal.SIGKILL, log(tmp_path)
     assert go(tmp_path / "cut") == 0, log(tmp_path)
     assert identity(tmp_path / "cut") == identity(tmp_path / "whole")

@@ -26,7 +26,7 @@ from thumbnet.recipes import vary
 from thumbnet.recipes.network import build_model
 from thumbnet.runs.checkpoints import load_checkpoint
 from thumbnet.runs.run import Run
-from thumbnet.training import loop, workshop
+from thumbnet.training import loop, step, workshop
 from thumbnet.training.loop import train
 
 OFTEN = replace(CPU, checkpoint_seconds=0)
@@ -214,7 +214,7 @@ def before_step(change):
     """Change the gradients before the fifth step."""
 
     def plant(monkeypatch, value):
-        keep, calls = loop.gradients, []
+        keep, calls = step.gradients, []
 
         def gradients(model, *rest):
             result = keep(model, *rest)
@@ -223,7 +223,7 @@ def before_step(change):
                 change(model, value)
             return result
 
-        monkeypatch.setattr(loop, "gradients", gradients)
+        monkeypatch.setattr(step, "gradients", gradients)
 
     return plant
 
@@ -254,11 +254,11 @@ def set_first(tensor, value):
 
 
 PLACES = {
-    "an augmented image": named(loop, "augment", 5, first_value),
-    "an image of the first batch": named(loop, "augment", 1, first_value),
-    "a target": named(loop, "mix", 5, lambda value: lambda pair: (pair[0], first_value(value)(one_hot(pair[1])))),
-    "the loss": named(loop, "gradients", 5, lambda value: lambda pair: in_result(0, value)(pair)),
-    "the loss of the last step": named(loop, "gradients", 18, lambda value: lambda pair: in_result(0, value)(pair)),
+    "an augmented image": named(step, "augment", 5, first_value),
+    "an image of the first batch": named(step, "augment", 1, first_value),
+    "a target": named(step, "mix", 5, lambda value: lambda pair: (pair[0], first_value(value)(one_hot(pair[1])))),
+    "the loss": named(step, "gradients", 5, lambda value: lambda pair: in_result(0, value)(pair)),
+    "the loss of the last step": named(step, "gradients", 18, lambda value: lambda pair: in_result(0, value)(pair)),
     "the gradient of a kernel": before_step(lambda model, value: set_first(first_kernel(model).grad, value)),
     "the gradient of a bias": before_step(lambda model, value: set_first(last_bias(model).grad, value)),
     "a kernel": after_step(lambda model, optimizer, value: set_first(first_kernel(model), value)),

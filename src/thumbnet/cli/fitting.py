@@ -5,6 +5,7 @@ from typing import Any
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.models.registry import OPEN_MODELS
+from thumbnet.own_code import as_own, is_own, values_for, values_of
 from thumbnet.progress import Reporter
 from thumbnet.recipes import default_for, is_whole, without_mirrors
 from thumbnet.recipes.fitting import suited
@@ -24,6 +25,9 @@ def first_choice(
 
         earlier = Run.open(typed["start_from"]).recipe
         typed = {field: getattr(earlier, field) for field in NETWORK} | typed
+        if is_own(earlier.model) and typed["model"] == earlier.model:
+            own = values_for(earlier.model, "network", earlier.own) | values_of(as_own(typed.get("own", ())))
+            typed |= {"own": as_own(own)} if own else {}
     of_ladder = budget and typed.get("model", OPEN_MODELS[0]) in OPEN_MODELS  # whose widths and rates a budget chooses
     start = name or ("general" if of_ladder else default_for(dataset, typed.get("model")))
     return start, typed if name else without_mirrors(dataset, typed)

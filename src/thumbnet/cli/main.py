@@ -18,13 +18,13 @@ from typing import Annotated, Any  # noqa: E402
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
+from thumbnet.own_code import blame, lacks_memory  # noqa: E402
 from thumbnet.own_code import trust as trust_code  # noqa: E402
 from thumbnet.words import visible_lines  # noqa: E402
 
 # 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
 RUN_FAILED, USER_ERROR, OUR_FAULT, KILLED_BY_SIGINT = 1, 2, 70, 130
 PATIENCE = 1.0  # seconds for a pipe to take the last line
-NO_MEMORY = "out of memory|not enough memory|can't allocate memory"  # torch has no error of its own for it on a CPU
 # What to make smaller, of the commands that have it.
 SMALLER = {
     "train": "--batch-size or --image-size",
@@ -198,11 +198,14 @@ def make_app() -> App:
 
 
 CODE = re.compile(r"--(?:model|optimizer|loss|augment)(?:=(.*))?")  # flags that may name a Python file
+TAKING_CODE = ("train", "preview", "bench")  # commands that have them
 
 
 def code_typed(tokens: Sequence[str]) -> list[str]:
     """The Python files that somebody typed as values of flags: whoever does so wants them run."""
-    found = []
+    if not tokens or tokens[0] not in TAKING_CODE:
+        return []
+    tokens, found = tokens[: tokens.index("--")] if "--" in tokens else tokens, []
     for flag, following in zip(tokens, [*tokens[1:], ""], strict=True):
         if match := CODE.fullmatch(flag):
             found.append(match[1] or following)
@@ -257,10 +260,7 @@ def run(arguments: list[str]) -> int:
             f"{error.filename or 'the output'}: {error.strerror}; free some space and run again", USER_ERROR
         )
     except Exception as error:
-        from thumbnet.own_code import blame
-
-        no_memory = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))
-        if no_memory or isinstance(error, MemoryError):
+        if lacks_memory(error):
             smaller = SMALLER.get(next((word for word in arguments if word in COMMANDS), ""))
             advice = f"try a smaller {smaller}" if smaller else "end what else needs much of it, and run again"
             return complain(f"out of memory; {advice}", RUN_FAILED)

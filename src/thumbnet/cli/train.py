@@ -31,6 +31,7 @@ from thumbnet.data.names import check_dataset_name
 from thumbnet.errors import UserError
 from thumbnet.machine import Machine, Moment, moment, others_note
 from thumbnet.measuring.budget import expected_accuracy, parse_budget, plan_within
+from thumbnet.own_code import is_own
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes import vary
 from thumbnet.recipes.fitting import FEW_CLASSES
@@ -106,7 +107,7 @@ def train(
     with reporter_for_terminal() as reporter:
         load = begun.load_data if begun else partial(load_dataset, dataset, validation=0)
         check_validation(loaded := load(progress=reporter.loading, **given(data)), typed)
-        for note in [*loaded.notes, *([] if resume else unbalanced(loaded, chosen))]:
+        for note in [*loaded.notes, *([] if resume else notes_on(chosen, loaded, typed))]:
             reporter.say(f"note: {note}")
         say_who_computes_too(began, asked, reporter)
         deadline, named = None, recipe or (None if start == "general" else start)
@@ -127,6 +128,21 @@ def train(
         print_json(runs[0].summary if seeds is None else over_seeds(runs))
     else:
         show("\n".join(outcome(runs[0], page_seconds) if seeds is None else seeds_outcome(runs)))
+
+
+def notes_on(recipe: "Recipe", data: "Dataset", typed: dict[str, Any]) -> list[str]:
+    """What there is to say of a new run before it begins, `typed` being the fields that somebody chose."""
+    return [*unbalanced(data, recipe), *rate_of_another(recipe, typed)]
+
+
+def rate_of_another(recipe: "Recipe", typed: dict[str, Any]) -> list[str]:
+    """A note where an optimiser of the user's own gets the learning rate that a recipe has for another."""
+    if not is_own(recipe.optimizer) or "learning_rate" in typed:
+        return []
+    meant = named_recipe(recipe.name).optimizer
+    return [
+        f"recipe.learning_rate is {recipe.learning_rate:g}, chosen for {meant}; --learning-rate gives your optimizer another"
+    ]
 
 
 def unbalanced(data: "Dataset", recipe: "Recipe") -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from thumbnet.errors import TrainingFailed, UserError
 from thumbnet.files import write_text
+from thumbnet.processes import python
 from thumbnet.recipes.recipe import Recipe, vary
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.recipes.schedule import steps_per_epoch, total_steps
@@ -48,16 +48,16 @@ def check_resuming(
     file = folder / "recipe.toml"
     write_text(file, as_toml(recipe_table(short), "a few steps of it"))
     every_step = [*options, "--checkpoint-seconds", "0", "--no-report"]
-    train = [sys.executable, "-m", "thumbnet.cli.main", "--config", str(file), "train", dataset, *every_step]
+    train = python("-m", "thumbnet.cli.main", "--config", str(file), "train", *every_step)
 
     tell(f"{recipe.name}: some steps without interruption")
-    whole = start([*train, "--out", str(folder / "whole")], folder / "whole.log")
+    whole = start([*train, "--out", str(folder / "whole"), "--", dataset], folder / "whole.log")
     end(whole, folder / "whole.log")
     cut, killed_after = folder / "cut", list[int]()
     for kill in range(KILLS):
         last = killed_after[-1] if killed_after else -1
         tell(f"the same, killed {kill + 1} of {KILLS} times")
-        process = start([*train, "--out", str(cut), *resume(cut)], folder / "cut.log")
+        process = start([*train, "--out", str(cut), *resume(cut), "--", dataset], folder / "cut.log")
         step = wait_beyond(last + 2, cut, process)
         process.kill()
         if process.wait() == -signal.SIGKILL and step is not None:
@@ -66,7 +66,7 @@ def check_resuming(
         raise TrainingFailed(
             f"{recipe.name} ended before it could be killed, so nothing was shown; see {folder / 'cut.log'}"
         )
-    end(start([*train, "--out", str(cut), *resume(cut)], folder / "cut.log"), folder / "cut.log")
+    end(start([*train, "--out", str(cut), *resume(cut), "--", dataset], folder / "cut.log"), folder / "cut.log")
     one, other = Run.open(folder / "whole"), Run.open(cut)
     return Resumed(recipe.name, steps_of(other), killed_after, differences_between(one, other))
 

@@ -145,8 +145,10 @@ def activation_maps(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
     if not deepest:  # images so small that no layer has room for a map
         return torch.zeros(len(x), *x.shape[2:])
     layers = list(deepest.values())
-    gradients = torch.autograd.grad(score, layers)
-    products = [gradient * layer for gradient, layer in zip(gradients, layers, strict=True)]
+    gradients = torch.autograd.grad(score, layers, allow_unused=True)  # of a branch that leads nowhere
+    products = [g * layer for g, layer in zip(gradients, layers, strict=True) if g is not None]
+    if not products:
+        return torch.zeros(len(x), *x.shape[2:])
     map_ = torch.stack(products).sum((0, 2))[:, None].detach().clamp(min=0)  # N 1 h w
     map_ = F.interpolate(map_.float(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return (map_ / map_.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu()
@@ -159,21 +161,39 @@ def embeddings(model: nn.Module, split: Split) -> Tensor:
     Of one without dense layers, which a user's own may be, its logits.
     """
     members = members_of(model)
-    given: list[list[Tensor]] = [[] for _ in members]
-
-    def keep(parts: list[Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
-        parts.append((inputs[0] if isinstance(module, nn.Linear) else output).float().cpu())
-
-    dense = [[module for module in member.modules() if isinstance(module, nn.Linear)] for member in members]
-    layers = [found[-1] if found else member for found, member in zip(dense, members, strict=True)]
-    hooks = [layer.register_forward_hook(partial(keep, parts)) for layer, parts in zip(layers, given, strict=True)]
+    given = [LastDense() for _ in members]
+    hooks = [
+        module.register_forward_hook(keep.see)
+        for member, keep in zip(members, given, strict=True)
+        for module in [*(module for module in member.modules() if isinstance(module, nn.Linear)), member]
+    ]
     try:
         for images, _ in split.in_order(BATCH_SIZE):
+            for keep in given:
+                keep.begin(len(images))
             model(to_float(images).contiguous(memory_format=torch.channels_last))
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.cat([F.normalize(torch.cat(parts).flatten(1), dim=1) for parts in given], dim=1) / len(given) ** 0.5
+    parts = [F.normalize(torch.cat(keep.found), dim=1) for keep in given]
+    return torch.cat(parts, dim=1) / len(parts) ** 0.5
+
+
+class LastDense:
+    """Hears, by hooks, what the last dense layer that takes one row for each image is given; the network's output without one."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []  # float32 B D on the CPU, by batch
+
+    def begin(self, images: int) -> None:
+        self.images, self.newest = images, torch.empty(0)
+
+    def see(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            if inputs[0].ndim == 2 and len(inputs[0]) == self.images:
+                self.newest = inputs[0]
+        else:  # the member itself, which is through
+            self.found.append((self.newest if len(self.newest) else output).float().cpu())
 
 
 def nearest(model: nn.Module, x: Tensor, training: Split, backend: Backend) -> list[tuple[Neighbour, ...]]:

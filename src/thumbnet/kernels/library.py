@@ -9,7 +9,6 @@ import hashlib
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from thumbnet.files import cache_folder
+from thumbnet.files import cache_folder, check_private
 
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
@@ -67,13 +66,6 @@ def compiled(compiler: str, number: torch.dtype) -> Path:
             os.replace(Path(place) / "new.so", path)
     check_private(path)
     return path
-
-
-def check_private(path: Path) -> None:
-    """Raise `OSError` where another user could have written what is about to run."""
-    status = path.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(status.st_mode):
-        raise OSError(f"{path} is not this user's alone")
 
 
 def sources_of(number: torch.dtype) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
 from thumbnet.files import read_json, write_json
 from thumbnet.machine import Machine
+from thumbnet.processes import python
 from thumbnet.recipes import named, vary
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.runs.run import Run
@@ -98,7 +99,7 @@ def in_fresh_process(order: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     with StopSignals() as stop:
         process = subprocess.Popen(
-            [sys.executable, "-m", "thumbnet.measuring.measured_run"],
+            python("-m", "thumbnet.measuring.measured_run"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from thumbnet.augment import augment, mirrored_in_epoch
+from thumbnet.augment import augment, changed_by_own, mirrored_in_epoch
 from thumbnet.backend import prepare
 from thumbnet.data.batches import epoch_order
 from thumbnet.errors import UserError
@@ -52,6 +52,8 @@ def preview(
     names = [data.classes[label] for label in labels]
     mirrored = mirrored_in_epoch(len(data.train), seed=recipe.seed, epoch=0)[order[: rows * columns]]
     changed = augment(images, recipe, generator("cpu", recipe.seed, "augment", 0, 0), mirrored)
+    if recipe.augment:
+        changed = changed_by_own(changed, recipe, 0, 0)
     pages = {
         folder / "stored.png": (images, f"{data.name}: as stored"),
         folder / "augmented.png": (

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from thumbnet.own_code import is_own
+from thumbnet.own_code import shown as shown_code
+
 INSTALLED, IN_THE_SOURCES = Path(__file__).parents[1] / "published", Path(__file__).parents[3] / "results"
 FEW_SECONDS = 5  # hundredths of which are more than a thousandth of the whole
 
@@ -67,7 +70,11 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A field's value without needless digits: `24` for 24.0."""
+    """A field's value without needless digits: `24` for 24.0; of the user's own code, the file's name."""
+    if is_own(value):
+        return shown_code(value)
+    if isinstance(value, list | tuple):
+        return " ".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -90,7 +90,8 @@ def create_model(
     options = {"classes": classes, "channels": channels} | {key: value for key, value in given.items() if value}
     with global_draws("cpu", seed, "weights"):
         if is_own(name):
-            return own_network(name, options, own)
+            one_rate = {"dropout": dropout[0]} if len(dropout) == 1 else {}
+            return own_network(name, options | one_rate, own)
         return getattr(importlib.import_module(MODELS[name]), name)(**options)  # type: ignore[no-any-return]
 
 
@@ -106,6 +107,14 @@ def own_network(name: str, options: dict[str, Any], own: Sequence[str]) -> "nn.M
     if not isinstance(network, nn.Module):
         raise UserError(
             f"{shown(name)}: network({', '.join(options)}) gave {type(network).__name__}, not a torch.nn.Module"
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            f"{shown(name)}: the network has no parameters to train; layers belong in nn.ModuleList, not in a list"
+        )
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in network.parameters()):
+        raise UserError(
+            f"{shown(name)}: the network has lazy layers, whose sizes are not known before a step; give the sizes"
         )
     network.register_forward_pre_hook(in_usual_order)
     return network

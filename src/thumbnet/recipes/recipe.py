@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.models.registry import MODELS, OPEN_MODELS, check_model, dropout_places
-from thumbnet.own_code import by_content, check_own_form, is_own, shown, values_of
+from thumbnet.own_code import as_own, by_content, is_own, shown, values_of
 from thumbnet.words import printable
 
 FEWEST_EPOCHS = 0.01  # less is no training of any data set here
@@ -185,7 +185,6 @@ class Recipe:
                     raise UserError(f"{name} {path!r} has bytes that are no UTF-8; rename it first")
         if self.epochs % 1 == 0:
             object.__setattr__(self, "epochs", int(self.epochs))  # to be shown as 20, not 20.0
-        check_own_form(self.own)
         if self.augment and not is_own(self.augment):
             raise UserError(f"augment is {self.augment!r}; give the path of a Python file")
         check_model(self.model)
@@ -271,8 +270,8 @@ NEEDS: dict[str, tuple[tuple[str, ...], str, Callable[[Recipe], bool]]] = {
     ),
     "hardest_after": (("hardest",), "hardest below 1", lambda r: r.hardest < 1),
     "momentum": (("optimizer",), "optimizer sgd or muon", lambda r: reads(r, "sgd", "muon")),
-    "bias_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
-    "head_rate": (("optimizer",), "optimizer muon", lambda r: r.optimizer == "muon"),
+    "bias_rate": (("optimizer",), "optimizer muon", lambda r: reads(r, "muon")),
+    "head_rate": (("optimizer",), "optimizer muon", lambda r: reads(r, "muon")),
     "beta1": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
     "beta2": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
     "epsilon": (("optimizer",), "optimizer adam or adamw", lambda r: reads(r, "adam", "adamw")),
@@ -325,17 +324,13 @@ def with_values(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def not_for(recipe: Recipe, model: Any) -> dict[str, Any]:
     """The fields of a recipe's network that another model does not take, with values that leave them to the model."""
     if model == recipe.model or not (
-        model in list(MODELS) or is_own(model)
+        is_own(model) or model in list(MODELS)
     ):  # of which it is told when the recipe is made
         return {}
-    left = {"penalize": "kernels"} if model in OPEN_MODELS else {"widths": (), "depth": 0}
-    return (
-        {**left, "dropout": ()}
-        if is_own(model)
-        else left
-        if len(recipe.dropout) == dropout_places(model)
-        else {**left, "dropout": ()}
-    )
+    left: dict[str, Any] = {"penalize": "kernels"} if model in OPEN_MODELS else {"widths": (), "depth": 0}
+    if is_own(model) or len(recipe.dropout) != dropout_places(model):
+        left["dropout"] = ()
+    return left
 
 
 def has_effect(recipe: Recipe, name: str) -> bool:
@@ -377,13 +372,11 @@ def checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
         if value not in get_args(field.type):
             raise UserError(f"{field.name} is {value!r}; choose one of {', '.join(map(str, get_args(field.type)))}")
         return value
-    if field.name == "own" and isinstance(value, Mapping):
-        return tuple(f"{name}={given}" for name, given in value.items())
+    if field.name == "own" and isinstance(value, Mapping | tuple | list | str):
+        return as_own([value] if isinstance(value, str) else value)
     if get_origin(field.type) is tuple:
         if not isinstance(value, tuple | list):
             raise UserError(f"{field.name} is {value!r}; give a list of numbers")
-        if get_args(field.type)[0] is str:
-            return tuple(map(str, value))
         return tuple(in_range(field, number_of_type(get_args(field.type)[0], field, item)) for item in value)
     if field.type in (int, float):
         return in_range(field, number_of_type(field.type, field, value))

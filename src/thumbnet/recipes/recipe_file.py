@@ -7,7 +7,7 @@ from typing import Any
 from thumbnet.errors import UserError
 from thumbnet.files import read_toml, write_text
 from thumbnet.recipes import base_of
-from thumbnet.recipes.recipe import Recipe, differences
+from thumbnet.recipes.recipe import OWN, Recipe, differences
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -18,6 +18,9 @@ def read_recipe(folder: Path) -> Recipe:
     known = {field.name for field in fields(Recipe)}
     if unknown := set(table) - known:
         raise UserError(f"{path} has unknown fields: {', '.join(sorted(unknown))}")
+    for field in OWN:
+        if str(table.get(field, "")).endswith(".py"):  # a run names files of the user's by their text
+            raise UserError(f"{path} is damaged: {field} is {table[field]!r}, a path")
     return Recipe(name=str(name), **table)
 
 

@@ -81,9 +81,10 @@ def trained_on(
         seen |= set(digests_of(data.train))
         if "train" in data.groups:
             names |= {data.group_names[number] for number in data.groups["train"][data.train.rows].unique().tolist()}
+    names.discard("")
     images = whole(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
     equal = np.array([digest in seen for digest in digests_of(images)])
-    met = np.array([name in names - {""} for name in groups]) if groups and names else None
+    met = np.array([name in names for name in groups]) if groups and names else None
     return equal, met
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from thumbnet.errors import UserError
 from thumbnet.files import write_text
 from thumbnet.machine import Machine
 from thumbnet.own_code import check_trusted
+from thumbnet.processes import python
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
-from thumbnet.words import as_words
+from thumbnet.words import as_word
 
 if TYPE_CHECKING:
     from thumbnet.backend import Backend
@@ -88,12 +88,13 @@ def start(
     }
     flags |= {"gpu_memory_limit": machine.gpu_memory_limit, "checkpoint_seconds": machine.checkpoint_seconds}
     flags |= cell.variant.decoding
-    words = [word for name, value in flags.items() if value is not None for word in as_words(name, value)]
+    words = [as_word(name, value) for name, value in flags.items() if value not in (None, False)]
     begun = ["--resume"] if (out / "recipe.toml").is_file() else []
-    command = ["--config", str(out.with_suffix(".toml")), "train", cell.variant.dataset, "--out", str(out), *begun]
+    # What a file of a study names may look like a flag, even one that trusts code.
+    command = ["--config", str(out.with_suffix(".toml")), "train", "--out", str(out), *begun, "--no-report", *words]
     with open(cell.log(folder), "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "thumbnet.cli.main", *command, "--no-report", *words],
+            python("-m", "thumbnet.cli.main", *command, "--", cell.variant.dataset),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -188,7 +189,7 @@ def data_at_hand(variant: Variant, data_dir: Path | None) -> "Dataset":
 def start_up_seconds() -> float:
     """What the process of a cell takes before it trains: a fresh one that imports what training does."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import thumbnet.training.loop"], stdin=subprocess.DEVNULL, check=True)
+    subprocess.run(python("-c", "import thumbnet.training.loop"), stdin=subprocess.DEVNULL, check=True)
     return time.monotonic() - began
 
 

@@ -11,6 +11,7 @@ from thumbnet.data.names import DECODING, SPECS, check_dataset_name, decoding_fo
 from thumbnet.errors import UserError, unknown_name
 from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
+from thumbnet.own_code import as_own, values_of
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import check_effects
@@ -178,12 +179,18 @@ def variant_of(
     fields_ = {key: value for key, value in row.items() if key not in ("name", "note", "dataset", "recipe")}
     name, note, dataset = str(row.get("name", "")), str(row.get("note", "")), dataset_of(row, table)
     named = row.get("recipe", table.get("recipe"))
-    recipe = default_for(dataset) if named is None else str(named)
+    model = fields_.get("model", shared.get("model"))
+    recipe = default_for(dataset, model) if named is None else str(named)
     if taken := {"seed", "folds", "fold"} & {*fields_, *shared}:
         raise UserError(f"{sorted(taken)[0]} is set by the study itself; use seeds and folds at its top")
     try:
-        changes = fitted(dataset) if named is None else {}
-        made = vary(named_recipe(recipe), **(changes | shared | fields_))
+        changes = fitted(dataset) if named is None and recipe == default_for(dataset) else {}
+        own = (
+            {"own": values_of(as_own(shared.get("own", ()))) | values_of(as_own(fields_["own"]))}
+            if "own" in fields_
+            else {}
+        )
+        made = vary(named_recipe(recipe), **(changes | shared | fields_ | own))
         if "grid" not in table:  # whose columns are crossed, whatever comes of it
             check_effects(made, fields_)
     except UserError as error:

@@ -161,7 +161,7 @@ class Trials:
         for name, tried in self.sweep.space.items():
             if isinstance(tried, tuple):
                 found[name] = kinds.CategoricalDistribution(tuple(range(len(tried))))
-            elif (FIELDS[name].type if name in FIELDS else type(tried.low)) is int:
+            elif isinstance(tried.low, int) and isinstance(tried.high, int):  # as fields of whole numbers have them
                 found[name] = kinds.IntDistribution(int(tried.low), int(tried.high), log=tried.log)
             else:
                 found[name] = kinds.FloatDistribution(tried.low, tried.high, log=tried.log)

@@ -60,6 +60,7 @@ def sweep_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], 
     trials, seeds = (count_of(table, key, default) for key, default in (("trials", 20), ("seeds", 5)))
     space = space_of(table.get("search"))
     for field_ in space:
+        field_ = "own" if field_.startswith(OF_OWN) else field_
         if not set(NEEDS.get(field_, [()])[0]) & set(space):  # what it needs is not searched
             check_effects(recipe, [field_])
     return Sweep(name, dataset, recipe, space, trials, seeds, metric_of(table), decoding)

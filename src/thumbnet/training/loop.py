@@ -1,9 +1,9 @@
 """Training: one visible loop from batch to weight update, and what frames it."""
-# Shapes: B batch, C channels, H and W height and width, M members of an ensemble, K classes.
+# Shapes: N images, K classes.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from thumbnet.augment import augment, changed_by_own, mix
 from thumbnet.backend import Backend, environment, has_fast_bf16, place, prepare
 from thumbnet.data import leave_out
 from thumbnet.data.datasets import Dataset, load_dataset
 from thumbnet.errors import Interrupted, UserError
 from thumbnet.judging.evaluation import Scores, keep_validation, predict_logits, predictions_of, score
 from thumbnet.machine import Machine
-from thumbnet.models.ensemble import averaged
-from thumbnet.models.whitening import fit_whitening, stem_is_trained, train_stem
-from thumbnet.own_code import call_own, in_one_line, is_own, shown
+from thumbnet.models.whitening import fit_whitening, train_stem
 from thumbnet.progress import Reporter
-from thumbnet.randomness import generator, global_draws
+from thumbnet.randomness import global_draws
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes import title_of
 from thumbnet.recipes.network import build_model
@@ -33,19 +29,18 @@ from thumbnet.recipes.schedule import rate_factor, resolution, steps_per_epoch, 
 from thumbnet.runs.paths import existing_run, new_run_path, point_latest
 from thumbnet.runs.run import Run
 from thumbnet.signals import StopRequested, StopSignals
-from thumbnet.training.graphs import RecordedUpdate, Recordings, Update
-from thumbnet.training.master_weights import Copies
-from thumbnet.training.optimize import build_optimizer, l2_penalty, set_learning_rate
+from thumbnet.training.optimize import l2_penalty, set_learning_rate
 from thumbnet.training.preparation import check_fits, class_weights, normalization, sample
+from thumbnet.training.rehearsal import rehearse
 from thumbnet.training.selection import Rounds, hardest
 from thumbnet.training.start import begin_with, check_same_origin, earlier_run, origin, told_of
 from thumbnet.training.state import Position, diverged, refuse_non_finite, restore, save
+from thumbnet.training.step import augmented, updating
 from thumbnet.training.summary import summarize
 from thumbnet.training.workshop import Workshop
 from thumbnet.words import counted
 
 if TYPE_CHECKING:
-    from thumbnet.models.preprocessed import Preprocessed
     from thumbnet.training.deadline import Deadline
 
 GPU_READS_EVERY = 50  # steps between looks at the loss on a GPU, where each look waits for the device
@@ -96,7 +91,8 @@ def train(
     if run is not None:
         check_same_origin(run, about)
     if run is None and recipe.own_code:
-        try_once(recipe, data, backend)
+        for note in rehearse(recipe, data, backend):
+            reporter.say(f"note: {note}")
     with StopSignals() as stop:
         if run is None:
             run = Run.create(path, recipe, data, about)
@@ -210,7 +206,7 @@ def fit(
             refuse_non_finite_loss(
                 position.totals.sum() + penalty + (scores.loss if scores else 0), run, epoch, position.step - 1
             )
-            row = position.row(recipe, steps, penalty, scores)
+            row = position.row(recipe, steps, penalty, scores, optimizer)
             run.log_epoch(row)
             reporter.epoch(row, recipe.epochs)
             position.next_epoch()
@@ -220,22 +216,6 @@ def fit(
 
 
 # ---------------------------------------------------------------------------------------------- around the loop
-
-
-def try_once(recipe: Recipe, data: Dataset, backend: Backend) -> None:
-    """A step that nobody keeps, so that a fault in code of the user's own is told before anything is written."""
-    model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
-    model = place(model, backend.device).train()
-    optimizer = build_optimizer(model, recipe, backend.dtype)
-    weights = class_weights(recipe, data.train, len(data.classes))
-    images, labels = (part.to(backend.device) for part in data.train.take(torch.arange(recipe.batch_size)))
-    x, targets = augmented(images, labels, labels % 2 == 0, data, recipe, 0, 0, 0.0)
-    update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings(), weights)
-    with (
-        in_one_line(" and ".join(sorted(set(map(shown, recipe.own_code))))),
-        global_draws(backend.device, recipe.seed, "try"),
-    ):
-        update(x, targets)
 
 
 def say_what_begins(run: Run, data: Dataset, backend: Backend, reporter: Reporter, *, begun: bool) -> None:
@@ -248,104 +228,6 @@ def say_what_begins(run: Run, data: Dataset, backend: Backend, reporter: Reporte
         reporter.say(told_of(earlier_run(run.recipe, data), data))
     if backend.precision == "bf16" and not has_fast_bf16(backend.device):
         reporter.say("note: no bf16 instructions here: bf16 is slower than --precision fp32, and its sums lose bits")
-
-
-def updating(
-    model: "Preprocessed",
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    backend: Backend,
-    check: Callable[[Tensor], None],
-    recordings: Recordings,
-    weights: Tensor | None = None,
-) -> Update:
-    """What the loop does with a batch and its targets: gradients, then the optimiser's step; gives (loss, logits B K).
-
-    `weights` K are what images of each class count in the loss. On a GPU it is recorded and replayed. On a CPU `check` sees the
-    loss before the network does, and may refuse it.
-    """
-
-    def update(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        optimizer.zero_grad(set_to_none=True)
-        loss, logits = gradients(model, x, targets, recipe, backend, weights)
-        if backend.device.type == "cpu":
-            check(loss)
-        optimizer.step()
-        return loss, logits
-
-    if backend.device.type != "cuda" or recipe.own_code:  # which may wait for the GPU, or decide by what it sees
-        return update
-    return RecordedUpdate(update, lambda: (model.resize.part, stem_is_trained(model.network)), recordings)
-
-
-def augmented(
-    images: Tensor,
-    labels: Tensor,
-    mirrored: Tensor,
-    data: Dataset,
-    recipe: Recipe,
-    epoch: int,
-    step: int,
-    progress: float,
-) -> tuple[Tensor, Tensor]:
-    """What the network is given of a batch uint8 B C H W: x B C H W in [0, 1], channels last, and targets B, or B K where mixed.
-
-    Drawn for this very step; `progress` is the part of the run that lies behind.
-    """
-    random = generator(images.device, recipe.seed, "augment", epoch, step)
-    x = augment(images, recipe, random, mirrored)  # B C H W in [0, 1]
-    random = generator("cpu", recipe.seed, "mix", epoch, step)
-    x, targets = mix(x, labels, len(data.classes), recipe, random, at=progress)
-    if recipe.augment:
-        x, targets = changed_by_own(x, targets, len(data.classes), recipe, epoch, step)
-    return x.contiguous(memory_format=torch.channels_last), targets
-
-
-def gradients(
-    model: nn.Module, x: Tensor, targets: Tensor, recipe: Recipe, backend: Backend, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Add the gradients of the batch's mean loss to the parameters, one micro-batch after the other; (loss, logits B K)."""
-    size = recipe.micro_batch or len(x)
-    in_bf16 = backend.device.type == "cuda" and backend.precision == "bf16" and not is_own(recipe.model)
-    copies = Copies(model, backend.dtype) if in_bf16 else None
-    losses, outputs = [], []
-    for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
-        with backend.autocast():
-            logits = (copies.compute(part) if copies else model(part)).float()  # B K, or B M K of an ensemble
-        loss = loss_of(logits, part_targets, recipe, weights) * (len(part) / len(x))
-        (loss * recipe.members).backward()  # each member's own loss, not its part of the mean
-        if copies:
-            copies.hand_over_gradients()
-        losses.append(loss.detach())
-        outputs.append(averaged(logits.detach()) if logits.ndim == 3 else logits.detach())
-    return torch.stack(losses).sum(), torch.cat(outputs)
-
-
-def loss_of(logits: Tensor, targets: Tensor, recipe: Recipe, weights: Tensor | None = None) -> Tensor:
-    """The recipe's mean loss of logits B K and targets B or B K; of an ensemble's B M K, each member's with the same targets.
-
-    Where classes have `weights` K, an image's loss counts as its class does, and a mixed image's as its parts do.
-    """
-    if logits.ndim == 3:
-        targets = targets.repeat_interleave(logits.shape[1], dim=0)
-    logits, smoothing = logits.flatten(0, -2), recipe.label_smoothing
-    if is_own(recipe.loss):
-        return own_loss(recipe, logits, targets)
-    if weights is None:
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-    return (losses * (weights[targets] if targets.ndim == 1 else targets @ weights)).mean()
-
-
-def own_loss(recipe: Recipe, logits: Tensor, targets: Tensor) -> Tensor:
-    """What the function `loss` in a file of the user's makes of logits B K and targets B or B K: one number."""
-    loss = call_own(recipe.loss, "loss", logits, targets, own=recipe.own)
-    if not isinstance(loss, Tensor) or loss.ndim:
-        given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise UserError(
-            f"{shown(recipe.loss)}: loss(logits, targets) gave {given}; wanted is one number, as of .mean()"
-        )
-    return loss
 
 
 def refuse_step_that_diverged(run: Run, position: Position, loss: Tensor) -> None:

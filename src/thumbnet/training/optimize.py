@@ -55,6 +55,10 @@ def own_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
         raise UserError(f"{shown(recipe.optimizer)}: optimizer(model, recipe) gave {kind}, not a torch.optim.Optimizer")
+    if not all(isinstance(group.get("lr"), int | float | Tensor) for group in optimizer.param_groups):
+        raise UserError(
+            f"{shown(recipe.optimizer)}: a group of the optimizer has no number as its lr; give one to each"
+        )
     return optimizer
 
 
@@ -85,7 +89,7 @@ def with_peaks(optimizer: torch.optim.Optimizer, *, recordable: bool) -> torch.o
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Every group's rate becomes its peak times the schedule's factor."""
     for group in optimizer.param_groups:
-        rate = group["peak"] * factor
+        rate = group.setdefault("peak", group["lr"]) * factor  # the user's own may add groups later
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

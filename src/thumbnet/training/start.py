@@ -9,6 +9,7 @@ import torch
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
 from thumbnet.files import sha256_of
+from thumbnet.own_code import is_own
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NETWORK, Recipe
 from thumbnet.runs.data_record import DataRecord
@@ -84,7 +85,8 @@ def begin_with(model: "Preprocessed", run: Run, classes: tuple[str, ...]) -> Non
         learned = {name: tensor for name, tensor in learned.items() if HEAD not in name.split(".")}
     fits = all(name in own and own[name].shape == tensor.shape for name, tensor in learned.items())
     if not fits or len(learned) < len(own) - sum(HEAD in name.split(".") for name in own):
-        network = ", ".join(f"{name} {as_typed(getattr(run.recipe, name)) or 'left open'}" for name in NETWORK)
+        fields = (*NETWORK, "own") if is_own(run.recipe.model) else NETWORK
+        network = ", ".join(f"{name} {as_typed(getattr(run.recipe, name)) or 'left open'}" for name in fields)
         raise UserError(
             f"{run.path} has another network: {network}; give the same, or leave that out of the command line"
         )

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thumbnet.errors import TrainingFailed, UserError
+from thumbnet.errors import TrainingFailed
 from thumbnet.judging.evaluation import Scores
 from thumbnet.own_code import is_own, shown
 from thumbnet.recipes.recipe import Recipe, has_effect
 from thumbnet.recipes.schedule import learning_rate, total_steps
 from thumbnet.runs.checkpoints import Arrays, check_arrays
 from thumbnet.runs.run import Run
+from thumbnet.training.own_state import OF_OWN, of_own_optimizer, put_back_own
 from thumbnet.training.selection import UNKNOWN, hardness
 from thumbnet.words import duration
 
@@ -88,12 +89,20 @@ class Position:
             f"{done * recipe.batch_size / seconds:,.0f} images/s  {duration(left)} left"
         )
 
-    def row(self, recipe: Recipe, steps: int, penalty: float, scores: Scores | None) -> dict[str, Any]:
-        """One row of metrics.jsonl. Training figures are means over the epoch's augmented batches."""
+    def row(
+        self, recipe: Recipe, steps: int, penalty: float, scores: Scores | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """One row of metrics.jsonl. Training figures are means over the epoch's augmented batches.
+
+        Of an optimiser of the user's own the rate is that of its first group.
+        """
+        rate = learning_rate(recipe, self.epoch, self.step - 1, steps)  # of the epoch's last step
+        if is_own(recipe.optimizer):
+            rate = float(optimizer.param_groups[0]["lr"])
         loss, hits, hits5, images = self.totals.tolist()
         return {
             "epoch": self.epoch + 1,
-            "learning_rate": learning_rate(recipe, self.epoch, self.step - 1, steps),  # of the epoch's last step
+            "learning_rate": rate,
             "epochs": recipe.epochs,  # of the whole run, as planned then
             "train_loss": loss / images,
             "train_accuracy": hits / images,
@@ -110,9 +119,7 @@ class Position:
 
 def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
     """Write the whole state of training as a checkpoint. Raises `TrainingFailed` where a number in it is not finite."""
-    tensors = whole_state(model, optimizer) | position.tensors()
-    if is_own(run.recipe.optimizer):
-        tensors |= numbers_of(model, optimizer, shown(run.recipe.optimizer))
+    tensors = whole_state(model, optimizer, run.recipe) | position.tensors()
     refuse_non_finite(tensors, run, position)
     place = {"epoch": position.epoch, "step": position.step, "epochs": run.recipe.epochs}
     times = {"training_seconds": position.seconds_in_epoch(), "seconds": position.seconds()}
@@ -120,42 +127,33 @@ def save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, position:
     position.saved = time.perf_counter()
 
 
-def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Every tensor that the next step depends on, by name: `model.NAME` and `optimizer.KEY.NAME`."""
+def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[str, Tensor]:
+    """Every tensor that the next step depends on, by name: `model.NAME` and `optimizer.KEY.NAME`; of the user's own more."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
+        for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{key}.{name}"] = value
+    if is_own(recipe.optimizer):
+        tensors |= of_own_optimizer(model, optimizer, shown(recipe.optimizer))
     return tensors
 
 
-def numbers_of(model: nn.Module, optimizer: torch.optim.Optimizer, whose: str) -> dict[str, Tensor]:
-    """What an optimiser of the user's keeps beside tensors: `number.KEY.NAME` of a parameter, `group.INDEX.KEY` of a group.
-
-    Raises `UserError` for what is neither a tensor nor a number.
-    """
-    found = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            if isinstance(value, int | float):
-                found[f"number.{key}.{name}"] = as_tensor(value)
-            elif not isinstance(value, Tensor | None):
-                raise UserError(
-                    f"{whose}: the optimizer keeps {key!r} as {type(value).__name__}, which a checkpoint cannot hold; keep it as "
-                    "a tensor or a number"
-                )
-    for index, group in enumerate(optimizer.param_groups):
-        numbers = {
-            key: value for key, value in group.items() if isinstance(value, int | float) and math.isfinite(value)
-        }
-        found |= {f"group.{index}.{key}": as_tensor(value) for key, value in numbers.items()}
-    return found
-
-
-def as_tensor(number: int | float) -> Tensor:
-    """A number with all its digits, of a type that tells its own."""
-    return torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
+def put_back(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    """Give a model and its optimiser, which has made no step, what `whole_state` gave."""
+    model.load_state_dict(part_of(tensors, "model"))
+    parameters = dict(model.named_parameters())
+    for name, tensor in part_of(tensors, "optimizer").items():
+        key, parameter = name.split(".", 1)
+        state = optimizer.state[parameters[parameter]]
+        if key not in state:
+            whole = parameters[parameter]
+            like = whole if form_of(whole) == form_of(tensor) else tensor  # not the step counter, which is a scalar
+            state[key] = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
+        state[key].copy_(tensor)  # in place: a recording of an earlier run's steps is of this very memory
+    put_back_own(tensors, parameters, optimizer)
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], run: Run, position: Position) -> None:
@@ -203,22 +201,7 @@ def restore(
             f"note: going on with the {place['epochs']:.2f} epochs planned last, not the {run.recipe.epochs:.2f} planned first"
         )
         run.recipe = replace(run.recipe, epochs=place["epochs"])
-    model.load_state_dict(part_of(tensors, "model"))
-    parameters = dict(model.named_parameters())
-    for name, tensor in part_of(tensors, "optimizer").items():
-        key, parameter = name.split(".", 1)
-        state = optimizer.state[parameters[parameter]]
-        if key not in state:
-            whole = parameters[parameter]
-            like = whole if form_of(whole) == form_of(tensor) else tensor  # not the step counter, which is a scalar
-            state[key] = torch.empty_like(like, device=device, requires_grad=False)  # with the strides of the parameter
-        state[key].copy_(tensor)  # in place: a recording of an earlier run's steps is of this very memory
-    for name, tensor in part_of(tensors, "number").items():
-        key, parameter = name.split(".", 1)
-        optimizer.state[parameters[parameter]][key] = tensor.item()
-    for name, tensor in part_of(tensors, "group").items():
-        index, key = name.split(".", 1)
-        optimizer.param_groups[int(index)][key] = tensor.item()
+    put_back(tensors, model, optimizer, device)
     return replace(
         position,
         totals=tensors["totals"].to(position.totals),
@@ -241,7 +224,7 @@ def check_state(arrays: Arrays, *, model: nn.Module, position: Position, own: bo
     for name in arrays:
         kind, _, rest = name.partition(".")
         key, _, parameter = rest.partition(".")
-        if own and kind in ("optimizer", "number", "group"):
+        if own and kind in ("optimizer", *OF_OWN):
             expected[name] = (arrays[name].shape, str(arrays[name].dtype))
         elif kind == "optimizer" and parameter in parameters:
             expected[name] = ((), "float32") if key == "step" else parameters[parameter]

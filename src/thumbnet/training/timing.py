@@ -14,9 +14,9 @@ from thumbnet.recipes.schedule import steps_per_epoch, total_steps
 from thumbnet.training import graphs
 from thumbnet.training.deadline import seconds_of
 from thumbnet.training.graphs import Recordings, Update
-from thumbnet.training.loop import augmented, updating
 from thumbnet.training.optimize import build_optimizer
 from thumbnet.training.preparation import normalization
+from thumbnet.training.step import augmented, updating
 
 if TYPE_CHECKING:
     from thumbnet.data.datasets import Dataset

@@ -32,10 +32,13 @@ class Workshop:
     def set_up(
         self, model: "Preprocessed", recipe: Recipe, backend: Backend, weights: Tensor | None
     ) -> "tuple[Preprocessed, torch.optim.Optimizer, Tensor | None]":
-        """The network to train, as `model` is now, its optimiser, which has made no step, and `weights`: those kept that fit."""
+        """The network to train, as `model` is now, its optimiser, which has made no step, and `weights`: those kept that fit.
+
+        Of code of the user's own nothing is kept: how its optimiser begins is not ours to know.
+        """
         shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
         purpose = (vary(recipe, seed=0, epochs=1.0, validation=0.0, folds=0, fold=0, start_from=""), shapes, backend)
-        if self.made_for != purpose or self.model is None or self.optimizer is None:
+        if recipe.own_code or self.made_for != purpose or self.model is None or self.optimizer is None:
             self.made_for, self.recordings = purpose, Recordings()
             self.model, self.optimizer, self.weights = model, build_optimizer(model, recipe, backend.dtype), weights
         else:

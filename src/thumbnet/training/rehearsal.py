@@ -1,0 +1,104 @@
+"""What a run with code of the user's own does before it begins: steps that nobody keeps.
+
+A fault is told before anything is written, and so is what would make a resumed run another one.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from thumbnet.backend import Backend, place
+from thumbnet.data.datasets import Dataset
+from thumbnet.own_code import in_one_line, in_words, run_anew
+from thumbnet.randomness import global_draws
+from thumbnet.recipes.network import build_model
+from thumbnet.recipes.recipe import Recipe
+from thumbnet.training.graphs import Recordings
+from thumbnet.training.optimize import build_optimizer, set_learning_rate
+from thumbnet.training.preparation import class_weights, normalization
+from thumbnet.training.state import put_back, whole_state
+from thumbnet.training.step import augmented, updating
+from thumbnet.words import counted
+
+if TYPE_CHECKING:
+    from thumbnet.models.preprocessed import Preprocessed
+
+SLIGHTLY = 0.02  # what sums of probabilities in bf16, and a resampling beyond the range, may be off by
+
+
+def rehearse(recipe: Recipe, data: Dataset, backend: Backend) -> list[str]:
+    """Two steps, and the second one again from what a checkpoint holds after the first; a note where that gives other numbers.
+
+    On a GPU, whose sums may differ by themselves, they are not compared. Raises `UserError` for a fault in the user's code.
+    """
+    with in_one_line(in_words(recipe.own_code)):
+        model, optimizer = made_anew(recipe, data, backend)
+        notes = oddities(model, *make_step(model, optimizer, recipe, data, backend, 0))
+        kept = copied(whole_state(model, optimizer, recipe))
+        make_step(model, optimizer, recipe, data, backend, 1)
+        resumed, its_optimizer = made_anew(recipe, data, backend)
+        put_back(kept, resumed, its_optimizer, backend.device)
+        make_step(resumed, its_optimizer, recipe, data, backend, 1)
+        pair = whole_state(model, optimizer, recipe), whole_state(resumed, its_optimizer, recipe)
+    run_anew()
+    if backend.device.type != "cpu" or same_numbers(*pair):
+        return notes
+    return [
+        *notes,
+        f"stopped and resumed, this run would end in other bits: {in_words(recipe.own_code)} keeps or draws something that a "
+        "checkpoint does not hold",
+    ]
+
+
+def oddities(model: "Preprocessed", x: Tensor, logits: Tensor) -> list[str]:
+    """Notes on what is probably not meant, of images B C H W and logits B K of a step that was made."""
+    notes = []
+    if x.min() < -SLIGHTLY or x.max() > 1 + SLIGHTLY:
+        notes.append(f"augmented images go from {x.min():.3g} to {x.max():.3g}; as they are stored they go from 0 to 1")
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < SLIGHTLY:
+        notes.append(
+            "what the network gives are probabilities, which sum to 1; a loss of logits wants them before softmax"
+        )
+    idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    if idle:
+        named = ", ".join(name.removeprefix("network.") for name in idle[:3]) + (", ..." if len(idle) > 3 else "")
+        notes.append(f"{counted(len(idle), 'parameter')} of the network took no part in the step: {named}")
+    return notes
+
+
+def made_anew(recipe: Recipe, data: Dataset, backend: Backend) -> "tuple[Preprocessed, torch.optim.Optimizer]":
+    """The network and its optimiser, and whatever the user's files keep in variables of their own, as in a fresh process."""
+    run_anew()
+    model = build_model(recipe, channels=data.channels, classes=len(data.classes), **normalization(recipe, data.train))
+    model = place(model, backend.device).train()
+    return model, build_optimizer(model, recipe, backend.dtype)
+
+
+def make_step(
+    model: "Preprocessed",
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    data: Dataset,
+    backend: Backend,
+    step: int,
+) -> tuple[Tensor, Tensor]:
+    """A step of the loop in loop.py; its images B C H W and logits B K."""
+    weights = class_weights(recipe, data.train, len(data.classes))
+    update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings(), weights)
+    images, labels = (part.to(backend.device) for part in data.train.take(torch.arange(recipe.batch_size)))
+    x, targets = augmented(images, labels, labels % 2 == 0, data, recipe, 0, step, 0.0)
+    set_learning_rate(optimizer, 1.0)
+    with global_draws(backend.device, recipe.seed, "dropout", 0, step):
+        _, logits = update(x, targets)
+    return x, logits
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As a checkpoint holds them, whatever happens to them afterwards."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def same_numbers(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two states are equal in every number."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
