@@ -21,6 +21,7 @@ from thumbnet.measuring.campaign import run_campaign
 from thumbnet.recipes import names_of_groups, recipe, vary
 from thumbnet.recipes.recipe import value_in, with_values
 from thumbnet.recipes.recipe_file import read_recipe, write_recipe
+from thumbnet.report.sections import reproduce
 from thumbnet.runs.run import Run
 from thumbnet.shipping.bundle.folder import export
 from thumbnet.studies.study_file import read_study
@@ -97,6 +98,7 @@ def test_a_network_from_a_file_is_trained_judged_and_exported_like_any_other(tin
     assert re.fullmatch(r"mine\.py@[0-9a-f]{32}", run.recipe.model)
     assert (tmp_path / "run" / "code" / "mine.py").read_text() == NETWORK
     assert thumbnet.evaluate(run, data=tiny).images == run.data["validation"]
+    assert reproduce(run)[0].endswith(f" --trust {tmp_path / 'run' / 'code' / 'mine.py'}")
     assert export(run, tmp_path / "model.onnx", data=tiny).largest_difference < 1e-5
     images = tiny.development.images[:5, 0].numpy()
     of_file = thumbnet.load(tmp_path / "model.onnx").predict_proba(images)
@@ -628,7 +630,7 @@ TOLD = {
     "def network(classes, channels)\n    pass": r"mine\.py, line 1: expected ':'",
     "def net(classes): pass": r"mine\.py has no def network\(classes, channels\) at its top; it has net",
     "import absent_module\ndef network(classes, channels): pass": r"mine\.py, line 1: ModuleNotFoundError: No module named",
-    "import sys\nsys.exit(3)\ndef network(classes, channels): pass": r"mine\.py ends the program when it is loaded, as sys\.exit or argparse do; take that out",
+    "import sys\nsys.exit(3)\nnetwork = 0": r"mine\.py ends the program when it is loaded, as sys\.exit or argparse do",
     "def network(classes): pass": r"mine\.py, network: TypeError: network\(\) got an unexpected keyword argument 'channels'",
     "def network(classes, channels): return 3": r"mine\.py: network\(classes, channels\) gave int, not a torch\.nn\.Module",
     "def network(classes, channels):\n    return 1 / 0": r"mine\.py, line 2, in network: ZeroDivisionError: division by zero",
@@ -665,6 +667,11 @@ def test_a_network_that_wants_whole_images_is_told_of_a_recipe_that_shrinks_them
 
 
 FAULTS = [
+    (
+        "loss",
+        "def loss(logits, targets): return (logits.min() - 9).log()",
+        r"mine\.py: the first loss is nan, before any weight",
+    ),
     ("loss", "def loss(logits, targets): raise MemoryError", r"MemoryError"),
     (
         "augment",

@@ -369,6 +369,8 @@ def reproduce(run: Run) -> list[str]:
     folder += " --skip-broken" if run.data.get("broken") else ""
     for flag, fact in (("--group-by", "group_by"), ("--columns", "columns_named")):
         folder += f" {flag} {shlex.quote(run.data[fact])}" if fact in run.data else ""
+    kept = sorted((run.path / "code").rglob("*.py")) if run.recipe.own_code else []
+    folder += "".join(f" --trust {shlex.quote(str(path))}" for path in kept)
     lines = [f"thumbnet train {shlex.quote(run.data.as_typed)} --config {config} {machine}{folder}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")

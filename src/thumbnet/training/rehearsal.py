@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thumbnet.backend import Backend, place
 from thumbnet.data.datasets import Dataset
+from thumbnet.errors import UserError
 from thumbnet.own_code import in_one_line, in_words, run_anew
 from thumbnet.randomness import global_draws
 from thumbnet.recipes.network import build_model
@@ -34,7 +35,12 @@ def rehearse(recipe: Recipe, data: Dataset, backend: Backend) -> list[str]:
     """
     with in_one_line(in_words(recipe.own_code)):
         model, optimizer = made_anew(recipe, data, backend)
-        notes = oddities(model, *make_step(model, optimizer, recipe, data, backend, 0))
+        x, loss, logits = make_step(model, optimizer, recipe, data, backend, 0)
+        if not loss.isfinite():
+            raise UserError(
+                f"{in_words(recipe.own_code)}: the first loss is {loss.item()}, before any weight was moved"
+            )
+        notes = oddities(model, x, logits)
         kept = copied(whole_state(model, optimizer, recipe))
         make_step(model, optimizer, recipe, data, backend, 1)
         resumed, its_optimizer = made_anew(recipe, data, backend)
@@ -82,16 +88,16 @@ def make_step(
     data: Dataset,
     backend: Backend,
     step: int,
-) -> tuple[Tensor, Tensor]:
-    """A step of the loop in loop.py; its images B C H W and logits B K."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A step of the loop in loop.py; its images B C H W, loss and logits B K."""
     weights = class_weights(recipe, data.train, len(data.classes))
     update = updating(model, optimizer, recipe, backend, lambda loss: None, Recordings(), weights)
     images, labels = (part.to(backend.device) for part in data.train.take(torch.arange(recipe.batch_size)))
     x, targets = augmented(images, labels, labels % 2 == 0, data, recipe, 0, step, 0.0)
     set_learning_rate(optimizer, 1.0)
     with global_draws(backend.device, recipe.seed, "dropout", 0, step):
-        _, logits = update(x, targets)
-    return x, logits
+        loss, logits = update(x, targets)
+    return x, loss, logits
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
