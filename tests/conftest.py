@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from processes import begin, enter, exit_code
 from tables import paint
+from thumbnet import own_code
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
@@ -60,6 +61,12 @@ def two_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def own_store(tmp_path, monkeypatch):
+    """Nothing that another test trusted."""
+    monkeypatch.setattr(own_code, "store", lambda: tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

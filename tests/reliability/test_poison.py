@@ -138,7 +138,7 @@ def is_true(node):
 def test_nothing_in_the_package_can_run_code_out_of_a_file():
     files = list(SOURCE.rglob("*.py"))
     found = {str(path.relative_to(SOURCE)): dangers(ast.parse(path.read_text())) for path in files}
-    by_hand = found.pop("own_code.py")  # runs copies that the user has trusted one by one: tests/test_own_code.py
+    by_hand = found.pop("own_code.py")  # runs copies that the user has trusted one by one: tests/test_trust.py
     assert [name for _, name in by_hand] == ["exec", "compile"]
     assert {path: what for path, what in found.items() if what} == {}
     told = "no call of pickle, eval, torch.load, a shell, or an unpacking of archives in the code; exec of trusted files alone"

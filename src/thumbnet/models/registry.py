@@ -98,8 +98,8 @@ def create_model(
 def own_network(name: str, options: dict[str, Any], own: Sequence[str]) -> "nn.Module":
     """What the function `network` in a file of the user's makes of the options.
 
-    It is given images in torch's usual order, not channels last as ours are, so that `x.view(len(x), -1)` works as elsewhere; a
-    ResNet-18 took 2 to 5 % longer for it (Zen 4, bf16).
+    It is given images in torch's usual order, not channels last as ours are, so that `x.view(x.size(0), -1)` works as elsewhere;
+    a ResNet-18 took 2 to 5 % longer for it (Zen 4, bf16).
     """
     from torch import nn
 

@@ -51,8 +51,10 @@ def sweep_of(table: dict[str, Any], *, default_name: str, tell: Callable[[str], 
         if name in shared:
             raise UserError(f"{name} is set by the sweep itself; leave it out of [fields]")
     decoding, typed = decoding_of(table, [dataset]), shared | {"seed": SEED}
-    changes = {} if "recipe" in table else fitted_fields(dataset, typed, decoding=decoding, tell=tell)
-    recipe = vary(named_recipe(str(table.get("recipe", default_for(dataset)))), **(changes | typed))
+    named = str(table.get("recipe", default_for(dataset, shared.get("model"))))
+    is_fitted = "recipe" not in table and named == default_for(dataset)
+    changes = fitted_fields(dataset, typed, decoding=decoding, tell=tell) if is_fitted else {}
+    recipe = vary(named_recipe(named), **(changes | typed))
     if dataset in SPECS and not recipe.validation:
         raise UserError("the recipe trains on all images (validation 0), so that nothing is left to judge trials by")
     name = str(table.get("name", default_name))
