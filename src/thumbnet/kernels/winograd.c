@@ -233,14 +233,30 @@ void winograd_convolve(const number *x, const uint8_t *of_x, const float *kernel
   }
 }
 
-// Adds to the gradient of a changed kernel the sums over images from `first` to `end`, `at_once` of them at a time.
-static void add_images(source x, source gradient, map m, element *changed, element *of_output, float *total, long first, long end,
-                       long at_once, long threads) {
-  for (long n = first; n < end; n += at_once) {
-    m.images = smaller(at_once, end - n);
-    change(from_image(x, n), changed, m, TILES, threads);
-    change(from_image(gradient, n), of_output, m, TILES, threads);
-    add_gradients(changed, of_output, total, n == first, m, x.channels, gradient.channels, threads);
+// What the gradient of a kernel is summed from: two maps, their images in `groups` that have a sum each in `total`, and room in
+// which a team changes `at_once` of them.
+typedef struct {
+  source x, output;
+  map part;
+  element *changed, *of_output;
+  float *total;
+  long images, at_once, groups;
+} gradients;
+
+// Numbers of a sum: places x panels of D x C x 16 with C filled up to a multiple of 16.
+static long sums_of(gradients g) { return PLACES * panels(g.output.channels) * panels(g.x.channels) * LANES * LANES; }
+
+// The sum of a group, by one `team` of so many threads.
+static void sum_group(gradients g, long group, long team, long threads) {
+  element *changed = g.changed + team * PLACES * stream_of(changed_lines(g.part, g.x.channels, TILES));
+  element *of_output = g.of_output + team * PLACES * stream_of(changed_lines(g.part, g.output.channels, TILES));
+  long first = g.images * group / g.groups, end = g.images * (group + 1) / g.groups;
+  map m = g.part;
+  for (long n = first; n < end; n += g.at_once) {
+    m.images = smaller(g.at_once, end - n);
+    change(from_image(g.x, n), changed, m, TILES, threads);
+    change(from_image(g.output, n), of_output, m, TILES, threads);
+    add_gradients(changed, of_output, g.total + group * sums_of(g), n == first, m, g.x.channels, g.output.channels, threads);
   }
 }
 
@@ -259,18 +275,17 @@ void winograd_kernel_gradient(const number *x, const number *gradient, const uin
                               element *of_output, float *total, long images, long at_once, long groups, long teams, long height,
                               long width, long channels, long rows, long columns, long step, long channels_out, long padding,
                               long taps, long threads) {
-  map part = {at_once, rows, columns, taps, step};
   source input = {x, NULL, height, width, channels, padding, 0}, output = {gradient, chosen, rows, columns, channels_out, 0, 1};
-  long sums = PLACES * panels(channels_out) * panels(channels) * LANES * LANES;
-  long room = PLACES * stream_of(changed_lines(part, channels, TILES));
-  long room_out = PLACES * stream_of(changed_lines(part, channels_out, TILES));
-#pragma omp parallel for num_threads(teams) schedule(dynamic) if (teams > 1)
-  for (long group = 0; group < groups; group++) {
-    long own = omp_get_thread_num();
-    add_images(input, output, part, changed + own * room, of_output + own * room_out, total + group * sums,
-               images * group / groups, images * (group + 1) / groups, at_once, threads / teams);
+  map part = {at_once, rows, columns, taps, step};
+  gradients g = {input, output, part, changed, of_output, total, images, at_once, groups};
+  // Not one parallel loop for both: within another, be it of one thread, each begins threads anew, which takes milliseconds.
+  if (teams == 1) {
+    for (long group = 0; group < groups; group++) sum_group(g, group, 0, threads);
+  } else {
+#pragma omp parallel for num_threads(teams) schedule(dynamic)
+    for (long group = 0; group < groups; group++) sum_group(g, group, omp_get_thread_num(), 1);
   }
-  add_up(total, groups, sums, threads);
+  add_up(total, groups, sums_of(g), threads);
   change_kernel_back(total, of_kernel, channels_out, channels, taps, threads);
 }
 
