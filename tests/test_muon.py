@@ -8,11 +8,13 @@ import torch
 from kernels import compiled
 from thumbnet.kernels.muon import has_passes, look_ahead, take_step
 from thumbnet.kernels.symmetric_product import plain, symmetric_product
-from thumbnet.kernels.tiles import tiles_allowed
+from thumbnet.kernels.tiles import pairs_allowed
 from thumbnet.models.registry import create_model
 from thumbnet.training import optimize
 
-tiles = pytest.mark.skipif(not tiles_allowed(), reason="no tile registers (Intel AMX) here")
+in_pairs = pytest.mark.skipif(
+    not pairs_allowed(), reason="the processor multiplies no pairs of bf16 (AVX-512 BF16, Intel AMX)"
+)
 ROUNDING = {torch.bfloat16: 2**-7, torch.float32: 1e-5}
 NUMBERS = pytest.mark.parametrize("number", ROUNDING, ids=["bf16", "fp32"])
 # Kernels: sides of 32 and others, one tap and nine, fewer columns than rows, less than a vector.
@@ -90,7 +92,7 @@ def test_the_step_does_not_depend_on_the_number_of_threads(shape, number):
         torch.set_num_threads(before)
     for kernel, direction, norms, product in results[1:]:
         assert torch.equal(kernel, results[0][0]) and torch.equal(direction, results[0][1]) and norms == results[0][2]
-        assert not tiles_allowed() or torch.equal(product, results[0][3])
+        assert not pairs_allowed() or torch.equal(product, results[0][3])
 
 
 @compiled
@@ -138,11 +140,11 @@ def test_kernels_in_other_orders_types_and_places_are_left_to_torch():
     assert not has_passes(kernel, torch.zeros_like(kernel), torch.float16)
 
 
-@tiles
+@in_pairs
 @pytest.mark.parametrize(
     "shape", [(32, 32), (64, 2304), (256, 512), (96, 70), (33, 31), (20, 50), (1, 1), (5, 3)], ids=str
 )
-def test_a_gram_matrix_in_tiles_is_exact_but_for_rounding_and_symmetric(shape):
+def test_a_gram_matrix_in_pairs_is_exact_but_for_rounding_and_symmetric(shape):
     x = normal(*shape, seed=3).bfloat16()
     found = symmetric_product(x, x, alpha=0.25)
     exact = 0.25 * x.double() @ x.double().T
@@ -162,10 +164,10 @@ def test_products_of_polynomials_of_one_symmetric_matrix_and_what_is_added_to_th
     assert distance(square, wanted) < 2**-7
     cube = symmetric_product(square, gram)
     assert distance(cube, square.double() @ exact) < 2**-7
-    assert not tiles_allowed() or (torch.equal(square, square.T) and torch.equal(cube, cube.T))
+    assert not pairs_allowed() or (torch.equal(square, square.T) and torch.equal(cube, cube.T))
 
 
-@tiles
+@in_pairs
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("side", [32, 40, 128])
 def test_the_whole_iteration_in_one_call_is_that_of_single_products(side, steps, monkeypatch):
@@ -176,7 +178,7 @@ def test_the_whole_iteration_in_one_call_is_that_of_single_products(side, steps,
     assert torch.equal(in_one, optimize.newton_schulz_factor(gram, steps))
 
 
-@tiles
+@in_pairs
 @pytest.mark.parametrize("shape", [(70, 40), (64, 32)], ids=str)
 def test_matrices_in_any_order_are_taken(shape):
     x = normal(*shape, seed=5).bfloat16()

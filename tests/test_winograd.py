@@ -3,9 +3,12 @@
 import copy
 import ctypes
 import math
+import os
 import platform
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from kernels import compiled, distance, maps
 from thumbnet.kernels import call
 from thumbnet.kernels.library import FLAGS, compile_into, sources_of
 from thumbnet.kernels.library import NUMBERS as LIBRARIES
-from thumbnet.kernels.winograd import Winograd, groups_of, has_winograd, teams_and_images
+from thumbnet.kernels.winograd import Winograd, groups_of, has_winograd, kernel_gradient, teams_and_images
 from thumbnet.models import convolution
 from thumbnet.models.speednet import speednet
 
@@ -207,19 +210,42 @@ def test_a_convolution_by_tiles_does_not_depend_on_threads_or_on_the_order_of_it
     results = []
     for threads in (1, 2, 3, 5):  # 5: more than the groups of images that are summed apart
         torch.set_num_threads(threads)
-        x = maps((70, 64, 15, 15), number=number).requires_grad_()
-        kernel = torch.randn(96, 64, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        x = maps((450, 24, 15, 15), number=number).requires_grad_()
+        kernel = torch.randn(40, 24, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
         y = Winograd.apply(x if threads < 3 else x.contiguous(), kernel, None, 1)
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, kernel))))
     assert all(torch.equal(one, other) for result in results[1:] for one, other in zip(results[0], result, strict=True))
 
 
+@compiled
+def test_threads_that_share_the_gradient_of_a_kernel_are_not_begun_anew_for_it():
+    torch.set_num_threads(2)
+    x, gradient = (maps((40, channels, 5, 5), number=torch.float32) for channels in (32, 48))
+    seen, done = set(), threading.Event()
+    assert groups_of(40, (5, 5), 4, 1) == 1
+
+    def look():
+        while not done.is_set():
+            seen.update(os.listdir("/proc/self/task"))
+
+    kernel_gradient(x, gradient, 3, 1)
+    there = len(os.listdir("/proc/self/task"))
+    with ThreadPoolExecutor(1) as beside:
+        looking = beside.submit(look)
+        for _ in range(200):
+            kernel_gradient(x, gradient, 3, 1)
+        done.set()
+        looking.result()
+    assert 0 < len(seen) <= there + 1
+
+
 @pytest.mark.parametrize(
     ("images", "size", "channels", "groups"),
     [
-        (500, (7, 7), (256, 256), 4),
-        (500, (3, 3), (256, 256), 2),  # 500 tiles
-        (500, (7, 7), (384, 768), 2),  # room for three, which two threads could not share
+        (500, (15, 15), (64, 256), 4),
+        (250, (15, 15), (64, 64), 2),
+        (500, (7, 7), (256, 256), 1),  # 2,000 tiles
+        (500, (15, 15), (384, 768), 2),  # room for three, which two threads could not share
         (2_000, (7, 7), (768, 768), 1),
         (3, (15, 15), (64, 64), 1),
     ],

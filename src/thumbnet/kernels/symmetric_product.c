@@ -1,11 +1,12 @@
-// A B' of two matrices whose product is known to be symmetric, in the tile registers of Intel AMX; see symmetric_product.py.
+// A B' of two matrices whose product is known to be symmetric, in pairs of bf16: by the tile registers of Intel AMX, or where the
+// processor has none by vectors; see symmetric_product.py.
 //
 // Only what lies on and above the diagonal is computed, in blocks of 32 x 32, and mirrored. Matrices are R x K bf16, both sides
 // multiples of 32.
 
 #include "tiles.h"
 
-#ifdef TILES
+#ifdef PAIRS
 
 #include <omp.h>
 
@@ -17,6 +18,8 @@ static void turn_rows(const bf16 *from, bf16 *turned, long columns) {
     turn(rows, turned + step * TILE);
   }
 }
+
+#ifdef TILES
 
 // 32 rows of A times 32 rows of B, which are turned -> 32 x 32 floats.
 static void multiply(const bf16 *a, const bf16 *turned, float *sums, long columns) {
@@ -42,6 +45,45 @@ static void multiply(const bf16 *a, const bf16 *turned, float *sums, long column
   _tile_stored(3, sums + 16 * BLOCK + 16, BLOCK * sizeof(float));
   __asm__ volatile("" ::: "memory");  // nor that it is stored there
 }
+
+#else
+
+struct tiles {  // which are not there, so that nothing is to be set up
+  char nothing;
+};
+
+INLINE struct tiles set_up_tiles(void) { return (struct tiles){0}; }
+
+INLINE void leave_tiles(const struct tiles *before) { (void)before; }
+
+enum { ROWS = 8 };  // whose sums fit the registers, 32 numbers each
+
+// 32 rows of A times 32 rows of B, which are turned -> 32 x 32 floats.
+static void multiply(const bf16 *a, const bf16 *turned, float *sums, long columns) {
+  const bf16 *turned_after = turned + 16 * columns;  // the lower 16 rows of B
+  for (long first = 0; first < BLOCK; first += ROWS) {
+    __m512 left[ROWS], right[ROWS];
+    for (int r = 0; r < ROWS; r++) left[r] = right[r] = _mm512_setzero_ps();
+    for (long pair = 0; pair < columns / 2; pair++) {  // 16 of them make a tile, each a line of B's rows
+      __m512bh upper = (__m512bh)_mm512_load_si512(turned + pair * BLOCK);
+      __m512bh lower = (__m512bh)_mm512_load_si512(turned_after + pair * BLOCK);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) {
+        int two;
+        memcpy(&two, a + (first + r) * columns + 2 * pair, sizeof(two));
+        __m512bh factor = (__m512bh)_mm512_set1_epi32(two);
+        left[r] = _mm512_dpbf16_ps(left[r], factor, upper);
+        right[r] = _mm512_dpbf16_ps(right[r], factor, lower);
+      }
+    }
+    for (int r = 0; r < ROWS; r++) {
+      _mm512_store_ps(sums + (first + r) * BLOCK, left[r]);
+      _mm512_store_ps(sums + (first + r) * BLOCK + 16, right[r]);
+    }
+  }
+}
+
+#endif
 
 // 32 x 32 numbers, turned.
 INLINE void mirror(const bf16 *block, bf16 *mirrored) {
@@ -86,7 +128,7 @@ static void put(const float *sums, const bf16 *c, bf16 *result, float alpha, flo
 }
 
 // result R R = alpha A B' + beta C + gamma I, where A B' and C, R R, are symmetric; no C where it is null. By all threads of a
-// team with tiles set up; `turned` has room for 32 rows of B.
+// team, with tiles set up where there are any; `turned` has room for 32 rows of B.
 static void product(const bf16 *a, const bf16 *b, const bf16 *c, bf16 *turned, bf16 *result, double alpha, double beta,
                     double gamma, long rows, long columns) {
   long blocks = rows / BLOCK;

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thumbnet.kernels.call import call
-from thumbnet.kernels.tiles import tiles_allowed
+from thumbnet.kernels.tiles import pairs_allowed
 
 BLOCK = 32  # sides that the C takes are multiples of it
 
@@ -50,7 +50,7 @@ def has_products(matrix: Tensor) -> bool:
     """Whether the C can have it; a graph cannot hold it."""
     if torch.compiler.is_compiling():
         return False
-    return matrix.device.type == "cpu" and matrix.dtype == torch.bfloat16 and matrix.numel() > 0 and tiles_allowed()
+    return matrix.device.type == "cpu" and matrix.dtype == torch.bfloat16 and matrix.numel() > 0 and pairs_allowed()
 
 
 def filled_up(matrix: Tensor, rows: int, columns: int) -> Tensor:

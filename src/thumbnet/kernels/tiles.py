@@ -1,4 +1,4 @@
-"""The processor's tile registers (Intel AMX): are they there, and may they be used?"""
+"""The processor's tile registers (Intel AMX), and its vectors of bf16: are they there, and may they be used?"""
 
 from functools import cache
 from typing import Any
@@ -15,3 +15,11 @@ def tiles_allowed() -> bool:
     capabilities: dict[str, Any] = get()
     compiled = library(torch.bfloat16)
     return bool(capabilities.get("amx_bf16")) and compiled is not None and bool(compiled.tiles_allowed(1))
+
+
+@cache
+def pairs_allowed() -> bool:
+    """Whether pairs of bf16 are multiplied by the C: in tiles, or by vectors where it was compiled for no tiles (AVX-512 BF16)."""
+    compiled = library(torch.bfloat16)
+    for_vectors = hasattr(compiled, "symmetric_product") and not hasattr(compiled, "tile_convolution")
+    return tiles_allowed() or for_vectors
