@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 NAME = "cifar10-frontier.json"
 PICTURE = ROOT / "docs" / "images" / "cifar10-frontier.png"
 SECONDS = (5, 10, 20, 60, 120, 300, 600)  # of the picture
+STYLES = (("-", TRAINING), ("--", "white"), (":", "#bdd7ea"))  # of the machines: line, and what fills its marks
 VIEWS, UNCERTAIN = "6", "0.25"
 
 
@@ -70,19 +71,11 @@ def machine_of(record: dict[str, Any]) -> str:
     return f"{record['processor']}, {record['precision']}"
 
 
-def name_point(axes: Any, name: str, seconds: float, accuracy: float, marker: str, color: str, place: str) -> None:
-    """A point with its name above it, there to the left, or below it in a line for each part: `place`."""
-    offset, side = {"above": ((-10, 6), "center"), "above left": ((4, 7), "right"), "below": ((0, -8), "center")}[place]
-    axes.plot(seconds, accuracy, marker, color=color)
-    axes.annotate(
-        name.replace(", ", ",\n") if place == "below" else name,
-        (seconds, accuracy),
-        xytext=offset,
-        textcoords="offset points",
-        fontsize=8,
-        ha=side,
-        va="top" if place == "below" else "bottom",
-    )
+def name_point(axes: Any, name: str, seconds: float, accuracy: float, *, below: bool = False) -> None:
+    """A point's name above it, or below."""
+    offset, side = ((0, -8), "top") if below else ((0, 7), "bottom")
+    place = {"xytext": offset, "textcoords": "offset points", "ha": "center", "va": side}
+    axes.annotate(name, (seconds, accuracy), fontsize=8, **place)
 
 
 def draw(records: list[dict[str, Any]]) -> Figure:
@@ -94,19 +87,22 @@ def draw(records: list[dict[str, Any]]) -> Figure:
     axes = figure.subplots()
     frontiers = [record for record in records if record["kind"] == "frontier"]
     accuracies = [row["accuracy"] for record in frontiers for row in record["points"]]
-    for record, style in zip(frontiers, ("-", "--", ":"), strict=False):
+    for record, (line, filling) in zip(frontiers, STYLES, strict=False):
+        look = {"color": TRAINING, "markerfacecolor": filling}
         seconds, reached = zip(*((row["seconds"], row["accuracy"]) for row in record["points"]), strict=True)
-        axes.plot(seconds, reached, "o" + style, color=TRAINING, label=f"time budgets, {machine_of(record)}")
+        axes.plot(seconds, reached, "o" + line, **look, label=f"time budgets, {machine_of(record)}")
         for peer in record["peers"]:
-            name_point(axes, peer["name"], peer["seconds"], peer["accuracy"], "s", VALIDATION, "below")
+            axes.plot(peer["seconds"], peer["accuracy"], "s", color=VALIDATION)
+            name_point(axes, peer["name"].replace(", ", ",\n"), peer["seconds"], peer["accuracy"], below=True)
         campaigns = [row for row in records if row["kind"] == "campaign" and row["dataset"] == "cifar10"]
         campaigns = [row for row in campaigns if not row["changes"]]  # of recipes as they are
-        place = "above left" if style == "-" else "above"  # below the first line there is less room
         for row in campaigns:
             if machine_of(row) == machine_of(record) and (row["cold_wall"] or math.inf) < SECONDS[-1]:
-                name = f"{row['recipe']}, n = {row['n']}"
-                name_point(axes, name, row["cold_wall"], row["accuracy"], "D", TRAINING, place)
+                axes.plot(row["cold_wall"], row["accuracy"], "D", **look)
                 accuracies.append(row["accuracy"])
+                if record is frontiers[0]:  # the others stand at the same height
+                    name_point(axes, row["recipe"], row["cold_wall"], row["accuracy"])
+    axes.plot([], [], "D", color=TRAINING, label="the named recipes there")
     axes.set_xscale("log")
     axes.set_yscale("logit")
     low = np.floor(min(accuracies) * 20) / 20
@@ -126,6 +122,11 @@ def draw(records: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def without_folder(words: list[str]) -> list[str]:
+    """A command without --out and the folder behind it: where its file was written says nothing of how it was made."""
+    return words[: words.index("--out")] + words[words.index("--out") + 2 :] if "--out" in words else words
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", type=float, nargs="+", default=[10, 15, 30, 60, 120, 240])
@@ -141,7 +142,7 @@ def main() -> None:
         record = {
             "kind": "frontier",
             "dataset": "cifar10",
-            "command": ["python", *sys.argv],
+            "command": ["python", *without_folder(sys.argv)],
             "seed": arguments.seed,
             "views": int(VIEWS),
             "uncertain": float(UNCERTAIN),

@@ -25,11 +25,12 @@ from typing import Any
 from publish_study import published
 
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed
-from thumbnet.files import read_json, write_json
+from thumbnet.files import write_json
 from thumbnet.judging.statistics import welch
 from thumbnet.machine import Machine
 from thumbnet.measuring.campaign import measured_campaign
 from thumbnet.measuring.operations import convolution_ceiling
+from thumbnet.reading import read_json
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes import vary
 from thumbnet.runs.run import Run

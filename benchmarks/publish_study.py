@@ -18,11 +18,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from thumbnet.files import read_json, write_json
+from thumbnet.files import write_json
 from thumbnet.judging import claims
 from thumbnet.judging.groups import Group, Member
 from thumbnet.judging.pairs import Pair, adjusted, paired_by_seed
 from thumbnet.judging.statistics import wilson_interval
+from thumbnet.reading import read_json
 from thumbnet.runs.run import Run
 from thumbnet.words import metric_in_words
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from test_cifar import write_cifar10
+from thumbnet.cache import cache_folder
 from thumbnet.cli.data import describe, lines
 from thumbnet.data import datasets, idx, names, sources
 from thumbnet.data.balance import few_images
@@ -22,7 +23,6 @@ from thumbnet.data.embedded import FILE
 from thumbnet.data.names import is_path
 from thumbnet.data.pack import Pack, read_pack, verify_pack, write_pack
 from thumbnet.errors import UserError
-from thumbnet.files import cache_folder
 from thumbnet.recipes import recipe
 from thumbnet.runs.run import Run
 

@@ -16,11 +16,11 @@ from conftest import CPU
 from conftest import thumbnet as thumbnet_command
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import ThumbnetError, UserError
-from thumbnet.files import sha256_of
 from thumbnet.judging.evaluation import average_over_views
 from thumbnet.judging.statistics import mcnemar
 from thumbnet.models.preprocessed import Preprocessed
 from thumbnet.models.registry import MODELS, create_model
+from thumbnet.reading import sha256_of
 from thumbnet.recipes import recipe
 from thumbnet.shipping import exporting
 from thumbnet.shipping.bundle.folder import export

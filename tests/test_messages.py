@@ -100,7 +100,7 @@ def finished(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize(("words_", "told"), [
     ("train fashion-mini --seeds 2 --resume", "--resume with --seeds needs the --out of the first call, which holds its runs"),
-    ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores; give that or less"),
+    ("train fashion-mini --threads 100000", r"threads is 100000, and this machine has \d+ cores?; give 1 to \d+"),
     ("doctor --labels", "is for data; name a data set or folder, or leave it out to examine this machine"),
     ("doctor --resuming", "is for data; name a data set or folder, or leave it out to examine this machine"),
     ("predict run", r"IMAGE\|FOLDER is missing; type thumbnet predict RUN\|EXPORT IMAGE\|FOLDER... "),

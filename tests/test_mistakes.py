@@ -44,7 +44,7 @@ SHORT = ("--epochs", "1", "--threads", "1", "--widths", "8", "16", "16")
         ("train fashion-mini --optimizer adamm", ["unknown optimizer 'adamm'; did you mean 'adam'?"]),
         ("train fashion-mini --batch-size 6000", ["batch_size 6000 is larger than the 5,400 training images"]),
         ("train fashion-mini --device cuda", ["device cuda is not available here", "--device cpu"]),
-        ("train fashion-mini --threads 0", ["threads is 0", "1 or more"]),
+        ("train fashion-mini --threads 0", ["threads is 0", "give 1 to"]),
         ("train fashion-mini --gpu-memory-limit 3GB --device cpu", ["--gpu-memory-limit 3072MB needs a CUDA device"]),
         ("train fashion-mini --gpu-memory-limit 3kB", ["--gpu-memory-limit", "'3kB' is no amount of memory", "3072MB or 3GB"]),
         ("train fashion-mini --dropout 0.1 0.2", ["dropout has 2 rates for model 'speednet_slim', which takes 1"]),

@@ -192,6 +192,14 @@ def test_a_changed_plan_is_refused_with_the_difference(rows, difference, finishe
     assert difference in str(error.value)
 
 
+def test_runs_of_another_plan_are_not_counted_as_done(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    written(tmp_path / "copy", TWO.replace("0.0", "0.05"))
+    done = thumbnet("study", "s.toml", "--plan", "--threads", 1, cwd=tmp_path / "copy")
+    assert done.returncode == 0 and "are done" not in done.stdout and "for 4 runs" in done.stdout
+    assert "studies/s holds another plan: label_smoothing of sharp-s0 was 0.0, now 0.05; give another" in done.stderr
+
+
 def test_a_plan_from_before_there_was_a_field_is_the_same_plan(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "copy")
     folder = tmp_path / "copy" / "studies" / "s"

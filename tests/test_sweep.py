@@ -18,7 +18,8 @@ from conftest import thumbnet as thumbnet_command
 from thumbnet.cli.main import run as command_line
 from thumbnet.cli.sweep import places
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.files import read_json, write_json
+from thumbnet.files import write_json
+from thumbnet.reading import read_json
 from thumbnet.recipes import recipe, vary
 from thumbnet.recipes.recipe_file import write_recipe
 from thumbnet.runs.run import Run

@@ -57,10 +57,6 @@ class Backend:
 
 def prepare(machine: Machine) -> Backend:
     """Settle device, precision and threads for this process. Raises `UserError` for a device that is not there."""
-    if machine.threads is not None and machine.threads < 1:
-        raise UserError(f"threads is {machine.threads}; give 1 or more")
-    if machine.threads is not None and machine.threads > 4 * (os.cpu_count() or 1):  # it would only crawl
-        raise UserError(f"threads is {machine.threads}, and this machine has {os.cpu_count()} cores; give that or less")
     device = choose_device(machine.device)
     precision = choose_precision(machine.precision, device)
     THREADS.use(machine.threads)

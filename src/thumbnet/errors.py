@@ -46,3 +46,8 @@ def unknown_name(kind: str, received: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(received.casefold(), by_small_letters, n=1, cutoff=0.5)
     hint = f"did you mean {by_small_letters[near[0]]!r}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {received!r}; {hint}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

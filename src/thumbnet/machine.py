@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from thumbnet.errors import UserError
+from thumbnet.words import counted
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -21,7 +24,10 @@ def mebibytes(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The defaults take the fastest device and precision that there are; `backend.prepare` settles them."""
+    """The defaults take the fastest device and precision that there are; `backend.prepare` settles them.
+
+    Raises `UserError` for no threads, or far more than there are cores.
+    """
 
     device: Device = field(default="auto", metadata={"help": "where to compute"})
     threads: int | None = field(default=None, metadata={"help": "CPU threads; one per core by default"})
@@ -34,6 +40,13 @@ class Machine:
     checkpoint_seconds: float = field(
         default=60.0, metadata={"help": "time between checkpoints: about the most work that a kill can cost"}
     )
+
+    def __post_init__(self) -> None:
+        cores = os.cpu_count() or 1
+        if self.threads is not None and not 1 <= self.threads <= 4 * cores:  # more would only crawl
+            raise UserError(
+                f"threads is {self.threads}, and this machine has {counted(cores, 'core')}; give 1 to {cores}"
+            )
 
 
 @dataclass(frozen=True)

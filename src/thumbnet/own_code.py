@@ -19,7 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from thumbnet.cache import cache_folder, check_private
 from thumbnet.errors import ThumbnetError, UserError
+from thumbnet.files import make_folder, replacing, write_failed
+from thumbnet.reading import read_bytes
 
 # Half of a SHA-256; the name is one of a place, and no way out of the cache.
 NAMED = re.compile(r"([^/\\\x00-\x1f]+\.py)@([0-9a-f]{32})")
@@ -89,8 +92,6 @@ def parts_of(value: str) -> tuple[str, str]:
 
 def read_source(path: Path) -> bytes:
     """What is in a file. Raises `UserError` where it cannot be read or is too large to be a program."""
-    from thumbnet.files import read_bytes  # here: it imports numpy
-
     try:
         return read_bytes(path, LARGEST)
     except OSError as error:
@@ -112,7 +113,7 @@ def names_in(source: bytes, path: str) -> set[str]:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UserError(f"{path}{line}: {getattr(error, 'msg', error) or 'it is nested too deeply'}") from None
     names: set[str] = set()
-    for node in tree.body:
+    for node in statements(tree.body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign):
@@ -120,6 +121,15 @@ def names_in(source: bytes, path: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
     return names
+
+
+def statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Those of a file's top, also under an `if`, `try` or `with` there."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            for part in ("body", "handlers", "orelse", "finalbody"):
+                yield from statements(getattr(node, part, ()))
 
 
 # ---------------------------------------------------------------------------------------------- who may run
@@ -130,8 +140,6 @@ def trust(path: str | Path) -> None:
 
     Raises `UserError` where it cannot be read, or is no Python.
     """
-    from thumbnet.files import replacing, write_failed
-
     path = Path(path).expanduser()
     source = read_source(path)
     names_in(source, str(path))
@@ -147,8 +155,6 @@ def trust(path: str | Path) -> None:
 
 def source_of(value: str) -> tuple[Path, bytes]:
     """Where the copy of what a recipe names lies, and its text. Raises `UserError` where nobody here has said that it may run."""
-    from thumbnet.files import check_private
-
     name, digest = parts_of(value)
     place = next(iter(sorted((store() / digest).glob("*.py"))), None)  # whatever it was called then
     if place is None:
@@ -179,15 +185,11 @@ def check_trusted(values: Iterable[str]) -> None:
 
 def store() -> Path:
     """The folder of all copies that may run; a folder for each, so that errors show the name that the user knows."""
-    from thumbnet.files import cache_folder
-
     return cache_folder() / "code"
 
 
 def keep_copies(values: Iterable[str], folder: Path) -> None:
     """Write the files that a recipe names into a folder, for people to read; nothing is ever run from there."""
-    from thumbnet.files import make_folder, replacing
-
     names = Counter(parts_of(value)[0] for value in set(values))
     for value in set(values):
         name, digest = parts_of(value)
@@ -195,6 +197,17 @@ def keep_copies(values: Iterable[str], folder: Path) -> None:
         make_folder(place.parent)
         with replacing(place) as temporary:
             temporary.write_bytes(source_of(value)[1])
+
+
+def kept_in(folder: Path, values: Iterable[str]) -> list[tuple[Path, str]]:
+    """Of the copies in a folder, those whose text is what the recipe names, each with it, in the order of their paths."""
+    digests, found = {parts_of(value)[1] for value in values}, []
+    for path in sorted(folder.rglob("*.py")):
+        with suppress(OSError, ValueError):
+            source = read_bytes(path, LARGEST)
+            if digest_of(source) in digests:
+                found.append((path, source.decode("utf-8", "replace")))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- running it
@@ -221,6 +234,7 @@ def module_of(value: str) -> ModuleType:
     place, source = source_of(value)
     module = ModuleType(f"thumbnet_own_{digest_of(source)}")
     module.__file__ = str(place)
+    module.__dict__["print"] = aside
     sys.modules[module.__name__] = module  # where dataclasses and pickles look for it
     try:
         with in_one_line(shown(value)):
@@ -234,6 +248,11 @@ def module_of(value: str) -> ModuleType:
         del sys.modules[module.__name__]
         raise
     return module
+
+
+def aside(*values: Any, **options: Any) -> None:
+    """`print` for the file, to stderr unless it says where: stdout is the command's, and may have to be one JSON object."""
+    print(*values, **{"file": sys.stderr, **options})
 
 
 def run_anew() -> None:
@@ -349,9 +368,17 @@ def blame(error: BaseException) -> str | None:
     return f"{Path(last.filename).name}, line {last.lineno}{inside}: {of_one_line(error)}"
 
 
+def last_line_in_own_code(text: str) -> str | None:
+    """`mine.py, line 8, in forward` of the last line of a traceback, as text, that lies in a file of the user's own."""
+    found = re.findall(rf'File "{re.escape(str(store()))}/[0-9a-f]+/(.+)", line (\d+), in (.+)', text)
+    return "{}, line {}, in {}".format(*found[-1]) if found else None
+
+
 def of_one_line(error: BaseException) -> str:
     """`ValueError: its first line`."""
     told = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, ModuleNotFoundError):
+        told += "; what is not installed as a package must stand in the file itself"
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 

@@ -22,8 +22,8 @@ from thumbnet.data.idx import read_idx
 from thumbnet.data.images import decode_image
 from thumbnet.data.inert_pickle import read_pickle
 from thumbnet.data.pack import Pack, read_pack, write_pack
-from thumbnet.files import read_json, read_toml
 from thumbnet.judging.answers import read_answers, score_answers
+from thumbnet.reading import read_json, read_toml
 from thumbnet.recipes import recipe
 from thumbnet.recipes.recipe_file import as_toml, recipe_table
 from thumbnet.runs.checkpoints import check_arrays, load_checkpoint

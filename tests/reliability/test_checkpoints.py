@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from power_loss import Disk, recorded
 from promises import FULL, count, held, linux
 from thumbnet.errors import UserError
-from thumbnet.files import append_line, sha256_of, write_json
+from thumbnet.files import append_line, write_json
+from thumbnet.reading import sha256_of
 from thumbnet.runs.checkpoints import Unfit, check_arrays, load_checkpoint, manifests, save_checkpoint
 
 OWNER = "0123456789abcdef"
@@ -241,7 +242,7 @@ def test_no_line_is_lost_where_processes_add_to_one_file_at_once(tmp_path):
 
 
 def test_a_power_cut_may_tear_the_last_line_of_the_metrics_and_no_other(tmp_path):
-    from thumbnet.files import read_json_lines
+    from thumbnet.reading import read_json_lines
 
     path = tmp_path / "metrics.jsonl"
     for epoch in (1, 2, 3):

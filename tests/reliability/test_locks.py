@@ -17,8 +17,9 @@ from promises import count, held, linux
 from test_kill import identity, make_images
 from thumbnet.data.datasets import load_dataset
 from thumbnet.errors import UserError
-from thumbnet.files import read_json, write_json
+from thumbnet.files import write_json
 from thumbnet.locks import locked
+from thumbnet.reading import read_json
 from thumbnet.runs.checkpoints import load_checkpoint, save_checkpoint
 from thumbnet.runs.run import Run
 from thumbnet.studies.study import run_study, write_plan

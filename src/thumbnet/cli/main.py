@@ -18,8 +18,10 @@ from typing import Annotated, Any  # noqa: E402
 from cyclopts import App, CycloptsError, Parameter, config  # noqa: E402
 
 from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
+from thumbnet.files import is_full  # noqa: E402
 from thumbnet.own_code import blame, lacks_memory  # noqa: E402
 from thumbnet.own_code import trust as trust_code  # noqa: E402
+from thumbnet.reading import read_toml  # noqa: E402
 from thumbnet.words import visible_lines  # noqa: E402
 
 # 70 is EX_SOFTWARE of sysexits.h; a run that fails by its values has 1, and sweeps tell the two apart
@@ -184,8 +186,6 @@ def make_app() -> App:
         for path in [*(trust or ()), *code_typed(tokens)]:
             trust_code(path)
         if config_file:
-            from thumbnet.files import read_toml
-
             options = read_toml(config_file, "the config file")  # so that its faults are told with its name
             if tables := [name for name, value in options.items() if isinstance(value, dict)]:
                 raise UserError(
@@ -249,8 +249,6 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         discard_output()
     except OSError as error:
-        from thumbnet.files import is_full
-
         if not is_full(error):
             path = error.filename or "a file"
             return complain(f"{path}: {error.strerror}; check the path and its permissions", USER_ERROR)

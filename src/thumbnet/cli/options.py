@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO, get_origin
 from cyclopts import Group, Parameter, Token
 
 from thumbnet.errors import UserError
+from thumbnet.files import is_written_into
 from thumbnet.machine import Machine
 from thumbnet.recipes.recipe import Recipe
 from thumbnet.words import counted, visible_lines
@@ -173,8 +174,6 @@ def check_ending(option: str, path: Path | None, *endings: str) -> None:
 
 def check_writable(*paths: Path | None) -> None:
     """Raise `UserError` for a file that cannot be written, before work is done, or a test set opened, for it."""
-    from thumbnet.files import is_written_into  # here: it imports numpy
-
     for path in paths:
         if path is None:
             continue

@@ -17,17 +17,21 @@ from thumbnet.cli.options import (
     check_writable,
     described,
     given,
+    note,
     show,
     tell_left_out,
 )
 from thumbnet.errors import UserError
+from thumbnet.files import write_text
 from thumbnet.words import counted, shortened, visible
 
 if TYPE_CHECKING:
+    from thumbnet.data.unlabelled import UnlabelledImages
     from thumbnet.judging.thresholds import Threshold
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
     from thumbnet.shipping.classifier import Classifier, Prediction
+    from thumbnet.shipping.form import Form
 
 Format: TypeAlias = Literal["table", "csv", "json"]
 
@@ -42,6 +46,7 @@ def predict(
     views: Literal[1, 2, 6] | None = None,
     sure: float | None = None,
     explain: Path | None = None,
+    like: Path | None = None,
     data_dir: Path | None = None,
     format: Format | None = None,
     output: Path | None = None,
@@ -68,6 +73,8 @@ def predict(
         right, and marks what is below it as not sure
     explain
         folder for a picture per image: where the network looked, beside the nearest training images
+    like
+        a table to be filled, such as a competition's sample_submission.csv: its rows and columns with our answers, as CSV
     data_dir
         for --explain: where the training images are now, if they have moved
     format
@@ -79,44 +86,63 @@ def predict(
     """
     check_positive(top=top)
     check_writable(output, explain and explain / "picture.png")
-    format = chosen_format(json, format, output)
+    format = chosen_format(json, format, output, like=like is not None)
+    if like is not None and (top != 1 or sure is not None):
+        raise UserError("--like fills the columns that its table has; leave out --top and --sure")
 
     from thumbnet.data.unlabelled import together, unlabelled_images
     from thumbnet.machine import Machine
     from thumbnet.shipping.classifier import predict_images
 
     found = together([unlabelled_images(path) for path in images])
-    classifier, opened, threshold = what_predicts(
-        run, Machine(**given(machine)), views=views, sure=sure, explain=explain
-    )
+    on = Machine(**given(machine))
+    classifier, opened, threshold = what_predicts(run, on, views=views, sure=sure, explain=explain)
+    form = None if like is None else form_for(like, classifier, found)
+    top = len(classifier.classes) if form and form.wants_probabilities else top
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_images(
         classifier, found.names, found.images, top=top, views=views, sure=least, skip_broken=skip_broken
     )
-    tell_left_out(found.ignored, broken)
-    if found.note:
-        show(f"note: {found.note}", file=sys.stderr)
-    if threshold:
-        show(threshold.in_words(), file=sys.stderr)
+    tell_aside(found, broken, threshold)
     if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
-    if format == "json":
+    if form:
+        text = as_form(form, classifier, predictions, numbered=found.numbered)
+    elif format == "json":
         left_out = {"skipped": broken, "ignored": [str(file) for file in found.ignored]}
         text = as_json(as_objects(run, predictions, threshold) | left_out)
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
+    put(text, output, len(form.rows if form else predictions))
+
+
+def tell_aside(found: "UnlabelledImages", broken: list[str], threshold: "Threshold | None") -> None:
+    """On stderr, what a person should know beside the answers."""
+    tell_left_out(found.ignored, broken)
+    if found.note:
+        note(found.note)
+    if threshold:
+        show(threshold.in_words(), file=sys.stderr)
+
+
+def put(text: str, output: Path | None, rows: int) -> None:
+    """The answers where they are wanted."""
     if output is None:
         sys.stdout.write(text)
-    else:
-        from thumbnet.files import write_text
-
-        write_text(output, text)
-        show(f"{counted(len(predictions), 'prediction')} in {output}", file=sys.stderr)
+        return
+    write_text(output, text)
+    show(f"{counted(rows, 'prediction')} in {output}", file=sys.stderr)
 
 
-def chosen_format(json: bool, format: Format | None, output: Path | None) -> Format:
-    """What to print. Raises `UserError` where two things are asked for."""
+def chosen_format(json: bool, format: Format | None, output: Path | None, *, like: bool = False) -> Format:
+    """What to print; CSV where a table is filled. Raises `UserError` where two things are asked for."""
     asked = format or (format_of(output) if output and output.suffix else None)
+    if like and (json or asked not in (None, "csv")):
+        raise UserError(
+            f"--like writes CSV; leave out {'--json' if json else '--format' if format else f'the ending of {output}'}"
+        )
+    if like:
+        return "csv"
     if json and asked not in (None, "json"):
         raise UserError(f"--json, and {'--format' if format else '--output'} for {asked}: leave one of them out")
     return "json" if json else asked or "table"
@@ -155,6 +181,25 @@ def what_predicts(
     classifier = load(opened or run, machine=machine)
     threshold = None if sure is None else sure_from(opened or run, classifier, sure)
     return classifier, opened, threshold
+
+
+def form_for(path: Path, classifier: "Classifier", found: "UnlabelledImages") -> "Form":
+    """The table to be filled, looked at before anything is computed; it must ask for images that are there."""
+    from thumbnet.shipping.form import places_in, read_form
+
+    form = read_form(path, classifier.classes)
+    places_in(form, found.names, numbered=found.numbered)
+    return form
+
+
+def as_form(form: "Form", classifier: "Classifier", predictions: "list[Prediction]", *, numbered: bool) -> str:
+    """The table with our answers."""
+    from thumbnet.shipping.form import doubts, filled_in, places_in
+
+    places = places_in(form, [row.file for row in predictions], numbered=numbered)
+    for doubt in doubts(form, classifier.classes, places, len(predictions)):
+        note(doubt)
+    return filled_in(form, [predictions[place].ranking for place in places])
 
 
 def explain_files(

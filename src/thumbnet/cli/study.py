@@ -67,11 +67,15 @@ def study(
     chosen = study_named(study, scale, seeds, only, given(decoding))
     folder = out or Path("studies") / chosen.name
     if plan:
+        from thumbnet.studies.study import other_plan
+
         seconds = estimated(chosen, data_dir, given(machine))
         if json:
             print_json(chosen.plan() | {"seconds_of_a_run": seconds})
         else:
             show("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, folder, seconds, jobs)]))
+        if differs := other_plan(chosen, folder):
+            note(f"{folder} holds another plan: {differs}; give another --out")
         return
 
     from thumbnet.machine import Machine
@@ -143,7 +147,9 @@ def estimated(study: "Study", data_dir: Path | None, machine: dict[str, Any]) ->
 
 def cost_line(study: "Study", folder: Path, seconds: dict[str, float | str], jobs: int) -> str:
     """How long all runs that are not done yet in the study's folder would take."""
-    left = study.unfinished(folder)
+    from thumbnet.studies.study import other_plan
+
+    left = study.cells() if other_plan(study, folder) else study.unfinished(folder)
     known = [value for cell in left if not isinstance(value := seconds[cell.variant.name], str)]
     done = f", {len(study.cells()) - len(left)} are done" if len(left) < len(study.cells()) else ""
     unknown = f"; {len(left) - len(known)} not counted" if len(known) < len(left) else ""

@@ -18,8 +18,8 @@ from thumbnet.data.groups import numbered, shared_groups
 from thumbnet.data.idx import read_idx
 from thumbnet.data.pack import IN_WORDS, LARGEST_ARRAYS, LARGEST_SIDE, MOST_CLASSES, SPLIT_OF_NAME, Pack
 from thumbnet.data.pixel_table import is_pixel_table, read_pixel_table
-from thumbnet.errors import UserError
-from thumbnet.files import first_line, read_npz
+from thumbnet.errors import UserError, first_line
+from thumbnet.reading import read_npz
 from thumbnet.words import counted, shortened
 
 NPZ_EXPECTED = (

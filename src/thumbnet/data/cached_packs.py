@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thumbnet.cache import cache_folder
 from thumbnet.data.arrays import array_files, read_arrays
 from thumbnet.data.columns import is_table
 from thumbnet.data.names import SPECS, location_of, short_name
 from thumbnet.data.pack import Pack, read_pack, write_pack
 from thumbnet.errors import UserError
-from thumbnet.files import cache_folder, drop_leftovers
+from thumbnet.files import drop_leftovers
 from thumbnet.locks import locked
 
 if TYPE_CHECKING:

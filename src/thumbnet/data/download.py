@@ -27,8 +27,9 @@ from urllib.request import (
 )
 
 from thumbnet.errors import UserError
-from thumbnet.files import sha256_of, sync_folder, write_failed
+from thumbnet.files import sync_folder, write_failed
 from thumbnet.locks import locked
+from thumbnet.reading import sha256_of
 
 PIECE = 1 << 16  # bytes asked for at a time
 SLOWEST = 1024  # bytes a second; at this rate CIFAR's archive would take two days

@@ -16,7 +16,7 @@ from thumbnet.data.columns import IDS, IMAGE_TITLES, first_called, folded, is_ta
 from thumbnet.data.finding import by_ends
 from thumbnet.data.names import folder_of
 from thumbnet.errors import UserError
-from thumbnet.files import read_table, read_written
+from thumbnet.reading import read_table, read_written
 from thumbnet.words import counted, printable, shortened
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thumbnet.errors import UserError
-from thumbnet.files import parse_json, write_arrays
+from thumbnet.files import write_arrays
+from thumbnet.reading import parse_json
 
 FORMAT = "thumbnet-pack-1"
 MOST_CLASSES, LARGEST_SIDE = 100_000, 4096  # far beyond small images; more is a damaged file

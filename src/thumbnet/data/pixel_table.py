@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from thumbnet.data.columns import columns_for, group_in, label_in, shown_titles, split_in
 from thumbnet.data.pack import LARGEST_ARRAYS
-from thumbnet.errors import UserError
-from thumbnet.files import csv_lines, first_line
+from thumbnet.errors import UserError, first_line
+from thumbnet.reading import csv_lines
 
 PIXEL = re.compile(r"(?:pixel|px)[ _.-]?(\d{1,7})|(\d{1,4})x(\d{1,4})", re.I)  # pixel0, Kaggle's; 1x1, row and column
 PIXELS = "pixels"  # one column with all of an image's, FER2013's

@@ -29,7 +29,7 @@ from thumbnet.data.images import is_image_name, natural_key
 from thumbnet.data.pack import MOST_CLASSES, SPLITS
 from thumbnet.data.pictures import NAMED, Listing
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import read_table
+from thumbnet.reading import read_table
 from thumbnet.words import counted, shortened
 
 ADVICE = "name the columns in the first line: image for the files, label for their classes, perhaps split and group"

@@ -28,6 +28,11 @@ class UnlabelledImages:
     ignored: Sequence[Path] = ()  # files in a folder that are no images by their names
     note: str = ""  # which part of arrays is taken
 
+    @property
+    def numbered(self) -> bool:
+        """Whether they are called by nothing but numbers, in their order."""
+        return not any(isinstance(image, Path) for image in self.images)
+
 
 def unlabelled_images(path: Path) -> UnlabelledImages:
     """The images at `path`: an image file, a folder of some, a .csv file that names them or has their pixels, or arrays.

@@ -117,7 +117,7 @@ def device(machine: Machine) -> Iterator[Finding]:
 
 def memory_and_disk(machine: Machine) -> Iterator[Finding]:
     """What is free."""
-    from thumbnet.files import cache_folder
+    from thumbnet.cache import cache_folder
 
     free = shutil.disk_usage(existing_parent(cache_folder())).free / 2**30
     yield ("ok" if free >= LEAST_DISK else "fault"), f"{free:.1f} GiB free for the cache in {cache_folder()}"
@@ -137,7 +137,7 @@ def existing_parent(path: Path) -> Path:
 
 def cache(machine: Machine) -> Iterator[Finding]:
     """Whether converted sets can be kept."""
-    from thumbnet.files import cache_folder
+    from thumbnet.cache import cache_folder
 
     folder = existing_parent(cache_folder())
     try:

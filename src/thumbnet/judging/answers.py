@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from thumbnet.data.arrays import checked_names
 from thumbnet.data.labelled import called_by_numbers, is_number, places_by_name
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import read_npz, read_table
 from thumbnet.judging.calibration import Calibration
 from thumbnet.judging.evaluation import Scores, score_predictions
+from thumbnet.reading import read_npz, read_table
 from thumbnet.runs.paths import ANSWERS, is_answers
 from thumbnet.runs.predictions import LARGEST, Predictions
 from thumbnet.runs.run import Run

@@ -8,8 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.errors import UserError
-from thumbnet.files import first_line
+from thumbnet.errors import UserError, first_line
 from thumbnet.judging.groups import Group
 from thumbnet.judging.statistics import (
     CLAIM_BELOW,

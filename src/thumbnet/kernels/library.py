@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from thumbnet.files import cache_folder, check_private
+from thumbnet.cache import cache_folder, check_private
 
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")

@@ -19,7 +19,7 @@ def tiles_allowed() -> bool:
 
 @cache
 def pairs_allowed() -> bool:
-    """Whether pairs of bf16 are multiplied by the C: in tiles, or by vectors where it was compiled for no tiles (AVX-512 BF16)."""
+    """Whether the C multiplies pairs of bf16: in tiles, or by vectors (AVX-512 BF16) where it was compiled for no tiles."""
     compiled = library(torch.bfloat16)
     for_vectors = hasattr(compiled, "symmetric_product") and not hasattr(compiled, "tile_convolution")
     return tiles_allowed() or for_vectors

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
-from thumbnet.files import read_json, write_json
+from thumbnet.files import write_json
 from thumbnet.machine import Machine
 from thumbnet.processes import python
+from thumbnet.reading import read_json
 from thumbnet.recipes import named, vary
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
 from thumbnet.runs.run import Run

@@ -8,11 +8,11 @@ from typing import Any
 
 from thumbnet.data.names import DECODING
 from thumbnet.errors import UserError
-from thumbnet.files import NUMBER, Fields, read_json, with_fields
 from thumbnet.judging.statistics import accuracy_interval
 from thumbnet.machine import Machine
 from thumbnet.measuring.measured_run import known
 from thumbnet.measuring.results import as_of_the_present_recipe
+from thumbnet.reading import NUMBER, Fields, read_json, with_fields
 from thumbnet.recipes.recipe import Recipe
 
 VERSIONS = ("thumbnet", "commit", "python", "torch", "numpy")

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.errors import UserError
-from thumbnet.files import read_toml, write_text
+from thumbnet.files import write_text
+from thumbnet.reading import read_toml
 from thumbnet.recipes import base_of
 from thumbnet.recipes.recipe import OWN, Recipe, differences
 

@@ -47,6 +47,7 @@ def write_run_report(run: Run, path: Path | None = None, *, data_dir: Path | Non
         run=run,
         headline=sections.headline(run, found),
         recipe=sections.recipe_rows(run.recipe),
+        own_files=sections.own_files(run),
         curves=sections.curves(run),
         scores=found and found.scores,
         confusion=found and sections.confusion(found.scores),

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from thumbnet.data.batches import Split
 from thumbnet.data.groups import of_groups, told_of_groups
-from thumbnet.errors import UserError
-from thumbnet.files import first_line
+from thumbnet.errors import UserError, first_line
 from thumbnet.judging.calibration import (
     answers_from,
     confidence_and_hits,
@@ -26,6 +25,7 @@ from thumbnet.judging.explanation import SEARCHED, Explanation, explain
 from thumbnet.judging.statistics import widest_half
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.measuring.operations import training_flops
+from thumbnet.own_code import kept_in
 from thumbnet.plots import judging
 from thumbnet.plots.curves import curve
 from thumbnet.plots.images import occlusion_overlay
@@ -369,12 +369,16 @@ def reproduce(run: Run) -> list[str]:
     folder += " --skip-broken" if run.data.get("broken") else ""
     for flag, fact in (("--group-by", "group_by"), ("--columns", "columns_named")):
         folder += f" {flag} {shlex.quote(run.data[fact])}" if fact in run.data else ""
-    kept = sorted((run.path / "code").rglob("*.py")) if run.recipe.own_code else []
-    folder += "".join(f" --trust {shlex.quote(str(path))}" for path in kept)
+    folder += "".join(f" --trust {shlex.quote(str(path))}" for path, _ in own_files(run))
     lines = [f"thumbnet train {shlex.quote(run.data.as_typed)} --config {config} {machine}{folder}"]
     if run.test_openings:
         lines.append(f"thumbnet evaluate {shlex.quote(str(run.path))} --split test")
     return lines
+
+
+def own_files(run: Run) -> list[tuple[Path, str]]:
+    """The Python files of the user's own that the recipe names, as the run folder keeps them, each with its text."""
+    return kept_in(run.path / "code", run.recipe.own_code)
 
 
 def split_of(found: Judged, data: "Dataset") -> Split | None:

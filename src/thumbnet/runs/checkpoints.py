@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.errors import UserError
-from thumbnet.files import NUMBER, Fields, first_line, parse_json, sha256_of, write_arrays, write_failed, write_json
+from thumbnet.errors import UserError, first_line
+from thumbnet.files import write_arrays, write_failed, write_json
+from thumbnet.reading import NUMBER, Fields, parse_json, sha256_of
 
 KEPT = 2  # the newest, and the one before in case its disk or memory lied
 LARGEST_MANIFEST = 4096  # bytes; ours have 200

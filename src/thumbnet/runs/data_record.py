@@ -8,7 +8,7 @@ from thumbnet.data.datasets import load_dataset
 from thumbnet.data.names import SPECS, location_of
 from thumbnet.data.pack import LARGEST_SIDE, MOST_CLASSES
 from thumbnet.errors import BrokenImage, UserError
-from thumbnet.files import Fields, read_json
+from thumbnet.reading import Fields, read_json
 from thumbnet.words import printable
 
 if TYPE_CHECKING:

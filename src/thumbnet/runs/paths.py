@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from thumbnet.data.names import short_name
 from thumbnet.errors import UserError
-from thumbnet.files import sha256_of
+from thumbnet.reading import sha256_of
 from thumbnet.recipes.recipe import Recipe, differences
 from thumbnet.runs.run import Run
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thumbnet.errors import UserError
-from thumbnet.files import first_line, read_npz, replacing, write_text
+from thumbnet.errors import UserError, first_line
+from thumbnet.files import replacing, write_text
+from thumbnet.reading import read_npz
 
 LARGEST = 2 << 30  # bytes unpacked; a million images of a hundred classes have a fifth of it
 

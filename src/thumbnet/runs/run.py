@@ -29,19 +29,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thumbnet.errors import UserError
+from thumbnet.errors import UserError, first_line
 from thumbnet.files import (
-    NUMBER,
-    Fields,
     append_line,
     drop_leftovers,
-    first_line,
     make_folder,
-    read_json,
-    read_json_lines,
-    sha256_of,
     sync_folder,
-    with_fields,
     write_arrays,
     write_failed,
     write_json,
@@ -50,6 +43,7 @@ from thumbnet.files import (
 from thumbnet.locks import alone_in, now
 from thumbnet.machine import Machine
 from thumbnet.own_code import is_own, keep_copies
+from thumbnet.reading import NUMBER, Fields, read_json, read_json_lines, sha256_of, with_fields
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe
 from thumbnet.recipes.recipe_file import read_recipe, recipe_table, write_recipe

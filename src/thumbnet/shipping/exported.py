@@ -2,7 +2,6 @@
 # Shapes: N images, C channels, H and W height and width, K classes.
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.errors import UserError
-from thumbnet.files import NUMBER, Fields, first_line, parse_json
+from thumbnet.errors import UserError, first_line
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
+from thumbnet.reading import NUMBER, Fields, parse_json
 from thumbnet.shipping.classifier import Classifier
 from thumbnet.words import counted
 
@@ -139,8 +138,6 @@ def load_exported(path: str | Path, *, machine: Machine | None = None) -> Export
     path, machine = Path(path), machine or Machine()
     if machine.device not in ("auto", "cpu") or machine.precision == "bf16":
         raise UserError(f"{path} is computed on the CPU in fp32; leave --device and --precision out")
-    if machine.threads is not None and not 1 <= machine.threads <= 4 * (os.cpu_count() or 1):
-        raise UserError(f"threads is {machine.threads}, and this machine has {os.cpu_count()} cores; give that or less")
     content = read_file(path)
     facts = facts_in(path, content)  # before onnxruntime sees a file that is not ours
     return ExportedClassifier(path, open_session(path, content, facts, machine.threads), facts, threads=machine.threads)

@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from thumbnet.augment import to_float
 from thumbnet.backend import processor_name
 from thumbnet.errors import ThumbnetError, UserError
-from thumbnet.files import replacing, sha256_of, write_json
+from thumbnet.files import replacing, write_json
 from thumbnet.judging.calibration import threshold_for
 from thumbnet.judging.evaluation import average_over_views, check_views
 from thumbnet.judging.statistics import CLAIM_BELOW, mcnemar
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
 from thumbnet.own_code import is_in_usual_order, of_one_line
+from thumbnet.reading import sha256_of
 from thumbnet.runs.run import Run
 from thumbnet.shipping.exported import (
     FORMAT,

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.files import make_folder, read_json, write_json
+from thumbnet.files import make_folder, write_json
 from thumbnet.judging.comparison import Comparison, compare_groups
 from thumbnet.judging.groups import Metric
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
+from thumbnet.reading import read_json
 from thumbnet.recipes import vary
 from thumbnet.recipes.recipe import NEWER_FIELDS
 from thumbnet.recipes.recipe_file import recipe_table
@@ -161,32 +162,42 @@ def refuse_taken(folder: Path) -> None:
 
 def write_plan(study: Study, folder: Path) -> None:
     """Write plan.json and the cells' recipes, or raise `UserError` where there is another plan, saying what differs."""
-    path = folder / "plan.json"
-    plan = json.loads(json.dumps(study.plan()))
-    looks: list[int] = []
-    if path.is_file():
-        before = read_json(path, {"study": str, "metrics": dict, "cells": dict, "order": list})
-        looks = before.pop("looks", [])
-        before["cells"] = {name: json.loads(json.dumps(NEWER_FIELDS)) | cell for name, cell in before["cells"].items()}
-        if before != plan and not has_more_seeds(before, plan):
-            raise UserError(f"{folder} holds another plan: {plan_difference(before, plan)}; give another --out")
-        if before != plan and (folder / "study.json").is_file():  # it was judged with the seeds of then
-            looks = [*looks, len(before["cells"]) // len(before["order"]) // max(1, study.folds)]
-    write_json(path, plan | ({"looks": looks} if looks else {}))
+    if differs := other_plan(study, folder):
+        raise UserError(f"{folder} holds another plan: {differs}; give another --out")
+    plan, before = study.plan(), plan_there(folder)
+    looks = before.get("looks", [])
+    if before and len(before["cells"]) < len(plan["cells"]) and (folder / "study.json").is_file():
+        looks = [*looks, len(before["cells"]) // len(before["order"]) // max(1, study.folds)]  # judged with those seeds
+    write_json(folder / "plan.json", plan | ({"looks": looks} if looks else {}))
     for cell in study.cells():
         if not (folder / "cells" / f"{cell.name}.toml").is_file():
             cell.write_recipe(folder)
 
 
+def plan_there(folder: Path) -> dict[str, Any]:
+    """What the study in a folder planned to train, and its `looks`; nothing where there is none."""
+    path = folder / "plan.json"
+    return read_json(path, {"study": str, "metrics": dict, "cells": dict, "order": list}) if path.is_file() else {}
+
+
+def other_plan(study: Study, folder: Path) -> str | None:
+    """What differs in the plan that the folder holds, in words; None of the same, of one with fewer seeds, and of no plan."""
+    before, now = plan_there(folder), json.loads(json.dumps(study.plan()))
+    if not before:
+        return None
+    before["cells"] = {name: json.loads(json.dumps(NEWER_FIELDS)) | cell for name, cell in before["cells"].items()}
+    return None if has_more_seeds(before, now) else plan_difference(before, now)
+
+
 def has_more_seeds(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a plan is an earlier one with further seeds: the same variants, and every run of then."""
+    """Whether a plan is an earlier one, perhaps with further seeds: the same variants, and every run of then."""
     same = all(before.get(key) == now[key] for key in ("study", "metrics", "order"))
     return same and before["cells"].items() <= now["cells"].items()
 
 
 def looks_before(folder: Path) -> list[int]:
     """With how many seeds of a variant the study was judged before more were added."""
-    return list(read_json(folder / "plan.json").get("looks", []))
+    return list(plan_there(folder).get("looks", []))
 
 
 def plan_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

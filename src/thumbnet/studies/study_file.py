@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 from thumbnet.data.names import DECODING, SPECS, check_dataset_name, decoding_for, decoding_of
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import read_toml
 from thumbnet.judging.groups import Metric
 from thumbnet.own_code import as_own, values_of
+from thumbnet.reading import read_toml
 from thumbnet.recipes import as_typed, default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import check_effects

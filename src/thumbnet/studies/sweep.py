@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from thumbnet.errors import Interrupted, TrainingFailed, UserError
-from thumbnet.files import append_line, make_folder, read_json, read_json_lines, write_json, write_text
+from thumbnet.files import append_line, make_folder, write_json, write_text
 from thumbnet.judging.groups import Metric, value_of
 from thumbnet.locks import alone_in
 from thumbnet.machine import Machine
 from thumbnet.own_code import check_trusted, is_own
+from thumbnet.reading import read_json, read_json_lines
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NEWER_FIELDS, Recipe, differences, value_in, with_values, without_idle
 from thumbnet.recipes.recipe_file import as_toml, recipe_table

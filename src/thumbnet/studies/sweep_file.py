@@ -6,7 +6,7 @@ from typing import Any
 
 from thumbnet.data.names import DECODING, SPECS, check_dataset_name, decoding_of
 from thumbnet.errors import UserError, unknown_name
-from thumbnet.files import read_toml
+from thumbnet.reading import read_toml
 from thumbnet.recipes import default_for, vary
 from thumbnet.recipes import recipe as named_recipe
 from thumbnet.recipes.recipe import NEEDS, OF_OWN, check_effects, checked

@@ -3,6 +3,8 @@
 A fault is told before anything is written, and so is what would make a resumed run another one.
 """
 
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from thumbnet.backend import Backend, place
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
-from thumbnet.own_code import in_one_line, in_words, run_anew
+from thumbnet.own_code import blame, in_one_line, in_words, lacks_memory, last_line_in_own_code, of_one_line, run_anew
 from thumbnet.randomness import global_draws
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
@@ -35,7 +37,12 @@ def rehearse(recipe: Recipe, data: Dataset, backend: Backend) -> list[str]:
     """
     with in_one_line(in_words(recipe.own_code)):
         model, optimizer = made_anew(recipe, data, backend)
-        x, loss, logits = make_step(model, optimizer, recipe, data, backend, 0)
+        try:
+            x, loss, logits = make_step(model, optimizer, recipe, data, backend, 0)
+        except RuntimeError as error:
+            if told := told_by_torch(error, recipe, data, backend):
+                raise UserError(told) from error
+            raise
         if not loss.isfinite():
             raise UserError(
                 f"{in_words(recipe.own_code)}: the first loss is {loss.item()}, before any weight was moved"
@@ -55,6 +62,21 @@ def rehearse(recipe: Recipe, data: Dataset, backend: Backend) -> list[str]:
         f"stopped and resumed, this run would end in other bits: {in_words(recipe.own_code)} keeps or draws something that a "
         "checkpoint does not hold",
     ]
+
+
+def told_by_torch(error: RuntimeError, recipe: Recipe, data: Dataset, backend: Backend) -> str | None:
+    """What torch finds out of a first step's error in a gradient, which has no line in the user's file; None of others."""
+    if blame(error) or lacks_memory(error):
+        return None
+    if "does not require grad" in str(error):
+        where = in_words(recipe.own_code)
+        return f"{where}: the loss depends on no weight of the network; look for torch.no_grad, detach, item or NumPy on its way"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with suppress(RuntimeError), torch.autograd.detect_anomaly(check_nan=False):
+            make_step(*made_anew(recipe, data, backend), recipe, data, backend, 0)
+    line = last_line_in_own_code("".join(str(warning.message) for warning in told))
+    return line and f"{line}, whose gradient fails: {of_one_line(error)}"
 
 
 def oddities(model: "Preprocessed", x: Tensor, logits: Tensor) -> list[str]:

@@ -8,8 +8,8 @@ import torch
 
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
-from thumbnet.files import sha256_of
 from thumbnet.own_code import is_own
+from thumbnet.reading import sha256_of
 from thumbnet.recipes import as_typed
 from thumbnet.recipes.recipe import NETWORK, Recipe
 from thumbnet.runs.data_record import DataRecord
