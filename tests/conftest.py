@@ -1,6 +1,9 @@
 """Data and helpers that several test files share. Small, real, seeded."""
 
+import fcntl
+import gc
 import os
+import shutil
 import signal
 import subprocess
 from functools import partial
@@ -19,10 +22,15 @@ from thumbnet import own_code
 from thumbnet.data.datasets import Dataset, assemble
 from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
+from thumbnet.kernels.library import NUMBERS, library
 from thumbnet.machine import Machine
+from thumbnet.processes import look_for_garbage_seldom
 from thumbnet.progress import Reporter
 from thumbnet.recipes import Recipe, recipe
 from thumbnet.runs.run import Run
+
+look_for_garbage_seldom()
+gc.freeze()  # nor through what has been imported by now
 
 settings.register_profile("no deadline", deadline=None)  # time is measured in benchmarks, not in tests
 settings.load_profile("no deadline")
@@ -52,7 +60,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     """Tests never touch the user's cache."""
-    os.environ["THUMBNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["THUMBNET_CACHE"] = str(folder)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        compile_once(folder / "kernels", tmp_path_factory.getbasetemp().parent / "kernels")
+
+
+def compile_once(own: Path, shared: Path) -> None:
+    """The C for this process, compiled by the first of those that test side by side and copied by the others."""
+    with open(shared.with_suffix(".lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if shared.is_dir():
+            shutil.copytree(shared, own)
+        elif all(library(number) for number in NUMBERS):
+            shutil.copytree(own, shared)
 
 
 @pytest.fixture(autouse=True)

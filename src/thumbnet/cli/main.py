@@ -21,6 +21,7 @@ from thumbnet.errors import ThumbnetError, UserError  # noqa: E402
 from thumbnet.files import is_full  # noqa: E402
 from thumbnet.own_code import blame, lacks_memory  # noqa: E402
 from thumbnet.own_code import trust as trust_code  # noqa: E402
+from thumbnet.processes import look_for_garbage_seldom  # noqa: E402
 from thumbnet.reading import read_toml  # noqa: E402
 from thumbnet.words import visible_lines  # noqa: E402
 
@@ -226,6 +227,7 @@ def main() -> None:
     """Entry point of the console script."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a terminal may lack the letters of a file's name
+    look_for_garbage_seldom()
     code = run(sys.argv[1:])
     if code == KILLED_BY_SIGINT:
         os._exit(code)  # at once, also where half a line waits for a pipe that nobody reads

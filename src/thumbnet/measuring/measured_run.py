@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from thumbnet.errors import Interrupted, ThumbnetError, TrainingFailed, UserError
 from thumbnet.files import write_json
 from thumbnet.machine import Machine
-from thumbnet.processes import python
+from thumbnet.processes import look_for_garbage_seldom, python
 from thumbnet.reading import read_json
 from thumbnet.recipes import named, vary
 from thumbnet.recipes.recipe import FEWEST_EPOCHS, Recipe
@@ -223,6 +223,7 @@ def known(values: Iterable[float | None]) -> list[float]:
 
 
 if __name__ == "__main__":
+    look_for_garbage_seldom()
     try:
         with StopSignals():  # beyond training, a measurement that was begun is ended: the test set is open
             print(json.dumps(one_run(json.loads(sys.stdin.read()))))
