@@ -45,6 +45,7 @@ TIMES = ("training_seconds", "images_per_second")  # of a row of metrics, all el
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for processes: beside other work two threads wait for each other at every step
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process is alone with one of them at the end.
 
