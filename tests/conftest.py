@@ -1,14 +1,13 @@
 """Data and helpers that several test files share. Small, real, seeded."""
 
-import fcntl
-import gc
+import atexit
 import os
 import shutil
 import signal
 import subprocess
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 import torch
@@ -24,14 +23,28 @@ from thumbnet.data.embedded import read_fashion_mini
 from thumbnet.data.pack import Pack
 from thumbnet.kernels.library import NUMBERS, library
 from thumbnet.machine import Machine
-from thumbnet.processes import look_for_garbage_seldom
+from thumbnet.processes import look_for_garbage_as_usual, look_for_garbage_seldom
 from thumbnet.progress import Reporter
 from thumbnet.recipes import Recipe, recipe
 from thumbnet.runs.run import Run
 
 look_for_garbage_seldom()
-gc.freeze()  # nor through what has been imported by now
+look_for_garbage_as_usual()  # what has been imported by now is left out
 
+
+def make_cache() -> None:
+    """Tests never touch the user's cache. The C is compiled by the first process; those that it begins copy it."""
+    begun_by, own = os.environ.get("THUMBNET_CACHE", ""), Path(mkdtemp(prefix="thumbnet-cache-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    os.environ["THUMBNET_CACHE"] = str(own)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for number in NUMBERS:
+            library(number)
+    elif Path(begun_by, "kernels").is_dir():
+        shutil.copytree(Path(begun_by, "kernels"), own / "kernels")
+
+
+make_cache()  # before a module of tests asks what was compiled
 settings.register_profile("no deadline", deadline=None)  # time is measured in benchmarks, not in tests
 settings.load_profile("no deadline")
 
@@ -56,25 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
         if any(made[-1].scope == "module" for made in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory):
-    """Tests never touch the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["THUMBNET_CACHE"] = str(folder)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        compile_once(folder / "kernels", tmp_path_factory.getbasetemp().parent / "kernels")
-
-
-def compile_once(own: Path, shared: Path) -> None:
-    """The C for this process, compiled by the first of those that test side by side and copied by the others."""
-    with open(shared.with_suffix(".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if shared.is_dir():
-            shutil.copytree(shared, own)
-        elif all(library(number) for number in NUMBERS):
-            shutil.copytree(own, shared)
 
 
 @pytest.fixture(autouse=True)

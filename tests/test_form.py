@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from thumbnet.shipping.form import doubts, filled_in, places_in, read_form
 from thumbnet.training.loop import train
 
 CLASSES = ("cat", "Dog", "frog")
-RANKINGS = [(("frog", 0.7), ("Dog", 0.2), ("cat", 0.1)), (("cat", 0.6), ("Dog", 0.3), ("frog", 0.1))]
+PROBABILITIES = np.array([[0.1, 0.2, 0.7], [0.75, 0.25 - 3e-8, 3e-8]], np.float32)
 
 
 def form_of(tmp_path, text, classes=CLASSES):
@@ -35,13 +34,25 @@ def form_of(tmp_path, text, classes=CLASSES):
         ("id,label,Usage\n7,x,Public\n8,x,Private\n", "id,label,Usage\n7,frog,Public\n8,cat,Private\n"),
         (
             "id,frog,DOG,cat\n7,0.3,0.3,0.3\n8,0,0,0\n",
-            "id,frog,DOG,cat\n7,0.700000,0.200000,0.100000\n8,0.100000,0.300000,0.600000\n",
+            "id,frog,DOG,cat\n7,0.699999988,0.200000003,0.100000001\n8,2.99999989e-08,0.24999997,0.75\n",
         ),
         ('id,label\n"a, b",\n8\n', 'id,label\n"a, b",frog\n8,cat\n'),  # a row that ends early
     ],
-)
+)  # fmt: skip
 def test_the_column_of_the_class_or_those_of_all_classes_are_filled_and_the_rest_stays(tmp_path, given, filled):
-    assert filled_in(form_of(tmp_path, given), RANKINGS) == filled
+    assert filled_in(form_of(tmp_path, given), PROBABILITIES, [0, 1], CLASSES) == filled
+
+
+def test_one_column_called_as_one_of_two_classes_gets_its_probability(tmp_path):
+    form = form_of(tmp_path, "id,dog\n7,0.5\n8,0.5\n", ("cat", "dog"))
+    assert filled_in(form, PROBABILITIES[:, :2], [1, 0], ("cat", "dog")) == "id,dog\n7,0.24999997\n8,0.200000003\n"
+
+
+def test_classes_that_differ_by_case_alone_are_told_apart(tmp_path):
+    form = form_of(tmp_path, "id,a,A\n7,,\n", ("A", "a"))
+    assert filled_in(form, PROBABILITIES[:1, :2], [0], ("A", "a")) == "id,a,A\n7,0.200000003,0.100000001\n"
+    with pytest.raises(UserError, match=r"there must be one called label, or one for each class \(A, a\)"):
+        form_of(tmp_path, "id,a,á\n7,,\n", ("A", "a"))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +61,12 @@ def test_the_column_of_the_class_or_those_of_all_classes_are_filled_and_the_rest
         ("id,label\n", r"sample\.csv has no row to be filled; each asks for one image"),
         ("id,a,b\n1,,\n", r"columns 'id', 'a', 'b'; beside that of the images, 'id', there must be one called label, or one for"),
         ("id,cat,Dog\n1,,\n", r"there must be one called label, or one for each class \(cat, Dog, frog\)"),
+        ("id,cat,CAT,Dog\n1,,\n", r"there must be one called label, or one for each class"),
         ("id,label,label\n1,,\n", r"each column needs a title of its own; it has 'id', 'label', 'label'"),
         ("id,\n1,\n", r"each column needs a title of its own"),
         ("id\n1\n", r"columns 'id'; beside that of the images"),
+        ("", r"there must be one called label"),
+        ("id,label\n1,a,b\n", r"sample\.csv, line 2: it has more cells than there are columns; quote commas in texts"),
     ],
 )  # fmt: skip
 def test_a_table_that_does_not_say_what_is_wanted_is_refused(tmp_path, text, told):
@@ -60,28 +74,43 @@ def test_a_table_that_does_not_say_what_is_wanted_is_refused(tmp_path, text, tol
         form_of(tmp_path, text)
 
 
-def test_images_are_found_by_path_name_or_name_without_ending_and_numbered_ones_go_row_by_row(tmp_path):
-    form = form_of(tmp_path, "id,label\n b/2.png ,\n1.png,\n3,\n3,\n")
-    assert places_in(form, ["a/1.png", "b/2.png", "3.jpg"], numbered=False) == [1, 0, 2, 2]
-    assert places_in(form, ["t.csv:0", "t.csv:1", "t.csv:2", "t.csv:3"], numbered=True) == [0, 1, 2, 3]
-    twice = ["a/1.png", "c/1.png", "b/2.png", "3.jpg", "3.jpg"]  # the last two are one image, given twice
-    with pytest.raises(UserError, match=r"asks for '1\.png', and several images are called so: a/1\.png and c/1\.png"):
-        places_in(form, twice, numbered=False)
+def test_images_are_found_by_path_by_its_end_or_by_these_without_the_ending(tmp_path):
+    form = form_of(tmp_path, "id,label\n b/2.png ,\n./1.PNG,\n3,\n3,\nt\\4,\n")
+    names = ["a/1.png", "b/2.png", "3.jpg", "data/t/4.png", "data/u/4.png"]
+    assert places_in(form, names, numbered=False) == [1, 0, 2, 2, 3]
+    assert places_in(form, ["b/2.png", "./1.PNG", "3", "t\\4"], numbered=False) == [0, 1, 2, 2, 3]
     with pytest.raises(
-        UserError, match=r"asks for '3', and none of the images given is called so \(the first is 'a/1\.png'\)"
+        UserError, match=r"asks for './1\.PNG', and several images are called so: a/1\.png and c/1\.png"
+    ):
+        places_in(form, [*names, "c/1.png", "3.jpg"], numbered=False)  # one given twice is one
+    with pytest.raises(
+        UserError, match=r"asks for '3', and none of the images given is called so; give all of its 5 images"
     ):
         places_in(form, ["a/1.png", "b/2.png"], numbered=False)
-    with pytest.raises(UserError, match=r"has 4 rows and there are 2 images without names, which go row by row"):
-        places_in(form, ["t.csv:0", "t.csv:1"], numbered=True)
+
+
+def test_images_without_names_go_row_by_row_where_that_can_be_meant(tmp_path):
+    assert places_in(form_of(tmp_path, "id,label\n1,\n2,\n5,\n"), ["t:0", "t:1", "t:2"], numbered=True) == [0, 1, 2]
+    assert places_in(form_of(tmp_path, "id,label\nb,\na,\n"), ["t:0", "t:1"], numbered=True) == [0, 1]
+    with pytest.raises(
+        UserError, match=r"has 2 rows and there are 3 images without names, which go row by row; give as many"
+    ):
+        places_in(form_of(tmp_path, "id,label\n1,\n2,\n"), ["t:0", "t:1", "t:2"], numbered=True)
+    with pytest.raises(
+        UserError, match=r"asks for 1 after a larger number or again, and images without names go row by row"
+    ):
+        places_in(form_of(tmp_path, "id,label\n3,\n1,\n"), ["t:0", "t:1"], numbered=True)
 
 
 def test_what_is_probably_not_meant_is_told(tmp_path):
     form = form_of(tmp_path, "id,has_cat\n1,0.5\n1,0.5\n")
-    assert doubts(form, CLASSES, [0, 0], 3) == [
+    assert doubts(form, CLASSES, ["1", "2", "3", "3"], [0, 0]) == [
         f"{form.path} has '0.5' in 'has_cat', no class of the run; names of classes are written there",
         f"2 images are not asked for in {form.path}",
     ]
-    assert doubts(form_of(tmp_path, "id,label\n1,cat\n2,\n"), CLASSES, [0, 1], 2) == []
+    assert doubts(form_of(tmp_path, "id,label\n1,cat\n2,\n"), CLASSES, ["1", "2"], [0, 1]) == []
+    ten = form_of(tmp_path, "id,cat,Dog,frog,ship\n1,,,,0.1\n")
+    assert doubts(ten, CLASSES, ["1"], [0]) == [f"'ship' of {ten.path} stay as they are"]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +143,7 @@ def test_a_table_of_pixels_fills_a_submission(run, tmp_path, monkeypatch, capsys
         (["--json"], "--like writes CSV; leave out --json"),
         (["--format", "table"], "--like writes CSV; leave out --format"),
         (["--output", "said.txt"], "--like writes CSV; leave out the ending of said.txt"),
-        (["--top", "2"], "--like fills the columns that its table has; leave out --top and --sure"),
+        (["--top", "2"], "--like answers each row of its table; leave out --top, --sure, --explain and --skip-broken"),
     ):
         assert command([*asked, *words]) == 2
         assert told in capsys.readouterr().err
@@ -122,7 +151,6 @@ def test_a_table_of_pixels_fills_a_submission(run, tmp_path, monkeypatch, capsys
 
 def test_pictures_fill_a_table_of_probabilities_in_its_order(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(run)
-    shutil.rmtree("test", ignore_errors=True)
     (run / "test").mkdir()
     for number in range(3):
         image = np.zeros((16, 16), np.uint8)

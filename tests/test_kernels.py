@@ -302,15 +302,18 @@ def where_library(tmp_path, **environment):
 @pytest.mark.skipif(
     shutil.which("gcc") is None or not sys.platform.startswith("linux"), reason="the C is compiled by gcc, under Linux"
 )
-@pytest.mark.parametrize("processor", ["this", "without AVX512", "without AVX"])
+@pytest.mark.parametrize("processor", ["this", "without AVX512", "without AVX", "with pairs", "with tiles"])
 @pytest.mark.parametrize("number", NUMBERS, ids=str)
 def test_gcc_takes_the_c_without_a_warning(number, processor, tmp_path):
     """Where it does not, everything works from torch's operations, and nothing tells."""
     if processor != "this" and platform.machine() != "x86_64":
         pytest.skip("has no AVX to be without")
+    if processor.startswith("with ") and number != torch.bfloat16:
+        pytest.skip("the same as others")
     flags = [*home.FLAGS, *NUMBERS[number], "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-psabi"]
     without = {"this": [], "without AVX512": ["-march=haswell"], "without AVX": ["-march=x86-64"]}
-    compile_into(tmp_path / "made.so", "gcc", flags + without[processor], home.sources_of(number))
+    beside = {"with pairs": ["-march=cooperlake"], "with tiles": ["-march=sapphirerapids"]}  # of bf16, AMX
+    compile_into(tmp_path / "made.so", "gcc", flags + (without | beside)[processor], home.sources_of(number))
     assert (tmp_path / "made.so").stat().st_size > 0
 
 

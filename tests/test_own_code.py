@@ -453,7 +453,7 @@ def test_the_report_shows_the_files_that_the_run_was_made_with(tiny, tmp_path):
     mine, folder = written(tmp_path, f"{NETWORK}# <b>bold</b>\n"), tmp_path / "run"
     run = train(plain(model=mine, epochs=0.2), tiny, folder, machine=CPU)
     page = write_run_report(run).read_text(encoding="utf-8")
-    assert "<summary>mine.py</summary>" in page and "# &lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<summary>code/mine.py</summary>" in page and "# &lt;b&gt;bold&lt;/b&gt;" in page
     (folder / "code" / "mine.py").write_text("another")
     assert "<summary>" not in write_run_report(run).read_text(encoding="utf-8")
     assert "--trust" not in reproduce(run)[0]

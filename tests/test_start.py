@@ -345,7 +345,7 @@ def test_a_budget_keeps_the_network_of_the_run(here):
     pictures(here / "pics")
     pictures(here / "others", classes=("c", "d"))
     assert command_line(["train", "pics", "--out", "first", *SHORT]) == 0
-    words = ("train", "others", "--out", "second", "--start-from", "first", "--time-budget", "10s", "--threads", "1")
+    words = ("train", "others", "--out", "second", "--start-from", "first", "--time-budget", "15s", "--threads", "1")
     result = thumbnet(*words, cwd=here)  # the budget counts from the start of a process
     assert result.returncode == 0, result.stderr
     assert Run.open("second").recipe.widths == (8, 16, 16)

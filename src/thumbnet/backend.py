@@ -20,6 +20,7 @@ from thumbnet.kernels.library import library
 from thumbnet.kernels.pool_norm_activate import gpu_module
 from thumbnet.machine import Device, Machine, Precision
 from thumbnet.own_code import is_in_usual_order
+from thumbnet.processes import look_for_garbage_as_usual
 from thumbnet.words import counted
 
 # Numbers below 1e-38 count as zero, as they do in TensorFlow. Weights that only the L2 penalty reaches fade to such
@@ -57,6 +58,7 @@ class Backend:
 
 def prepare(machine: Machine) -> Backend:
     """Settle device, precision and threads for this process. Raises `UserError` for a device that is not there."""
+    look_for_garbage_as_usual()
     device = choose_device(machine.device)
     precision = choose_precision(machine.precision, device)
     THREADS.use(machine.threads)

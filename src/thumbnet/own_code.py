@@ -127,7 +127,8 @@ def statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """Those of a file's top, also under an `if`, `try` or `with` there."""
     for node in body:
         yield node
-        if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+        is_main = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)  # what runs only as a program
+        if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler) and not is_main:
             for part in ("body", "handlers", "orelse", "finalbody"):
                 yield from statements(getattr(node, part, ()))
 
@@ -252,7 +253,7 @@ def module_of(value: str) -> ModuleType:
 
 def aside(*values: Any, **options: Any) -> None:
     """`print` for the file, to stderr unless it says where: stdout is the command's, and may have to be one JSON object."""
-    print(*values, **{"file": sys.stderr, **options})
+    print(*values, **options | {"file": options.get("file") or sys.stderr})
 
 
 def run_anew() -> None:

@@ -9,6 +9,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -43,14 +44,21 @@ def read_text(path: Path, most: int, errors: str = "strict") -> str:
     return read_bytes(path, most).decode("utf-8", errors)
 
 
-def read_written(path: Path, most: int) -> str:
-    """The text of a file of at most so many bytes that a person wrote. Raises `UserError` where it cannot be read."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong within, where a text is read line by line, as a `UserError`."""
     try:
-        return read_text(path, most).removeprefix("\ufeff")  # with which Excel begins
+        yield
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
+
+
+def read_written(path: Path, most: int) -> str:
+    """The text of a file of at most so many bytes that a person wrote. Raises `UserError` where it cannot be read."""
+    with reading(path):
+        return read_text(path, most).removeprefix("\ufeff")  # with which Excel begins
 
 
 def read_json(path: Path, fields: Fields | None = None) -> Any:
@@ -154,13 +162,10 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
     Raises `UserError` where it cannot be read.
     """
-    text = read_written(path, LARGEST_TABLE)
-    try:
-        lines = csv_lines(io.StringIO(text, newline=""))
+    with reading(path):
+        lines = csv_lines(io.StringIO(read_written(path, LARGEST_TABLE), newline=""))
         titles = next(lines, [])
         return titles, [as_row(titles, cells) for cells in lines if cells]
-    except (csv.Error, ValueError) as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def as_row(titles: list[str], cells: list[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from thumbnet.machine import Machine
     from thumbnet.runs.run import Run
     from thumbnet.shipping.classifier import Classifier, Prediction
-    from thumbnet.shipping.form import Form
 
 Format: TypeAlias = Literal["table", "csv", "json"]
 
@@ -87,8 +87,8 @@ def predict(
     check_positive(top=top)
     check_writable(output, explain and explain / "picture.png")
     format = chosen_format(json, format, output, like=like is not None)
-    if like is not None and (top != 1 or sure is not None):
-        raise UserError("--like fills the columns that its table has; leave out --top and --sure")
+    if like is not None and (top != 1 or sure is not None or explain or skip_broken):
+        raise UserError("--like answers each row of its table; leave out --top, --sure, --explain and --skip-broken")
 
     from thumbnet.data.unlabelled import together, unlabelled_images
     from thumbnet.machine import Machine
@@ -97,8 +97,8 @@ def predict(
     found = together([unlabelled_images(path) for path in images])
     on = Machine(**given(machine))
     classifier, opened, threshold = what_predicts(run, on, views=views, sure=sure, explain=explain)
-    form = None if like is None else form_for(like, classifier, found)
-    top = len(classifier.classes) if form and form.wants_probabilities else top
+    if like is not None:
+        return put(*answers_like(like, classifier, found, views), output)
     least = threshold.confidence if threshold else 0.0
     predictions, broken = predict_images(
         classifier, found.names, found.images, top=top, views=views, sure=least, skip_broken=skip_broken
@@ -106,17 +106,15 @@ def predict(
     tell_aside(found, broken, threshold)
     if explain is not None and opened:
         explain_files(opened, classifier, predictions, explain, data_dir)
-    if form:
-        text = as_form(form, classifier, predictions, numbered=found.numbered)
-    elif format == "json":
+    if format == "json":
         left_out = {"skipped": broken, "ignored": [str(file) for file in found.ignored]}
         text = as_json(as_objects(run, predictions, threshold) | left_out)
     else:
         text = as_csv(predictions, threshold) if format == "csv" else as_table(predictions)
-    put(text, output, len(form.rows if form else predictions))
+    put(text, len(predictions), output)
 
 
-def tell_aside(found: "UnlabelledImages", broken: list[str], threshold: "Threshold | None") -> None:
+def tell_aside(found: "UnlabelledImages", broken: Sequence[str] = (), threshold: "Threshold | None" = None) -> None:
     """On stderr, what a person should know beside the answers."""
     tell_left_out(found.ignored, broken)
     if found.note:
@@ -125,7 +123,7 @@ def tell_aside(found: "UnlabelledImages", broken: list[str], threshold: "Thresho
         show(threshold.in_words(), file=sys.stderr)
 
 
-def put(text: str, output: Path | None, rows: int) -> None:
+def put(text: str, rows: int, output: Path | None) -> None:
     """The answers where they are wanted."""
     if output is None:
         sys.stdout.write(text)
@@ -183,23 +181,19 @@ def what_predicts(
     return classifier, opened, threshold
 
 
-def form_for(path: Path, classifier: "Classifier", found: "UnlabelledImages") -> "Form":
-    """The table to be filled, looked at before anything is computed; it must ask for images that are there."""
-    from thumbnet.shipping.form import places_in, read_form
+def answers_like(path: Path, classifier: "Classifier", found: "UnlabelledImages", views: int | None) -> tuple[str, int]:
+    """A table that somebody gave with our answers, and its rows. What it asks for is looked at before anything is computed."""
+    from thumbnet.shipping.classifier import read_files
+    from thumbnet.shipping.form import doubts, filled_in, places_in, read_form
 
     form = read_form(path, classifier.classes)
-    places_in(form, found.names, numbered=found.numbered)
-    return form
-
-
-def as_form(form: "Form", classifier: "Classifier", predictions: "list[Prediction]", *, numbered: bool) -> str:
-    """The table with our answers."""
-    from thumbnet.shipping.form import doubts, filled_in, places_in
-
-    places = places_in(form, [row.file for row in predictions], numbered=numbered)
-    for doubt in doubts(form, classifier.classes, places, len(predictions)):
+    places = places_in(form, found.names, numbered=found.numbered)
+    tell_aside(found)
+    for doubt in doubts(form, classifier.classes, found.names, places):
         note(doubt)
-    return filled_in(form, [predictions[place].ranking for place in places])
+    pixels, _, _ = read_files(classifier, found.images)
+    probabilities = classifier.probabilities(pixels, views=views)  # N K
+    return filled_in(form, probabilities, places, classifier.classes), len(form.rows)
 
 
 def explain_files(

@@ -23,6 +23,7 @@ from thumbnet.words import counted, duration
 
 if TYPE_CHECKING:
     from thumbnet.judging.comparison import Comparison
+    from thumbnet.studies.cells import Cell
     from thumbnet.studies.study import Study
 
 
@@ -69,12 +70,14 @@ def study(
     if plan:
         from thumbnet.studies.study import other_plan
 
+        differs = other_plan(chosen, folder)
         seconds = estimated(chosen, data_dir, given(machine))
         if json:
             print_json(chosen.plan() | {"seconds_of_a_run": seconds})
         else:
-            show("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, folder, seconds, jobs)]))
-        if differs := other_plan(chosen, folder):
+            left = chosen.cells() if differs else chosen.unfinished(folder)
+            show("\n".join([*plan_lines(chosen, seconds), cost_line(chosen, left, seconds, jobs)]))
+        if differs:
             note(f"{folder} holds another plan: {differs}; give another --out")
         return
 
@@ -145,11 +148,8 @@ def estimated(study: "Study", data_dir: Path | None, machine: dict[str, Any]) ->
         return estimated_seconds(study, machine=Machine(**machine), data_dir=data_dir)
 
 
-def cost_line(study: "Study", folder: Path, seconds: dict[str, float | str], jobs: int) -> str:
-    """How long all runs that are not done yet in the study's folder would take."""
-    from thumbnet.studies.study import other_plan
-
-    left = study.cells() if other_plan(study, folder) else study.unfinished(folder)
+def cost_line(study: "Study", left: "list[Cell]", seconds: dict[str, float | str], jobs: int) -> str:
+    """How long the runs that are `left` would take."""
     known = [value for cell in left if not isinstance(value := seconds[cell.variant.name], str)]
     done = f", {len(study.cells()) - len(left)} are done" if len(left) < len(study.cells()) else ""
     unknown = f"; {len(left) - len(known)} not counted" if len(known) < len(left) else ""

@@ -4,8 +4,8 @@
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from thumbnet.data.columns import columns_for, group_in, label_in, shown_titles, split_in
 from thumbnet.data.pack import LARGEST_ARRAYS
 from thumbnet.errors import UserError, first_line
-from thumbnet.reading import csv_lines
+from thumbnet.reading import csv_lines, reading
 
 PIXEL = re.compile(r"(?:pixel|px)[ _.-]?(\d{1,7})|(\d{1,4})x(\d{1,4})", re.I)  # pixel0, Kaggle's; 1x1, row and column
 PIXELS = "pixels"  # one column with all of an image's, FER2013's
@@ -119,17 +119,6 @@ def read_lines(path: Path) -> Lines:
     if not found.pixels:
         raise UserError(f"{path} has no line of pixels below the first; add the images")
     return found
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What goes wrong within is told as an error of the user."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
-    except (OSError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 
 def refuse_gaps(path: Path, titles: Sequence[str]) -> None:

@@ -48,14 +48,6 @@ static void multiply(const bf16 *a, const bf16 *turned, float *sums, long column
 
 #else
 
-struct tiles {  // which are not there, so that nothing is to be set up
-  char nothing;
-};
-
-INLINE struct tiles set_up_tiles(void) { return (struct tiles){0}; }
-
-INLINE void leave_tiles(const struct tiles *before) { (void)before; }
-
 enum { ROWS = 8 };  // whose sums fit the registers, 32 numbers each
 
 // 32 rows of A times 32 rows of B, which are turned -> 32 x 32 floats.

@@ -1,7 +1,7 @@
 """A B' of two matrices whose product is known to be symmetric: half of the arithmetic is enough.
 
 So is a Gram matrix, and so are products of polynomials of one symmetric matrix, of which the iteration of Newton and Schulz in
-optimize.py consists. In C (symmetric_product.c) they take a third to three quarters of oneDNN's time; docs/findings.md has
+optimize.py consists. In C (symmetric_product.c) they take an eighth to three quarters of oneDNN's time; docs/findings.md has
 the sizes.
 """
 # Shapes: R rows, K columns.

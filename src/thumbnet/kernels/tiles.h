@@ -36,6 +36,16 @@ INLINE void leave_tiles(const struct tiles *before) {
   else _tile_release();
 }
 
+#else
+
+struct tiles {  // which are not there: nothing to set up
+  char nothing;
+};
+
+INLINE struct tiles set_up_tiles(void) { return (struct tiles){0}; }
+
+INLINE void leave_tiles(const struct tiles *before) { (void)before; }
+
 #endif
 
 #endif

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from thumbnet.errors import UserError, first_line
 from thumbnet.judging.thresholds import Threshold
 from thumbnet.machine import Machine
+from thumbnet.processes import look_for_garbage_as_usual
 from thumbnet.reading import NUMBER, Fields, parse_json
 from thumbnet.shipping.classifier import Classifier
 from thumbnet.words import counted
@@ -138,6 +139,7 @@ def load_exported(path: str | Path, *, machine: Machine | None = None) -> Export
     path, machine = Path(path), machine or Machine()
     if machine.device not in ("auto", "cpu") or machine.precision == "bf16":
         raise UserError(f"{path} is computed on the CPU in fp32; leave --device and --precision out")
+    look_for_garbage_as_usual()
     content = read_file(path)
     facts = facts_in(path, content)  # before onnxruntime sees a file that is not ours
     return ExportedClassifier(path, open_session(path, content, facts, machine.threads), facts, threads=machine.threads)

@@ -1,15 +1,20 @@
 """A table that somebody gives to be filled with answers, as competitions do with their sample_submission.csv."""
-# Shapes: K classes.
+# Shapes: N images, K classes.
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from thumbnet.data.columns import IDS, IMAGE_TITLES, LABEL_TITLES, first_called, folded, shown_titles
+from thumbnet.data.finding import by_ends
 from thumbnet.errors import UserError
-from thumbnet.reading import read_table
+from thumbnet.reading import csv_lines, reading
 from thumbnet.words import counted, shortened
 
 SHOWN = 3  # classes in a sentence
@@ -17,125 +22,153 @@ SHOWN = 3  # classes in a sentence
 
 @dataclass(frozen=True)
 class Form:
-    """A table, the column that says which image a row is of, and the columns to be filled."""
+    """A table, the column that says which image a row is of, and the columns to be filled, by their places."""
 
     path: Path
     titles: list[str]
-    rows: list[dict[str, str]]
-    image: str
-    answers: dict[str, str | None]  # by title: the class whose probability is wanted there, None where the answer is
+    image: int
+    answers: dict[int, str | None]  # the class whose probability is wanted there; None: the name of the likeliest
+    rows: list[list[str]]  # "" in the columns to be filled
+    words: set[str]  # that stood in these columns
 
     @property
-    def wants_probabilities(self) -> bool:
-        """Whether it has a column for each class."""
-        return None not in self.answers.values()
-
     def asked(self) -> list[str]:
         """What each row calls its image."""
         return [row[self.image].strip() for row in self.rows]
 
 
 def read_form(path: Path, classes: Sequence[str]) -> Form:
-    """A CSV file with a column for the class, or one for each class to hold its probability.
+    """A CSV file with a column for the class, or one for each class, or for one of two, to hold its probability.
 
     Raises `UserError` where it has no row, or does not say what is wanted.
     """
-    titles, rows = read_table(path)
+    rows: list[list[str]] = []
+    words: set[str] = set()
+    with reading(path), open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv_lines(file)
+        titles = next(lines, [])
+        image, answers = columns_in(path, titles, classes)
+        for number, cells in enumerate(lines, start=2):
+            if len(cells) > len(titles):
+                raise UserError(
+                    f"{path}, line {number}: it has more cells than there are columns; quote commas in texts"
+                )
+            if any(cells):
+                words.update(cells[place].strip() for place in answers if place < len(cells))
+                kept = enumerate(cells + [""] * (len(titles) - len(cells)))
+                rows.append(["" if place in answers else cell for place, cell in kept])
     if not rows:
         raise UserError(f"{path} has no row to be filled; each asks for one image")
-    named = list(filter(None, titles))
-    if len(set(named)) < len(titles):
+    return Form(path, titles, image, answers, rows, words - {""})
+
+
+def columns_in(path: Path, titles: Sequence[str], classes: Sequence[str]) -> tuple[int, dict[int, str | None]]:
+    """The places of the column of images and of those to be filled, each with the class whose probability it is for."""
+    if "" in titles or len(set(titles)) < len(titles):
         raise UserError(f"{path}: each column needs a title of its own; it has {shown_titles(titles)}")
-    image = first_called(titles, IMAGE_TITLES) or first_called(titles, IDS) or titles[0]
-    others = [title for title in titles if title != image]
-    of_titles = {folded(name): name for name in classes}
-    answers: dict[str, str | None] = {
-        title: of_titles[folded(title.strip())] for title in others if folded(title.strip()) in of_titles
-    }
-    if len(answers) < max(2, len(classes)):
-        label = others[0] if len(others) == 1 else first_called(others, LABEL_TITLES)
-        if label is None:
-            wanted = ", ".join(map(shortened, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
-            raise UserError(
-                f"{path} has the columns {shown_titles(titles)}; beside that of the images, {shortened(image)!r}, there must be "
-                f"one called label, or one for each class ({wanted})"
-            )
-        answers = {label: None}
-    return Form(path, titles, rows, image, answers)
+    named = first_called(titles, IMAGE_TITLES) or first_called(titles, IDS)
+    image = titles.index(named) if named else 0
+    others = [place for place in range(len(titles)) if place != image]
+    meant = {place: name for place in others if (name := class_called(titles[place].strip(), classes))}
+    if sorted(meant.values()) == sorted(classes) or (len(others) == len(meant) == 1 and len(classes) == 2):
+        return image, dict(meant)
+    label = first_called([titles[place] for place in others], LABEL_TITLES)
+    if label is None and len(others) != 1:
+        wanted = ", ".join(map(shortened, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
+        has = shortened(titles[image]) if titles else ""
+        raise UserError(
+            f"{path} has the columns {shown_titles(titles)}; beside that of the images, {has!r}, there must be one called label, "
+            f"or one for each class ({wanted})"
+        )
+    return image, {titles.index(label) if label else others[0]: None}
+
+
+def class_called(title: str, classes: Sequence[str]) -> str | None:
+    """The class of this name, in any letters where that leaves one."""
+    if title in classes:
+        return title
+    alike = [name for name in classes if folded(name) == folded(title)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def places_in(form: Form, names: Sequence[str], *, numbered: bool) -> list[int]:
-    """For each row the place of its image among the `names`, by its path, its name or that without its ending.
+    """For each row the place of its image among the `names`: by its path, the end of it, or these without the ending.
 
     Images that are only `numbered`, as those of arrays are, go row by row. Raises `UserError` for a row without its image.
     """
-    asked = form.asked()
+    asked = form.asked
     if numbered:
-        if len(asked) != len(names):
-            raise UserError(
-                f"{form.path} has {counted(len(asked), 'row')} and there are {counted(len(names), 'image')} without names, which "
-                "go row by row; give as many"
-            )
+        check_order(form, len(names))
         return list(range(len(names)))
-    ways = [
-        places_by(names),
-        places_by([PurePath(name).name for name in names]),
-        places_by([PurePath(name).stem for name in names]),
-    ]
-    return [place_of(form, name, names, ways) for name in asked]
+    exact = {name: place for place, name in enumerate(names)}
+    if exact.keys() >= set(asked):
+        return [exact[name] for name in asked]
+    known, slashed = by_ends(exact), {name.replace("\\", "/"): name for name in exact}
+    meant = {name: slashed.get(name) or of_end(form, name, known) for name in dict.fromkeys(asked)}
+    return [exact[meant[name]] for name in asked]
 
 
-def places_by(names: Sequence[str]) -> dict[str, list[int]]:
-    """Where each name stands."""
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, []).append(place)
-    return places
-
-
-def place_of(form: Form, asked: str, names: Sequence[str], ways: Sequence[dict[str, list[int]]]) -> int:
-    """The image that is called so in the first of the `ways` in which one is."""
-    found = next((way[asked] for way in ways if asked in way), [])
+def of_end(form: Form, asked: str, known: dict[str, list[str]]) -> str:
+    """The one name with this end. Raises `UserError` where there is none, or several."""
+    found = known.get(folded(os.path.normpath(asked.replace("\\", "/"))), [])
     if not found:
-        first = shortened(names[0])
         raise UserError(
-            f"{form.path} asks for {shortened(asked)!r}, and none of the images given is called so (the first is {first!r})"
+            f"{form.path} asks for {shortened(asked)!r}, and none of the images given is called so; give all of its "
+            f"{counted(len(form.rows), 'image')}"
         )
-    if len({names[place] for place in found}) > 1:
-        two = " and ".join(shortened(names[place]) for place in found[:2])
+    if len(found) > 1:
+        two = " and ".join(map(shortened, found[:2]))
         raise UserError(
             f"{form.path} asks for {shortened(asked)!r}, and several images are called so: {two}; give one of them"
         )
     return found[0]
 
 
-def filled_in(form: Form, rankings: Sequence[Sequence[tuple[str, float]]]) -> str:
-    """The table as CSV, each row with the answer of its `rankings`: classes with their probabilities, likeliest first.
+def check_order(form: Form, images: int) -> None:
+    """Raise `UserError` where rows cannot be those of so many images in their order."""
+    asked = form.asked
+    if len(asked) != images:
+        raise UserError(
+            f"{form.path} has {counted(len(asked), 'row')} and there are {counted(images, 'image')} without names, which go row "
+            "by row; give as many"
+        )
+    if all(name.isdecimal() for name in asked):
+        numbers = [int(name) for name in asked]
+        if fallen := [second for first, second in zip(numbers, numbers[1:], strict=False) if second <= first]:
+            raise UserError(
+                f"{form.path} asks for {fallen[0]} after a larger number or again, and images without names go row by row; sort "
+                "its rows"
+            )
 
-    The likeliest will do, unless the form wants probabilities: then all.
-    """
+
+def filled_in(form: Form, probabilities: NDArray[np.float32], places: Sequence[int], classes: Sequence[str]) -> str:
+    """The table as CSV, each row with the answer for its image, of `probabilities` N K."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, form.titles, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for row, ranking in zip(form.rows, rankings, strict=True):
-        shares = dict(ranking)
-        cells = {
-            title: ranking[0][0] if name is None else f"{shares[name]:.6f}" for title, name in form.answers.items()
-        }
-        writer.writerow(row | cells)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(form.titles)
+    columns = {place: None if name is None else classes.index(name) for place, name in form.answers.items()}
+    likeliest = probabilities.argmax(1)
+    for row, image in zip(form.rows, places, strict=True):
+        cells = list(row)
+        for place, column in columns.items():
+            # Nine digits tell every float32: a score of logarithms asks for the small ones, too.
+            cells[place] = classes[likeliest[image]] if column is None else f"{probabilities[image, column]:.9g}"
+        writer.writerow(cells)
     return text.getvalue()
 
 
-def doubts(form: Form, classes: Sequence[str], places: Sequence[int], images: int) -> list[str]:
-    """What is probably not meant: words of another kind where classes are written, images that no row asks for."""
+def doubts(form: Form, classes: Sequence[str], names: Sequence[str], places: Sequence[int]) -> list[str]:
+    """What is probably not meant: columns that stay as they were, words of another kind, images that no row asks for."""
     told = []
-    for title, name in form.answers.items():
-        words = {row[title].strip() for row in form.rows} - {""}
-        if name is None and words and not words & set(classes):
-            word = shortened(min(words))
-            told.append(
-                f"{form.path} has {word!r} in {shortened(title)!r}, no class of the run; names of classes are written there"
-            )
-    if unasked := images - len(set(places)):
+    label = next((place for place, name in form.answers.items() if name is None), None)
+    if label is not None and form.words and not form.words & set(classes):
+        told.append(
+            f"{form.path} has {shortened(min(form.words))!r} in {shortened(form.titles[label])!r}, no class of the run; names of "
+            "classes are written there"
+        )
+    kept = [title for place, title in enumerate(form.titles) if place != form.image and place not in form.answers]
+    if kept:
+        told.append(f"{shown_titles(kept)} of {form.path} stay as they are")
+    if unasked := len(set(names)) - len({names[place] for place in places}):
         told.append(f"{counted(unasked, 'image is', 'images are')} not asked for in {form.path}")
     return told
