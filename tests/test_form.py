@@ -51,7 +51,9 @@ def test_one_column_called_as_one_of_two_classes_gets_its_probability(tmp_path):
 def test_classes_that_differ_by_case_alone_are_told_apart(tmp_path):
     form = form_of(tmp_path, "id,a,A\n7,,\n", ("A", "a"))
     assert filled_in(form, PROBABILITIES[:1, :2], [0], ("A", "a")) == "id,a,A\n7,0.200000003,0.100000001\n"
-    with pytest.raises(UserError, match=r"there must be one called label, or one for each class \(A, a\)"):
+    with pytest.raises(
+        UserError, match=r"there must be one called label, or one for each class \(there is none for 'A'\)"
+    ):
         form_of(tmp_path, "id,a,á\n7,,\n", ("A", "a"))
 
 
@@ -60,12 +62,13 @@ def test_classes_that_differ_by_case_alone_are_told_apart(tmp_path):
     [
         ("id,label\n", r"sample\.csv has no row to be filled; each asks for one image"),
         ("id,a,b\n1,,\n", r"columns 'id', 'a', 'b'; beside that of the images, 'id', there must be one called label, or one for"),
-        ("id,cat,Dog\n1,,\n", r"there must be one called label, or one for each class \(cat, Dog, frog\)"),
+        ("id,cat,Dog\n1,,\n", r"there must be one called label, or one for each class \(there is none for 'frog'\)"),
+        ("id,a,b\n1,,\n", r"or one for each class \(cat, Dog, frog\)"),
         ("id,cat,CAT,Dog\n1,,\n", r"there must be one called label, or one for each class"),
         ("id,label,label\n1,,\n", r"each column needs a title of its own; it has 'id', 'label', 'label'"),
         ("id,\n1,\n", r"each column needs a title of its own"),
-        ("id\n1\n", r"columns 'id'; beside that of the images"),
-        ("", r"there must be one called label"),
+        ("id\n1\n", r"^\S*sample\.csv has only the column 'id'; there must be one for the images and one for their classes"),
+        ("", r"sample\.csv has nothing in it; there must be one for the images"),
         ("id,label\n1,a,b\n", r"sample\.csv, line 2: it has more cells than there are columns; quote commas in texts"),
     ],
 )  # fmt: skip
@@ -79,12 +82,16 @@ def test_images_are_found_by_path_by_its_end_or_by_these_without_the_ending(tmp_
     names = ["a/1.png", "b/2.png", "3.jpg", "data/t/4.png", "data/u/4.png"]
     assert places_in(form, names, numbered=False) == [1, 0, 2, 2, 3]
     assert places_in(form, ["b/2.png", "./1.PNG", "3", "t\\4"], numbered=False) == [0, 1, 2, 2, 3]
+    headless = form_of(tmp_path, "1.png,label\n2.png,\n")
+    with pytest.raises(UserError, match=r"does not name its columns, its first line has '1\.png', 'label'; add titles"):
+        places_in(headless, ["a/1.png", "a/2.png"], numbered=False)
     with pytest.raises(
         UserError, match=r"asks for './1\.PNG', and several images are called so: a/1\.png and c/1\.png"
     ):
         places_in(form, [*names, "c/1.png", "3.jpg"], numbered=False)  # one given twice is one
     with pytest.raises(
-        UserError, match=r"asks for '3', and none of the images given is called so; give all of its 5 images"
+        UserError,
+        match=r"asks for '3', and none of the images given is called so, or ends so; they are called as 'a/1\.png' is",
     ):
         places_in(form, ["a/1.png", "b/2.png"], numbered=False)
 
@@ -104,13 +111,14 @@ def test_images_without_names_go_row_by_row_where_that_can_be_meant(tmp_path):
 
 def test_what_is_probably_not_meant_is_told(tmp_path):
     form = form_of(tmp_path, "id,has_cat\n1,0.5\n1,0.5\n")
-    assert doubts(form, CLASSES, ["1", "2", "3", "3"], [0, 0]) == [
-        f"{form.path} has '0.5' in 'has_cat', no class of the run; names of classes are written there",
-        f"2 images are not asked for in {form.path}",
-    ]
+    written = f"{form.path} has '0.5' in 'has_cat', no class of the run; names of classes are written there"
+    again, unasked = "1 row asks again for an image of another row", f"2 images are not asked for in {form.path}"
+    assert doubts(form, CLASSES, ["1", "2", "3", "3"], [0, 0]) == [written, again, unasked]
+    two = f"{written}; called '1', it would get the probability of that class"
+    assert doubts(form, ("0", "1"), ["1", "2"], [0, 1]) == [two]
     assert doubts(form_of(tmp_path, "id,label\n1,cat\n2,\n"), CLASSES, ["1", "2"], [0, 1]) == []
     ten = form_of(tmp_path, "id,cat,Dog,frog,ship\n1,,,,0.1\n")
-    assert doubts(ten, CLASSES, ["1"], [0]) == [f"'ship' of {ten.path} stay as they are"]
+    assert doubts(ten, CLASSES, ["1"], [0]) == [f"left as {ten.path} has it: 'ship'"]
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +172,43 @@ def test_pictures_fill_a_table_of_probabilities_in_its_order(run, tmp_path, monk
     assert float(rows[0]["1"]) > 0.6 and float(rows[1]["0"]) > 0.6
     assert all(abs(float(row["0"]) + float(row["1"]) - 1) < 1e-5 for row in rows)
     assert "note: 1 image is not asked for in" in printed.err
+
+
+def test_a_table_of_pixels_is_answered_by_its_own_names_where_it_has_some(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    head, *lines = (run / "test.csv").read_text().splitlines()
+    named = [f"id,{head}", *(f"n{4 - place},{line}" for place, line in enumerate(lines))]
+    (tmp_path / "named.csv").write_text("\n".join(named) + "\n")
+    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"n{number},\n" for number in range(5)))
+    asked = ["predict", "run", str(tmp_path / "named.csv"), "--device", "cpu"]
+    assert command([*asked, "--like", str(tmp_path / "sample.csv")]) == 0
+    assert capsys.readouterr().out == "id,label\nn0,0\nn1,1\nn2,0\nn3,1\nn4,0\n"
+    assert command([*asked, "--format", "csv"]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "file",
+        "n4",
+        "n3",
+        "n2",
+        "n1",
+        "n0",
+    ]
+
+
+def test_a_broken_image_leaves_no_answer_and_no_advice_that_does_not_help(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    (tmp_path / "1.png").write_bytes(b"no image")
+    Image.new("L", (16, 16)).save(tmp_path / "2.png")
+    (tmp_path / "sample.csv").write_text("id,label\n1,\n")
+    words = [
+        "predict",
+        "run",
+        str(tmp_path / "1.png"),
+        str(tmp_path / "2.png"),
+        "--like",
+        str(tmp_path / "sample.csv"),
+        "--device",
+        "cpu",
+    ]
+    assert command(words) == 2
+    told = capsys.readouterr().err
+    assert "--like answers each row of" in told and "--skip-broken" not in told

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import thumbnet
-from conftest import CPU
+from conftest import CPU, Heard
 from conftest import thumbnet as in_process
 from own_files import COUNTING, NETWORK, plain, written
 from thumbnet import own_code
@@ -60,7 +60,7 @@ class network(nn.Module):
 """
 IN_GRADIENTS = {
     FOUR.replace("return self.last(x.", "return self.last(x.mul_(2)."): (
-        r"mine\.py, line 11, in forward, whose gradient fails: RuntimeError: one of the variables needed for gradient"
+        r"mine\.py, line 11, in forward: what it gives is changed in place later, and gradients need it as it was; write y"
     ),
     FOUR.replace("(2, 3)))", "(2, 3))).detach()"): (
         r"mine\.py: the loss depends on no weight of the network; look for torch\.no_grad"
@@ -73,6 +73,47 @@ def test_a_fault_that_only_gradients_show_is_told_with_the_line_it_comes_from(ti
     with pytest.raises(UserError, match=IN_GRADIENTS[text]) as told:
         train(plain(model=written(tmp_path, text)), tiny, tmp_path / "run", machine=CPU)
     assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
+
+
+def test_a_gradient_that_fails_otherwise_is_told_with_its_line(tiny, tmp_path):
+    text = FOUR.replace(
+        "class network",
+        """class Bad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no gradient here")
+
+class network""",
+    ).replace("torch.relu(", "Bad.apply(")
+    with pytest.raises(UserError, match=r"mine\.py, line 12, in backward: RuntimeError: no gradient here"):
+        train(plain(model=written(tmp_path, text)), tiny, tmp_path / "run", machine=CPU)
+    text = FOUR.replace("torch.relu(self.first(x))", "torch.sqrt(self.first(x)).resize_(0)")
+    with pytest.raises(UserError, match=r"mine\.py, line 1\d, in forward"):
+        train(plain(model=written(tmp_path, text)), tiny, tmp_path / "run", machine=CPU)
+
+
+def test_layers_that_torch_does_not_see_and_functions_without_their_flag_are_told(tiny, tmp_path):
+    text = FOUR.replace("        self.first, self", "        self.more = [nn.Linear(4, 4)]\n        self.first, self")
+    mine = written(
+        tmp_path, text.replace("x.mean((2, 3))", "self.more[0](x.mean((2, 3)))") + "\ndef loss(a, b): return a\n"
+    )
+    heard = Heard()
+    train(plain(model=mine, epochs=0.2), tiny, tmp_path / "run", machine=CPU, reporter=heard)
+    told = "\n".join(heard.lines)
+    assert "note: layers in self.more of network are neither trained nor kept; make it an nn.ModuleList" in told
+    assert "note: mine.py has a function loss, which is used with --loss mine.py alone" in told
+
+
+def test_a_function_under_an_if_that_does_not_hold_is_told(tiny, tmp_path):
+    mine = written(tmp_path, "if 1 > 2:\n    def network(classes, channels):\n        return 0\n")
+    with pytest.raises(UserError, match=r"mine\.py defines no network when it is run; does it stand under an if"):
+        train(plain(model=mine), tiny, tmp_path / "run", machine=CPU)
+    with pytest.raises(UserError, match=r"mine\.py has no def loss"):
+        plain(loss=written(tmp_path, "if __name__ == '__main__':\n    loss = 1\n"))
 
 
 def test_a_network_that_wants_whole_images_is_told_of_a_recipe_that_shrinks_them(tiny, tmp_path):

@@ -225,6 +225,10 @@ def call_own(value: str, name: str, *arguments: Any, own: Iterable[str] = (), **
     Raises `UserError` of one line for whatever goes wrong in it.
     """
     module = module_of(value)
+    if not hasattr(module, name):
+        raise UserError(
+            f"{shown(value)} defines no {name} when it is run; does it stand under an if that does not hold?"
+        )
     with in_one_line(f"{shown(value)}, {name}"):
         return getattr(module, name)(*arguments, **options, **values_for(value, name, own))
 

@@ -49,6 +49,8 @@ def reading(path: Path) -> Iterator[None]:
     """What goes wrong within, where a text is read line by line, as a `UserError`."""
     try:
         yield
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is no text in UTF-8; save it as such (in Excel: CSV UTF-8)") from error
     except (OSError, ValueError, csv.Error) as error:

@@ -191,7 +191,9 @@ def answers_like(path: Path, classifier: "Classifier", found: "UnlabelledImages"
     tell_aside(found)
     for doubt in doubts(form, classifier.classes, found.names, places):
         note(doubt)
-    pixels, _, _ = read_files(classifier, found.images)
+    pixels, _, broken = read_files(classifier, found.images, skip_broken=True)
+    if broken:
+        raise UserError(f"{broken[0]}; --like answers each row of {path}")
     probabilities = classifier.probabilities(pixels, views=views)  # N K
     return filled_in(form, probabilities, places, classifier.classes), len(form.rows)
 

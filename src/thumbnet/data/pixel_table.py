@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thumbnet.data.columns import columns_for, group_in, label_in, shown_titles, split_in
+from thumbnet.data.columns import (
+    IDS,
+    IMAGE_TITLES,
+    columns_for,
+    first_called,
+    group_in,
+    label_in,
+    shown_titles,
+    split_in,
+)
 from thumbnet.data.pack import LARGEST_ARRAYS
 from thumbnet.errors import UserError, first_line
 from thumbnet.reading import csv_lines, reading
@@ -84,9 +93,11 @@ def read_pixel_table(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
     return parts
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
-    """All images of a table of pixels, uint8 N H W, in its order, whatever else it says of them."""
-    return as_images(path, read_lines(path).pixels)
+def read_pixels(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
+    """All images of a table of pixels, uint8 N H W, in its order, and what a column calls them; no names where there is none."""
+    lines = read_lines(path)
+    title = first_called(lines.titles, IMAGE_TITLES) or first_called(lines.titles, IDS)
+    return [row[title].strip() for row in lines.cells] if title else [], as_images(path, lines.pixels)
 
 
 def as_images(path: Path, pixels: Sequence[bytes]) -> NDArray[np.uint8]:

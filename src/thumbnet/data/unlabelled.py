@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,7 @@ class UnlabelledImages:
     images: Sequence[Path | Image.Image]
     ignored: Sequence[Path] = ()  # files in a folder that are no images by their names
     note: str = ""  # which part of arrays is taken
-
-    @property
-    def numbered(self) -> bool:
-        """Whether they are called by nothing but numbers, in their order."""
-        return not any(isinstance(image, Path) for image in self.images)
+    numbered: bool = False  # called by nothing but numbers, in their order
 
 
 def unlabelled_images(path: Path) -> UnlabelledImages:
@@ -40,7 +36,7 @@ def unlabelled_images(path: Path) -> UnlabelledImages:
     Of arrays the test images are taken if there are some, else the validation images. Raises `UserError` where there are none.
     """
     if is_table(path) and os.path.isfile(path):
-        return of_pixels(path, read_pixels(path)) if is_pixel_table(path) else of_table(path)
+        return of_pixel_table(path) if is_pixel_table(path) else of_table(path)
     if (is_npz(path) and os.path.isfile(path)) or (os.path.isdir(path) and holds_arrays(path)):
         return of_arrays(path)
     files, ignored = image_files(path)
@@ -54,6 +50,7 @@ def together(parts: Sequence[UnlabelledImages]) -> UnlabelledImages:
         [image for part in parts for image in part.images],
         [file for part in parts for file in part.ignored],
         "; ".join(part.note for part in parts if part.note),
+        all(part.numbered for part in parts),
     )
 
 
@@ -76,11 +73,17 @@ def of_arrays(path: Path) -> UnlabelledImages:
     images = channels_first(path, split, parts[split, "images"]).transpose(0, 2, 3, 1)  # N C H W -> N H W C
     found = of_pixels(path, images.squeeze(3) if images.shape[3] == 1 else images)
     note = f"of {path} the {split} images are taken" if len(there) > 1 else ""
-    return UnlabelledImages(found.names, found.images, note=note)
+    return replace(found, note=note)
+
+
+def of_pixel_table(path: Path) -> UnlabelledImages:
+    """The images of a table of pixels, called by its column for them where it has one."""
+    names, pixels = read_pixels(path)
+    found = of_pixels(path, pixels)
+    return replace(found, names=names, numbered=False) if names else found
 
 
 def of_pixels(path: Path, pixels: NDArray[np.uint8]) -> UnlabelledImages:
     """Images uint8 N H W or N H W 3, called by their numbers from 0."""
-    return UnlabelledImages(
-        [f"{path}:{row}" for row in range(len(pixels))], [Image.fromarray(image) for image in pixels]
-    )
+    names = [f"{path}:{row}" for row in range(len(pixels))]
+    return UnlabelledImages(names, [Image.fromarray(image) for image in pixels], numbered=True)

@@ -64,6 +64,9 @@ def read_form(path: Path, classes: Sequence[str]) -> Form:
 
 def columns_in(path: Path, titles: Sequence[str], classes: Sequence[str]) -> tuple[int, dict[int, str | None]]:
     """The places of the column of images and of those to be filled, each with the class whose probability it is for."""
+    if len(titles) < 2:
+        only = f"only the column {shortened(titles[0])!r}" if titles else "nothing in it"
+        raise UserError(f"{path} has {only}; there must be one for the images and one for their classes")
     if "" in titles or len(set(titles)) < len(titles):
         raise UserError(f"{path}: each column needs a title of its own; it has {shown_titles(titles)}")
     named = first_called(titles, IMAGE_TITLES) or first_called(titles, IDS)
@@ -74,11 +77,11 @@ def columns_in(path: Path, titles: Sequence[str], classes: Sequence[str]) -> tup
         return image, dict(meant)
     label = first_called([titles[place] for place in others], LABEL_TITLES)
     if label is None and len(others) != 1:
-        wanted = ", ".join(map(shortened, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
-        has = shortened(titles[image]) if titles else ""
+        lacking = next((name for name in classes if name not in meant.values()), None)
+        wanted = f"there is none for {shortened(lacking)!r}" if lacking and meant else ", ".join(classes[:SHOWN])
         raise UserError(
-            f"{path} has the columns {shown_titles(titles)}; beside that of the images, {has!r}, there must be one called label, "
-            f"or one for each class ({wanted})"
+            f"{path} has the columns {shown_titles(titles)}; beside that of the images, {shortened(titles[image])!r}, there must "
+            f"be one called label, or one for each class ({wanted})"
         )
     return image, {titles.index(label) if label else others[0]: None}
 
@@ -101,6 +104,10 @@ def places_in(form: Form, names: Sequence[str], *, numbered: bool) -> list[int]:
         check_order(form, len(names))
         return list(range(len(names)))
     exact = {name: place for place, name in enumerate(names)}
+    if form.titles[form.image] in {*exact, *(os.path.basename(name) for name in exact)}:
+        raise UserError(
+            f"{form.path} does not name its columns, its first line has {shown_titles(form.titles)}; add titles"
+        )
     if exact.keys() >= set(asked):
         return [exact[name] for name in asked]
     known, slashed = by_ends(exact), {name.replace("\\", "/"): name for name in exact}
@@ -113,8 +120,8 @@ def of_end(form: Form, asked: str, known: dict[str, list[str]]) -> str:
     found = known.get(folded(os.path.normpath(asked.replace("\\", "/"))), [])
     if not found:
         raise UserError(
-            f"{form.path} asks for {shortened(asked)!r}, and none of the images given is called so; give all of its "
-            f"{counted(len(form.rows), 'image')}"
+            f"{form.path} asks for {shortened(asked)!r}, and none of the images given is called so, or ends so; they are called "
+            f"as {shortened(next(iter(known.values()))[0])!r} is"
         )
     if len(found) > 1:
         two = " and ".join(map(shortened, found[:2]))
@@ -162,13 +169,16 @@ def doubts(form: Form, classes: Sequence[str], names: Sequence[str], places: Seq
     told = []
     label = next((place for place, name in form.answers.items() if name is None), None)
     if label is not None and form.words and not form.words & set(classes):
+        two = f"; called {classes[-1]!r}, it would get the probability of that class" if len(classes) == 2 else ""
         told.append(
             f"{form.path} has {shortened(min(form.words))!r} in {shortened(form.titles[label])!r}, no class of the run; names of "
-            "classes are written there"
+            f"classes are written there{two}"
         )
     kept = [title for place, title in enumerate(form.titles) if place != form.image and place not in form.answers]
     if kept:
-        told.append(f"{shown_titles(kept)} of {form.path} stay as they are")
+        told.append(f"left as {form.path} has it: {shown_titles(kept)}")
+    if again := len(places) - len(set(places)):
+        told.append(f"{counted(again, 'row asks', 'rows ask')} again for an image of another row")
     if unasked := len(set(names)) - len({names[place] for place in places}):
         told.append(f"{counted(unasked, 'image is', 'images are')} not asked for in {form.path}")
     return told

@@ -8,12 +8,22 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thumbnet.backend import Backend, place
 from thumbnet.data.datasets import Dataset
 from thumbnet.errors import UserError
-from thumbnet.own_code import blame, in_one_line, in_words, lacks_memory, last_line_in_own_code, of_one_line, run_anew
+from thumbnet.own_code import (
+    blame,
+    has,
+    in_one_line,
+    in_words,
+    lacks_memory,
+    last_line_in_own_code,
+    of_one_line,
+    run_anew,
+    shown,
+)
 from thumbnet.randomness import global_draws
 from thumbnet.recipes.network import build_model
 from thumbnet.recipes.recipe import Recipe
@@ -47,7 +57,7 @@ def rehearse(recipe: Recipe, data: Dataset, backend: Backend) -> list[str]:
             raise UserError(
                 f"{in_words(recipe.own_code)}: the first loss is {loss.item()}, before any weight was moved"
             )
-        notes = oddities(model, x, logits)
+        notes = [*oddities(model, x, logits), *unused_functions(recipe), *hidden_layers(model)]
         kept = copied(whole_state(model, optimizer, recipe))
         make_step(model, optimizer, recipe, data, backend, 1)
         resumed, its_optimizer = made_anew(recipe, data, backend)
@@ -76,6 +86,8 @@ def told_by_torch(error: RuntimeError, recipe: Recipe, data: Dataset, backend: B
         with suppress(RuntimeError), torch.autograd.detect_anomaly(check_nan=False):
             make_step(*made_anew(recipe, data, backend), recipe, data, backend, 0)
     line = last_line_in_own_code("".join(str(warning.message) for warning in told))
+    if line and "inplace operation" in str(error):
+        return f"{line}: what it gives is changed in place later, and gradients need it as it was; write y = y + 1, not y += 1"
     return line and f"{line}, whose gradient fails: {of_one_line(error)}"
 
 
@@ -93,6 +105,31 @@ def oddities(model: "Preprocessed", x: Tensor, logits: Tensor) -> list[str]:
         named = ", ".join(name.removeprefix("network.") for name in idle[:3]) + (", ..." if len(idle) > 3 else "")
         notes.append(f"{counted(len(idle), 'parameter')} of the network took no part in the step: {named}")
     return notes
+
+
+def unused_functions(recipe: Recipe) -> list[str]:
+    """Notes on functions in the user's files that would be used behind another flag."""
+    fields = {"network": "model", "optimizer": "optimizer", "loss": "loss", "augment": "augment", "mix": "augment"}
+    return [
+        f"{shown(file)} has a function {name}, which is used with --{field} {shown(file)} alone"
+        for file in sorted(set(recipe.own_code))
+        for name, field in fields.items()
+        if has(file, name) and getattr(recipe, field) != file
+    ]
+
+
+def hidden_layers(model: nn.Module) -> list[str]:
+    """Notes on layers in plain lists and the like, which torch does not see: they are neither trained nor kept."""
+    known, notes = set(model.modules()), []
+    for module in known:
+        for name, value in vars(module).items():
+            kept = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if not name.startswith("_") and any(isinstance(one, nn.Module) and one not in known for one in kept):
+                where = f"self.{name} of {type(module).__name__}"
+                notes.append(
+                    f"layers in {where} are neither trained nor kept; make it an nn.ModuleList or nn.ModuleDict"
+                )
+    return sorted(notes)
 
 
 def made_anew(recipe: Recipe, data: Dataset, backend: Backend) -> "tuple[Preprocessed, torch.optim.Optimizer]":
