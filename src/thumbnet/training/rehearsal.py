@@ -3,6 +3,7 @@
 A fault is told before anything is written, and so is what would make a resumed run another one.
 """
 
+import dataclasses
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -109,12 +110,12 @@ def oddities(model: "Preprocessed", x: Tensor, logits: Tensor) -> list[str]:
 
 def unused_functions(recipe: Recipe) -> list[str]:
     """Notes on functions in the user's files that would be used behind another flag."""
-    fields = {"network": "model", "optimizer": "optimizer", "loss": "loss", "augment": "augment", "mix": "augment"}
     return [
-        f"{shown(file)} has a function {name}, which is used with --{field} {shown(file)} alone"
+        f"{shown(file)} has a function {name}, which is used with --{field.name} {shown(file)} alone"
         for file in sorted(set(recipe.own_code))
-        for name, field in fields.items()
-        if has(file, name) and getattr(recipe, field) != file
+        for field in dataclasses.fields(recipe)
+        for name in field.metadata.get("own", ())
+        if has(file, name) and getattr(recipe, field.name) != file
     ]
 
 
